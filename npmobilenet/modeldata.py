@@ -1,0 +1,39 @@
+"""What a model is before it is planned: its graph, its weights, and what a user must know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from npmobilenet.graph import Graph
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts that travel with the weights.
+
+    `labels` names a bundled list ("imagenet") or is the tuple of class names itself, () for a model that isn't a
+    classifier. `label_offset` is the output index of the first label: 1 where class 0 is "background" (TF-slim's 1001
+    classes), else 0. `preprocessing` is a recipe of preprocess.py. `provenance` holds strings: source file or URL, its
+    sha256, converter and version, accuracy, notes.
+    """
+
+    name: str
+    labels: str | tuple[str, ...] = ()
+    label_offset: int = 0
+    preprocessing: str = "slim_inception_eval"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """A graph, one array for each of its constants (same names, shapes and dtypes), and the facts about them."""
+
+    graph: Graph
+    tensors: Mapping[str, Array]
+    info: ModelInfo

@@ -1,0 +1,291 @@
+"""Tensors, nodes and ops: what a node may say, and the shape that each op gives.
+
+Adding an op starts here: a shape rule, named after the op, and a row in `OPS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from npmobilenet.errors import GraphError
+
+DTYPES = ("float32", "uint8", "int8", "int16", "int32", "int64")
+
+# Functions that may follow an op, fused into it as its `activation` attribute or standing alone as an "activation"
+# node. The position in this tuple is the code that the kernels switch on; formulas: kernels/reference/activation.py.
+ACTIVATIONS = (
+    "none",
+    "relu",
+    "relu6",
+    "relu_n1_to_1",
+    "hard_swish",
+    "hard_sigmoid",
+    "hard_sigmoid_slim",
+    "sigmoid",
+)
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Affine quantization of a tensor: `real = scale * (quantized - zero_point)`.
+
+    One scale and zero point for the whole tensor (`axis is None`), or one pair for each index along `axis`.
+    Scales are float32 values held as Python floats (the conversion is exact).
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named array of the graph: an input or intermediate value (`constant=False`), or a weight (`constant=True`).
+
+    `source` is where it came from in a converted file (`#<tensor index>` for TFLite), "" for zoo models.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    constant: bool = False
+    quantization: Quantization | None = None
+    source: str = ""
+
+    @property
+    def size(self) -> int:
+        """Number of elements (for an activation: for one image)."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: `op` applied to the tensors `inputs` (activations, then constants), writing `output`.
+
+    `attrs` holds the op's parameters (see the function named after the op below for the list).
+    `scope` is the variable scope that holds its weights in a TF-slim checkpoint, and `batch_norm` says that the
+    checkpoint has BatchNorm variables there instead of a bias; both are "" and False for imported graphs.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = ""
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shape rules
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """TensorFlow's "SAME": `(before, after)` so that the output has `ceil(size / stride)` elements.
+
+    The odd pixel goes after, so stride 2 on an even size pads one side only: `same_padding(224, 3, 2) == (0, 1)`.
+
+    Source: TensorFlow, tensorflow/core/framework/common_shape_fns.cc, GetWindowedOutputSizeVerbose.
+    """
+    extent = (kernel - 1) * dilation + 1
+    total = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
+    return total // 2, total - total // 2
+
+
+def window_output(size: int, kernel: int, stride: int, dilation: int, pad: tuple[int, int]) -> int:
+    """Number of positions of a sliding window: `(size + pads - extent) // stride + 1`; 0 or less if it doesn't fit."""
+    return (size + pad[0] + pad[1] - ((kernel - 1) * dilation + 1)) // stride + 1
+
+
+def _window(node: Node, x: Tensor, kernel: tuple[int, int]) -> tuple[int, int]:
+    stride, dilation, padding = node.attrs["stride"], node.attrs.get("dilation", (1, 1)), node.attrs["padding"]
+    out = tuple(window_output(x.shape[1 + i], kernel[i], stride[i], dilation[i], padding[i]) for i in (0, 1))
+    if min(out) < 1:
+        raise misfit(
+            node, f"a window of {kernel} that fits into {x.shape[1:3]} with padding {padding}", f"output {out}"
+        )
+    return out[0], out[1]
+
+
+def misfit(node: Node, expected: object, got: object) -> GraphError:
+    """The error for a node whose inputs or attributes don't suit its op."""
+    return GraphError(f"node '{node.name}' ({node.op}): expected {expected}, got {got}")
+
+
+def _check(node: Node, good: bool, expected: object, got: object) -> None:
+    if not good:
+        raise misfit(node, expected, got)
+
+
+def conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
+    """Attributes: stride (h, w), padding, dilation (h, w), activation."""
+    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
+    _check(node, len(weights.shape) == 4 and weights.shape[2] == x.shape[3],
+           f"weights (kernel_h, kernel_w, {x.shape[3]}, out_channels)", weights.shape)  # fmt: skip
+    _check(node, bias.shape == weights.shape[3:], f"bias {weights.shape[3:]}", bias.shape)
+    return (1, *_window(node, x, (weights.shape[0], weights.shape[1])), weights.shape[3])
+
+
+def depthwise_conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
+    """Attributes: stride, padding, dilation, activation, multiplier (output channels for each input channel)."""
+    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
+    channels = x.shape[3] * node.attrs.get("multiplier", 1)
+    _check(node, len(weights.shape) == 3 and weights.shape[2] == channels,
+           f"weights (kernel_h, kernel_w, {channels})", weights.shape)  # fmt: skip
+    _check(node, bias.shape == (channels,), f"bias {(channels,)}", bias.shape)
+    return (1, *_window(node, x, (weights.shape[0], weights.shape[1])), channels)
+
+
+def fully_connected(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
+    """Attributes: activation. The input is flattened to (batch, in_features)."""
+    features = math.prod(x.shape[1:])
+    _check(node, len(weights.shape) == 2 and weights.shape[0] == features,
+           f"weights ({features}, out_features)", weights.shape)  # fmt: skip
+    _check(node, bias.shape == weights.shape[1:], f"bias {weights.shape[1:]}", bias.shape)
+    return (1, weights.shape[1])
+
+
+def average_pool(node: Node, x: Tensor) -> tuple[int, ...]:
+    """Attributes: kernel (h, w), stride, padding, activation. Pixels outside the image don't count."""
+    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
+    return (1, *_window(node, x, node.attrs["kernel"]), x.shape[3])
+
+
+def mean(node: Node, x: Tensor) -> tuple[int, ...]:
+    """Attributes: keepdims. The mean over height and width."""
+    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
+    return (1, 1, 1, x.shape[3]) if node.attrs["keepdims"] else (1, x.shape[3])
+
+
+def binary(node: Node, x: Tensor, y: Tensor) -> tuple[int, ...]:
+    """add, sub, mul. Attributes: activation. Same rank, and each dimension equal or 1 in one of the two."""
+    fits = len(x.shape) == len(y.shape) and all(a == b or 1 in (a, b) for a, b in zip(x.shape, y.shape, strict=False))
+    _check(node, fits, "inputs of equal rank whose dimensions are equal or 1", f"{x.shape} and {y.shape}")
+    return tuple(max(a, b) for a, b in zip(x.shape, y.shape, strict=True))
+
+
+def elementwise(node: Node, x: Tensor) -> tuple[int, ...]:
+    """activation (attribute function), quantize, dequantize (none: the tensors say how)."""
+    return x.shape
+
+
+def softmax(node: Node, x: Tensor) -> tuple[int, ...]:
+    """Attributes: beta. Over the last dimension."""
+    return x.shape
+
+
+def pad(node: Node, x: Tensor) -> tuple[int, ...]:
+    """Attributes: padding ((top, bottom), (left, right)); fills with real 0."""
+    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
+    (top, bottom), (left, right) = node.attrs["padding"]
+    return (1, top + x.shape[1] + bottom, left + x.shape[2] + right, x.shape[3])
+
+
+def reshape(node: Node, x: Tensor) -> tuple[int, ...]:
+    """Attributes: shape (with the leading batch dimension 1). Also what squeeze becomes."""
+    shape = tuple(node.attrs["shape"])
+    _check(node, shape[:1] == (1,) and math.prod(shape) == x.size,
+           f"a shape (1, ...) of {x.size} elements", shape)  # fmt: skip
+    return shape
+
+
+def concat(node: Node, *xs: Tensor) -> tuple[int, ...]:
+    """Attributes: axis (1 or more; the batch can't be concatenated), activation."""
+    axis, first = node.attrs["axis"], xs[0].shape
+    _check(node, 1 <= axis < len(first), f"an axis from 1 to {len(first) - 1}", axis)
+    fits = all(x.shape[:axis] + x.shape[axis + 1 :] == first[:axis] + first[axis + 1 :] for x in xs)
+    _check(node, fits, f"inputs that differ along axis {axis} only", [x.shape for x in xs])
+    return (*first[:axis], sum(x.shape[axis] for x in xs), *first[axis + 1 :])
+
+
+def resize_bilinear(node: Node, x: Tensor) -> tuple[int, ...]:
+    """Attributes: size (h, w), align_corners, half_pixel_centers."""
+    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
+    return (1, *node.attrs["size"], x.shape[3])
+
+
+# What an attribute may be; a file's attributes are checked against this before any rule reads them.
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
+
+
+def _pair(value: object, least: int) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_whole(v, least) for v in value)
+
+
+ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
+    "stride": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
+    "dilation": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
+    "kernel": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
+    "size": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
+    "padding": ("((top, bottom), (left, right)), whole numbers of at least 0",
+                lambda v: isinstance(v, tuple) and len(v) == 2 and all(_pair(p, 0) for p in v)),
+    "shape": ("whole numbers of at least 1",
+              lambda v: isinstance(v, tuple) and len(v) > 0 and all(_whole(d, 1) for d in v)),
+    "multiplier": ("a whole number of at least 1", lambda v: _whole(v, 1)),
+    "axis": ("a whole number of at least 1", lambda v: _whole(v, 1)),
+    "keepdims": ("True or False", lambda v: isinstance(v, bool)),
+    "align_corners": ("True or False", lambda v: isinstance(v, bool)),
+    "half_pixel_centers": ("True or False", lambda v: isinstance(v, bool)),
+    "beta": ("a finite number", lambda v: isinstance(v, (int, float)) and math.isfinite(v)),
+    "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
+    "function": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """What the graph knows of an op: its shape rule (whose docstring lists the attributes) and its inputs."""
+
+    shape: Callable[..., tuple[int, ...]]
+    operands: int  # number of inputs that come first, computed or constant; -1: one or more
+    weights: int = 0  # number of inputs that follow them and must be constants
+    attrs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+_WINDOWED = ("stride", "padding")
+OPS: Mapping[str, OpSpec] = MappingProxyType({
+    "conv2d": OpSpec(conv2d, 1, 2, _WINDOWED, ("dilation", "activation")),
+    "depthwise_conv2d": OpSpec(depthwise_conv2d, 1, 2, _WINDOWED, ("dilation", "activation", "multiplier")),
+    "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation",)),
+    "average_pool": OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",)),
+    "mean": OpSpec(mean, 1, 0, ("keepdims",)),
+    "add": OpSpec(binary, 2, 0, (), ("activation",)),
+    "sub": OpSpec(binary, 2, 0, (), ("activation",)),
+    "mul": OpSpec(binary, 2, 0, (), ("activation",)),
+    "activation": OpSpec(elementwise, 1, 0, ("function",)),
+    "softmax": OpSpec(softmax, 1, 0, ("beta",)),
+    "pad": OpSpec(pad, 1, 0, ("padding",)),
+    "reshape": OpSpec(reshape, 1, 0, ("shape",)),
+    "concat": OpSpec(concat, -1, 0, ("axis",), ("activation",)),
+    "resize_bilinear": OpSpec(resize_bilinear, 1, 0, ("size", "align_corners", "half_pixel_centers")),
+    "quantize": OpSpec(elementwise, 1),
+    "dequantize": OpSpec(elementwise, 1),
+})  # fmt: skip
+
+
+def infer_shape(node: Node, inputs: list[Tensor]) -> tuple[int, ...]:
+    """The shape of a node's output for these inputs; checks their number, kinds and the node's attributes."""
+    spec = OPS[node.op]
+    count = len(node.inputs) if spec.operands < 0 else spec.operands + spec.weights
+    _check(node, len(inputs) == count and count > 0, f"{max(count, 1)} inputs", len(inputs))
+    for tensor in inputs[len(inputs) - spec.weights :]:
+        _check(node, tensor.constant, "constant weights and bias", f"'{tensor.name}', which is computed")
+    missing = [a for a in spec.attrs if a not in node.attrs]
+    unknown = [a for a in node.attrs if a not in spec.attrs + spec.optional]
+    _check(node, not missing and not unknown, f"attributes {spec.attrs + spec.optional}",
+           f"{'missing ' + ', '.join(missing) if missing else 'unknown ' + ', '.join(unknown)}")  # fmt: skip
+    for attr, value in node.attrs.items():
+        expected, good = ATTRIBUTES[attr]
+        _check(node, good(value), f"{attr}: {expected}", value)
+    return spec.shape(node, *inputs)
