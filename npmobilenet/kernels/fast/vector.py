@@ -1,0 +1,146 @@
+"""Generators of vector code: register tiles emitted as LLVM vector IR, wrapped as Numba intrinsics.
+
+Every lane of every accumulator is one output element, and a tile adds its terms in the order it meets them, so a tile
+obeys the project's rule (one fma chain for each output, in the book's order) whatever its width and height.
+LLVM turns the IR into the machine's instructions; on a machine with narrower registers it splits the vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+FLOAT = ir.FloatType()
+INT = ir.IntType(64)
+
+
+def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    """Pointer to an array's first element."""
+    return cgutils.create_struct_proxy(array_type)(context, builder, array).data
+
+
+def _load(builder: Any, pointer: Any, lanes: int) -> Any:
+    """Load `lanes` consecutive floats (or one) from a float pointer, which needs no more than a float's alignment."""
+    if lanes == 1:
+        return builder.load(pointer, align=4)
+    return builder.load(builder.bitcast(pointer, ir.VectorType(FLOAT, lanes).as_pointer()), align=4)
+
+
+def _store(builder: Any, value: Any, pointer: Any, lanes: int) -> None:
+    if lanes > 1:
+        pointer = builder.bitcast(pointer, ir.VectorType(FLOAT, lanes).as_pointer())
+    builder.store(value, pointer, align=4)
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    if lanes == 1:
+        return value
+    vector = ir.VectorType(FLOAT, lanes)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any, lanes: int) -> Any:
+    """llvm.fma on `lanes` floats. llvmlite can't declare intrinsics on vectors itself, so it is declared by name."""
+    kind = FLOAT if lanes == 1 else ir.VectorType(FLOAT, lanes)
+    name = "llvm.fma.f32" if lanes == 1 else f"llvm.fma.v{lanes}f32"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def _variables(builder: Any, count: int, lanes: int) -> list[Any]:
+    """Stack slots for accumulators; LLVM's mem2reg keeps them in registers."""
+    kind = FLOAT if lanes == 1 else ir.VectorType(FLOAT, lanes)
+    return [cgutils.alloca_once(builder, kind) for _ in range(count)]
+
+
+def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
+    """An intrinsic that multiplies `rows` rows by a panel of `vectors * lanes` columns.
+
+    tile(x, x_at, row_step, w, w_at, depth, acc): for k in 0 ... depth - 1, each row r and each column j:
+    acc[r * width + j] = fma(x[x_at + r * row_step + k], w[w_at + k * width + j], acc[r * width + j]), width being
+    vectors * lanes. x, w and acc are flat float32 arrays, the rest integers; nothing is checked.
+    """
+    width = vectors * lanes
+
+    @intrinsic
+    def tile(typingctx, x, x_at, row_step, w, w_at, depth, acc):
+        def codegen(context, builder, signature, args):
+            x_type, w_type, acc_type = signature.args[0], signature.args[3], signature.args[6]
+            _, x_at, row_step, _, w_at, depth, _ = args
+            x_data = builder.gep(_data(context, builder, x_type, args[0]), [x_at])
+            w_data = builder.gep(_data(context, builder, w_type, args[3]), [w_at])
+            acc_data = _data(context, builder, acc_type, args[6])
+            row_data = [builder.gep(x_data, [builder.mul(row_step, INT(r))]) for r in range(rows)]
+            sums = _variables(builder, rows * vectors, lanes)
+            for i, slot in enumerate(sums):
+                builder.store(_load(builder, builder.gep(acc_data, [INT(i * lanes)]), lanes), slot)
+            with cgutils.for_range(builder, depth) as loop:
+                k = loop.index
+                panel = builder.gep(w_data, [builder.mul(k, INT(width))])
+                columns = [_load(builder, builder.gep(panel, [INT(v * lanes)]), lanes) for v in range(vectors)]
+                for r in range(rows):
+                    value = _splat(builder, builder.load(builder.gep(row_data[r], [k])), lanes)
+                    for v in range(vectors):
+                        slot = sums[r * vectors + v]
+                        builder.store(_fma(builder, value, columns[v], builder.load(slot), lanes), slot)
+            for i, slot in enumerate(sums):
+                _store(builder, builder.load(slot), builder.gep(acc_data, [INT(i * lanes)]), lanes)
+            return context.get_dummy_value()
+
+        integer = types.int64
+        return types.void(x, integer, integer, w, integer, integer, acc), codegen
+
+    return tile
+
+
+def depthwise_tile(pixels: int, lanes: int) -> Any:
+    """An intrinsic that filters `lanes` channels of `pixels` neighbouring outputs.
+
+    tile(x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step, taps_y, taps_x,
+    bias, channel, out, out_at, out_step): for each pixel p and lane j, out[out_at + p * out_step + j] is the fma chain
+    over ky < taps_y, kx < taps_x of x[x_at + p * pixel_step + ky * row_step + kx * column_step + j] *
+    w[w_at + ky * w_row_step + kx * w_column_step + j], from bias[channel + j]. Arrays are flat; nothing is checked.
+    """
+
+    @intrinsic
+    def tile(
+        typingctx, x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step,
+        taps_y, taps_x, bias, channel, out, out_at, out_step,
+    ):  # fmt: skip
+        def codegen(context, builder, signature, args):
+            (_, x_at, pixel_step, row_step, column_step, _, w_at, w_row_step, w_column_step,
+             taps_y, taps_x, _, channel, _, out_at, out_step) = args  # fmt: skip
+            kinds = signature.args
+            x_data = builder.gep(_data(context, builder, kinds[0], args[0]), [x_at])
+            w_data = builder.gep(_data(context, builder, kinds[5], args[5]), [w_at])
+            bias_data = builder.gep(_data(context, builder, kinds[11], args[11]), [channel])
+            out_data = builder.gep(_data(context, builder, kinds[13], args[13]), [out_at])
+            pixel_data = [builder.gep(x_data, [builder.mul(pixel_step, INT(p))]) for p in range(pixels)]
+            sums = _variables(builder, pixels, lanes)
+            start = _load(builder, bias_data, lanes)
+            for slot in sums:
+                builder.store(start, slot)
+            with cgutils.for_range(builder, taps_y) as loop_y, cgutils.for_range(builder, taps_x) as loop_x:
+                ky, kx = loop_y.index, loop_x.index
+                at = builder.add(builder.mul(ky, row_step), builder.mul(kx, column_step))
+                w_at_tap = builder.add(builder.mul(ky, w_row_step), builder.mul(kx, w_column_step))
+                weight = _load(builder, builder.gep(w_data, [w_at_tap]), lanes)
+                for p, slot in enumerate(sums):
+                    value = _load(builder, builder.gep(pixel_data[p], [at]), lanes)
+                    builder.store(_fma(builder, value, weight, builder.load(slot), lanes), slot)
+            for p, slot in enumerate(sums):
+                _store(builder, builder.load(slot), builder.gep(out_data, [builder.mul(out_step, INT(p))]), lanes)
+            return context.get_dummy_value()
+
+        integer = types.int64
+        return types.void(
+            x, integer, integer, integer, integer, w, integer, integer, integer,
+            integer, integer, bias, integer, out, integer, integer,
+        ), codegen  # fmt: skip
+
+    return tile

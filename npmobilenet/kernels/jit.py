@@ -1,0 +1,212 @@
+"""How kernels are compiled: Numba without fastmath, an exact fma, and a private cache of compiled code on disk.
+
+The cache is a folder that only this user can write (Numba's cache files are pickles, so a folder that others can write
+would let them run code here). Its name is a hash of everything that the machine code depends on: the sources in
+`kernels/`, the versions of Python, Numba, llvmlite and NumPy, the CPU and its features. A folder that can't be made
+or written means no cache, not a failure.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+from numba.core import caching, config, types
+from numba.extending import intrinsic, overload, register_jitable
+
+from npmobilenet.errors import PlanError
+from npmobilenet.kernels.reference import activation, arithmetic, resize_bilinear
+
+ISAS = ("generic", "avx2", "avx512")  # from least to most; NPMOBILENET_ISA forces a lesser one
+LANES = {"generic": 4, "avx2": 8, "avx512": 16}  # float32 values in a vector register
+
+
+@functools.cache
+def isa() -> str:
+    """The instruction set that the fast kernels are generated for: the host's, or what NPMOBILENET_ISA forces."""
+    features = dict(llvmlite.binding.get_host_cpu_features())
+    if config.CPU_NAME == "generic":
+        features = {}
+    best = "generic"
+    if features.get("avx2") and features.get("fma"):
+        best = "avx512" if features.get("avx512f") and features.get("avx512vl") else "avx2"
+    forced = os.environ.get("NPMOBILENET_ISA", "").lower()
+    if not forced:
+        return best
+    if forced not in ISAS:
+        raise PlanError(f"NPMOBILENET_ISA={forced}: expected one of {', '.join(ISAS)}")
+    return min(forced, best, key=ISAS.index)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The cache folder
+
+
+def cache_root() -> Path:
+    """NPMOBILENET_CACHE, or `npmobilenet` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    chosen = os.environ.get("NPMOBILENET_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "npmobilenet"
+
+
+@functools.cache
+def cache_key() -> str:
+    """Hash of the kernel sources and of everything else that the compiled code depends on."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(source.relative_to(folder).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    features = ",".join(k for k, on in sorted(llvmlite.binding.get_host_cpu_features().items()) if on)
+    for fact in (
+        sys.version,
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        platform.machine(),
+        llvmlite.binding.get_host_cpu_name(),
+        str(config.CPU_NAME),
+        str(config.CPU_FEATURES),
+        features,
+        isa(),
+    ):
+        digest.update(fact.encode() + b"\0")
+    return digest.hexdigest()[:20]
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """The folder for compiled code, made if need be; None if there can't be a private one."""
+    try:
+        root = cache_root()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = root / f"kernels-{cache_key()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid"):
+            for path in (root, folder):
+                found = path.stat()
+                if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    return None
+        probe = folder / f".write-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (OSError, RuntimeError):  # RuntimeError: no home folder can be determined
+        return None
+    return folder
+
+
+class _Cache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
+    """Numba's on-disk cache where there is a private folder; failures to read or write it are cache misses."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = function.__name__
+        self._inner: Any = None
+        folder = cache_folder()
+        if folder is None:
+            return
+        previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+        try:
+            self._inner = caching.FunctionCache(function)
+        except (OSError, RuntimeError):
+            self._inner = None
+        finally:
+            config.CACHE_DIR = previous
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
+        if self._inner is not None:
+            try:
+                found = self._inner.load_overload(sig, target_context)
+            except Exception:  # a damaged cache file raises whatever its bytes lead to; compile anew instead
+                found = None
+        if found is None:
+            for listener in list(LISTENERS):
+                listener(self._name)
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        if self._inner is not None:
+            try:
+                self._inner.save_overload(sig, data)
+            except OSError:
+                self._inner = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Telling the user why the first run is slow
+
+
+@functools.cache
+def _say_once() -> None:
+    if not os.environ.get("NPMOBILENET_QUIET"):
+        kept = (
+            "kept for the next time" if cache_folder() else "there is no folder to keep them in: see npmobilenet doctor"
+        )
+        print(f"npmobilenet: compiling kernels for this machine ({kept}) ...", file=sys.stderr, flush=True)
+
+
+def _default_listener(kernel: str) -> None:
+    _say_once()
+
+
+# Called with a kernel's name whenever it is about to be compiled, not loaded. `warmup` puts its progress bar here.
+LISTENERS: list[Callable[[str], None]] = [_default_listener]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compiling
+
+
+def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
+    """Numba's compiled form of a kernel. Never fastmath: it would let LLVM reorder and fuse what 4.1 defines."""
+    dispatcher = numba.njit(parallel=parallel, error_model="numpy", nogil=True, boundscheck=False)(function)
+    dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+@intrinsic
+def _fma(typingctx, a, b, c):
+    """llvm.fma.f32: the machine's fused multiply-add, or libm's fmaf where it has none; both are exact."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), codegen
+
+
+@overload(arithmetic.fma32)
+def _fma32(a, b, c):
+    def fused(a, b, c):
+        return _fma(a, b, c)
+
+    return fused
+
+
+# The book's helpers, callable from compiled kernels as they stand.
+for _helper in (
+    arithmetic.exp32,
+    activation.relu,
+    activation.relu6,
+    activation.relu_n1_to_1,
+    activation.hard_swish,
+    activation.hard_sigmoid,
+    activation.hard_sigmoid_slim,
+    activation.sigmoid,
+    activation.activate,
+    resize_bilinear.source_position,
+):
+    register_jitable(_helper)
+
+__all__ = ["ISAS", "LANES", "LISTENERS", "cache_folder", "compile_kernel", "isa"]
