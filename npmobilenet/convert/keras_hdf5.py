@@ -1,0 +1,144 @@
+"""What the readers of Keras files share: careful access to HDF5 files that somebody else made.
+
+Only hard links are followed, on every component of a path; datasets must be plain (contiguous, not external, not
+virtual) floats of the expected shape, all of it in the file; attributes are measured before they are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from npmobilenet.errors import ConversionError
+
+MAX_FILE_BYTES = 512 << 20  # MobileNetV2 1.4 with its optimizer's state needs 75 MB
+MAX_JSON_BYTES = 16 << 20
+MAX_LAYERS = 10_000
+
+HDF5_ERRORS = (
+    OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, OverflowError, MemoryError,
+)  # fmt: skip
+
+
+@contextmanager
+def open_hdf5(source: Any, name: str) -> Iterator[Any]:
+    """An `h5py.File` open for reading; `source` is a path or a file in memory. Raises `ConversionError`."""
+    import h5py
+
+    try:
+        file = h5py.File(source, "r")
+    except HDF5_ERRORS as error:
+        raise ConversionError(f"'{name}' is damaged: HDF5 says: {error}") from error
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def guard(name: str, function: Any, *args: Any) -> Any:
+    """Call `function`; whatever h5py raises on a damaged file becomes a `ConversionError`."""
+    try:
+        return function(*args)
+    except (*HDF5_ERRORS, RecursionError) as error:
+        raise ConversionError(f"'{name}' is damaged: {type(error).__name__}: {error}") from error
+
+
+def read_names(group: Any, attribute: str) -> list[str]:
+    """A list of names from an attribute, which Keras splits into `name0`, `name1`, ... above 64,512 bytes."""
+    parts = [attribute] if attribute in group.attrs else []
+    while not parts or parts[0] != attribute:
+        part = f"{attribute}{len(parts)}"
+        if part not in group.attrs:
+            break
+        parts.append(part)
+    names: list[str] = []
+    for part in parts:
+        _check_attribute(group, part)
+        names += [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs[part]]
+    limit(len(names), MAX_LAYERS, f"entries in '{attribute}'")
+    return names
+
+
+def read_text(group: Any, attribute: str) -> str:
+    """A string attribute, which may be bytes."""
+    _check_attribute(group, attribute)
+    value = group.attrs[attribute]
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _check_attribute(group: Any, name: str) -> None:
+    raw = group.attrs.get_id(name)
+    entries = math.prod(raw.shape)
+    limit(entries, MAX_LAYERS, f"entries in attribute '{name}'")
+    limit(entries * raw.dtype.itemsize, MAX_JSON_BYTES, f"bytes in attribute '{name}'")
+
+
+def has_link(group: Any, name: str) -> bool:
+    """Whether `group` has a link called `name`, of any kind; unlike `name in group`, this never follows it."""
+    return bool(group.id.links.exists(name.encode()))
+
+
+def child(parent: Any, path: str, kind: str) -> Any:
+    """The group or dataset at `path`, every component of it reached through a hard link."""
+    import h5py
+
+    current = parent
+    for part in path.split("/"):
+        if part in ("", ".", "..") or not isinstance(current, h5py.Group) or not has_link(current, part):
+            raise ConversionError(f"{path!r} is missing in group {parent.name!r}")
+        if current.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+            raise ConversionError(f"{part!r} in group {current.name!r} is a soft or external link, which is refused")
+        current = current[part]
+    if not isinstance(current, h5py.Group if kind == "group" else h5py.Dataset):
+        raise ConversionError(f"{path!r} in group {parent.name!r} is not a {kind}")
+    return current
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A dataset of an open file, and its shape (read while damage was still expected)."""
+
+    dataset: Any
+    shape: tuple[int, ...]
+
+
+def variable(parent: Any, path: str) -> Variable:
+    """The dataset at `path`; nothing of its data is read."""
+    dataset = child(parent, path, "dataset")
+    return Variable(dataset, tuple(dataset.shape or ()))
+
+
+def read(found: Variable, shape: tuple[int, ...], what: str) -> Any:
+    """The array of a variable, after checking that it is a plain one of `shape` and is all there.
+
+    Raises `ConversionError` if it isn't. The dtype is the file's: float32, float16 or float64.
+    """
+    return guard(what, _read, found.dataset, shape, what)
+
+
+def _read(dataset: Any, shape: tuple[int, ...], what: str) -> Any:
+    if dataset.shape != shape:
+        raise ConversionError(f"{what} has shape {dataset.shape}, expected {shape}")
+    if dataset.external or dataset.is_virtual or dataset.chunks is not None:
+        raise ConversionError(f"{what} is stored externally, virtually or in chunks; Keras writes plain datasets")
+    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
+        raise ConversionError(f"{what} has dtype {dataset.dtype}, expected float32, float16 or float64")
+    size, stored = math.prod(shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if size > MAX_FILE_BYTES or stored != size:
+        raise ConversionError(f"{what} declares {size} bytes, of which {stored} are in the file")
+    return dataset[()]
+
+
+def limit(count: int, most: int, what: str) -> None:
+    """Raise `ConversionError` if there is more of something than any MobileNet has."""
+    if count > most:
+        raise ConversionError(f"{count} {what}, more than {most}: this is not a MobileNet")
+
+
+def listed(names: list[str], most: int = 8) -> str:
+    """Names for an error message, the first few of them."""
+    shown = ", ".join(repr(name[:80]) for name in names[:most])
+    return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")
