@@ -1,0 +1,308 @@
+"""Image files, bytes and arrays to uint8 RGB arrays (H, W, 3), and the checks of everything that a model is fed.
+
+Whatever is wrong with an image or an input tensor ends here, as an `InputError` that says what, where, what was
+expected, and what to do. Pillow decodes files; it is an optional package, and arrays need none.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npmobilenet.errors import InputError, MissingExtra
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+Array = NDArray[Any]
+Image = NDArray[np.uint8]
+# One image, or several: paths, bytes of files, Pillow images, uint8 arrays (H, W, 3) or (N, H, W, 3).
+Source = Any
+
+MAX_PIXELS = 100_000_000  # width x height as declared by a file; 300 MB once decoded
+MAX_SIDE = 65_535  # JPEG's limit; a resize of a longer side would need filters of thousands of taps
+MAX_FILE_BYTES = 512 * 1024 * 1024
+# The decoders that are tried. Pillow has others that start programs (EPS) or that nobody photographs with.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+CHANNELS = 3
+NHWC = 4  # rank of an input tensor
+# A recipe's values stay below 2.7 in magnitude (ImageNet mean and std), random tests below 6, and an unscaled 0..255
+# picture that stays below 8 everywhere is black.
+RANGE_FACTOR = 8.0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Loading
+
+
+def load_images(source: Source, exif_orientation: bool = True) -> list[Image]:
+    """Everything that `source` holds, as a list of uint8 arrays (H, W, 3): at least one.
+
+    `source` is one image as for `load_image`, a uint8 batch (N, H, W, 3), or a list or tuple of images.
+    Raises `InputError` (and `MissingExtra` where a file is to be decoded and Pillow is absent).
+    """
+    if isinstance(source, np.ndarray) and source.ndim == NHWC:
+        check_image_array(source, "the batch")
+        return list(source)
+    if not isinstance(source, (list, tuple)):
+        return [load_image(source, exif_orientation)]
+    if not source:
+        raise InputError("an empty list of images: expected at least one path or uint8 array (height, width, 3)")
+    return [_item(item, i, exif_orientation) for i, item in enumerate(source)]
+
+
+def _item(item: Source, i: int, exif_orientation: bool) -> Image:
+    if isinstance(item, (list, tuple)):
+        raise InputError(
+            f"image {i} of the list is itself a {type(item).__name__}: expected a path or a uint8 array "
+            f"(height, width, 3); convert numbers with np.array(image, dtype=np.uint8)"
+        )
+    return load_image(item, exif_orientation, name=f"image {i}")
+
+
+def load_image(source: Source, exif_orientation: bool = True, name: str = "the image") -> Image:
+    """One image as a uint8 array (H, W, 3), RGB.
+
+    `source` is a path, the bytes of an image file, a Pillow image, or a uint8 array (H, W, 3), which is returned as it
+    is. Grey, palette and CMYK files become RGB, 16-bit channels keep their high byte, transparency is dropped (as
+    TensorFlow and Keras do), an animation gives its first frame. `exif_orientation` turns a photo as its EXIF
+    orientation says, so that a phone's picture stands upright; TensorFlow's decoder ignores it (give False for that).
+
+    Raises `InputError`: no such file, not a regular file, empty, not an image, damaged, more than 100 megapixels
+    (judged from the header, before decoding), an array of another dtype or layout. `MissingExtra`: no Pillow.
+    """
+    if isinstance(source, np.ndarray):
+        if source.ndim == NHWC:
+            raise InputError(
+                f"{name}: a batch of shape {source.shape} where one image (height, width, 3) is expected; "
+                f"pass the batch itself, not inside a list"
+            )
+        check_image_array(source, name)
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        if isinstance(path, bytes):
+            path = os.fsdecode(path)
+        return _decode(_read(Path(path)), f"'{path}'", exif_orientation)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(bytes(source), name, exif_orientation)
+    if type(source).__module__.partition(".")[0] == "PIL" and hasattr(source, "convert"):
+        return _guarded(source, name, exif_orientation)
+    raise InputError(
+        f"{name}: expected a path, the bytes of an image file, or a uint8 array (height, width, 3), "
+        f"got {type(source).__name__}{_remedy(source)}"
+    )
+
+
+def _remedy(source: object) -> str:
+    if hasattr(source, "read"):
+        return "; pass its contents, file.read()"
+    if hasattr(source, "__array__"):
+        return "; convert it with np.asarray"
+    return ""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(f"'{path}' is a folder: expected an image file; name the files in it")
+        if not stat.S_ISREG(mode):  # a pipe could block for ever
+            raise InputError(f"'{path}' is not a regular file: expected an image file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(
+                f"'{path}' has {path.stat().st_size:,} bytes: expected an image file of at most {MAX_FILE_BYTES:,}"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"'{path}' does not exist: expected an image file; check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"'{path}' can't be read: {reason}") from error
+
+
+def _decode(content: bytes, where: str, exif_orientation: bool) -> Image:
+    if not content:
+        raise InputError(f"{where} is empty (0 bytes): expected an image file; fetch it again")
+    try:
+        from PIL import Image as pillow  # noqa: N813
+    except ImportError:
+        raise MissingExtra("Pillow", "cli", "Reading image files") from None
+    with warnings.catch_warnings():
+        # Pillow warns of large images and odd metadata; the size is checked here, and the rest isn't for our users.
+        warnings.simplefilter("ignore")
+        try:
+            image = pillow.open(io.BytesIO(content), formats=FORMATS)
+        except pillow.UnidentifiedImageError:
+            raise InputError(
+                f"{where} is not an image that can be read: it starts with {content[:8]!r}, expected "
+                f"{', '.join(FORMATS)}; convert it, or fetch it again"
+            ) from None
+        except pillow.DecompressionBombError:
+            raise InputError(f"{where} declares far more than the {MAX_PIXELS:,} pixels allowed: shrink it") from None
+        except Exception as error:  # Pillow's decoders raise errors of many types on damaged files
+            raise InputError(f"{where} can't be decoded ({_reason(error)}): it is damaged; fetch it again") from error
+    return _guarded(image, where, exif_orientation)
+
+
+def _guarded(image: PillowImage.Image, where: str, exif_orientation: bool) -> Image:
+    width, height = image.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise InputError(
+            f"{where} declares {width} x {height} pixels, at most {MAX_PIXELS:,} and {MAX_SIDE:,} on a side are "
+            f"allowed: shrink it before use"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pixels = _to_rgb(_upright(image) if exif_orientation else image, where)
+        except InputError:
+            raise
+        except Exception as error:  # as above: a damaged file
+            raise InputError(
+                f"{where} can't be decoded ({_reason(error)}): it is truncated or damaged; fetch it again"
+            ) from error
+    check_image_array(pixels, where)
+    return pixels
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:120]}"
+
+
+def _upright(image: PillowImage.Image) -> PillowImage.Image:
+    from PIL import ImageOps
+
+    image.load()  # a damaged picture is an error, damaged metadata is not
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _to_rgb(image: PillowImage.Image, where: str) -> Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)  # Pillow's convert would clip at 255
+        return np.repeat(grey[:, :, None], CHANNELS, axis=2)
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"{where} holds 32-bit values (mode {image.mode}) of unknown range: convert it to 8 bits a channel"
+        )
+    return np.array(image.convert("RGB"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checking images
+
+
+def check_image_array(image: Array, where: str) -> None:
+    """Refuse what is not a uint8 array (H, W, 3) or (N, H, W, 3), with the expression that mends it.
+
+    Raises `InputError` for another dtype, rank, channel count or order, and for empty arrays.
+    """
+    shape = image.shape
+    what = f"{where}: expected a uint8 array (height, width, 3), got {image.dtype} {shape}"
+    if image.dtype != np.uint8:
+        raise InputError(f"{what}; {_dtype_remedy(image)}")
+    if 0 in shape:
+        raise InputError(f"{what}, which holds no pixels")
+    if image.ndim in (3, NHWC) and shape[-1] == CHANNELS:
+        if max(shape[-3:-1]) > MAX_SIDE:
+            raise InputError(f"{what}; at most {MAX_SIDE:,} pixels on a side are allowed: shrink it before use")
+        return
+    remedies = {2: "a grey image becomes RGB with np.repeat(x[..., None], 3, axis=-1)"}
+    if image.ndim in (3, NHWC):
+        axes = (1, 2, 0) if image.ndim == CHANNELS else (0, 2, 3, 1)
+        remedies[image.ndim] = {
+            shape[-3] == CHANNELS: f"channels come last: x.transpose{axes}",
+            shape[-1] == 1: "a grey image becomes RGB with np.repeat(x, 3, axis=-1)",
+            shape[-1] == 4: "drop the alpha channel: x[..., :3]",
+        }.get(True, "the last dimension must be the 3 channels, red, green, blue")
+    raise InputError(f"{what}; {remedies.get(image.ndim, 'one image, or a batch (N, height, width, 3)')}")
+
+
+def _dtype_remedy(image: Array) -> str:
+    if image.dtype.kind == "f":
+        return (
+            "pixels from 0 to 1 become uint8 with (x * 255).round().astype(np.uint8), from 0 to 255 with "
+            "x.round().astype(np.uint8); a preprocessed tensor goes to run() instead"
+        )
+    if image.dtype.kind in "iu":
+        return "where all values lie from 0 to 255, use x.astype(np.uint8); 16-bit pixels need (x >> 8) first"
+    return "convert it with astype(np.uint8)"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checking input tensors
+
+
+def check_input(
+    x: object, shape: Sequence[int], dtype: str, value_range: tuple[float, float] | None = (-1.0, 1.0)
+) -> Array:
+    """The input tensor, C-contiguous, if it suits a model whose graph declares `shape` (1, ...) and `dtype`.
+
+    `x` is (N, *shape[1:]) with N of at least 1. Nothing is converted silently. `value_range` is the range that the
+    model was made for; floats beyond 8 times that magnitude are taken for unscaled pixels. None allows any finite
+    value.
+
+    Raises `InputError`: not an array, another rank, size, layout or dtype, an empty batch, NaN or infinity, 0..255.
+    """
+    shape = tuple(shape)
+    expected = f"{dtype} (N, {', '.join(map(str, shape[1:]))})"
+    if not isinstance(x, np.ndarray):
+        raise InputError(f"the input: expected a NumPy array, {expected}, got {type(x).__name__}; use np.asarray")
+    what = f"the input: expected {expected}, got {x.dtype} {x.shape}"
+    if x.dtype != np.dtype(dtype):
+        raise InputError(f"{what}; {_tensor_dtype_remedy(x, dtype)}")
+    if x.ndim != len(shape) or x.shape[1:] != shape[1:]:
+        raise InputError(f"{what}; {_shape_remedy(x, shape)}")
+    if x.shape[0] == 0:
+        raise InputError(f"{what}: an empty batch; pass at least one image")
+    if x.dtype.kind == "f":
+        _check_values(x, value_range)
+    return np.ascontiguousarray(x)
+
+
+def _tensor_dtype_remedy(x: Array, dtype: str) -> str:
+    if dtype == "float32":
+        if x.dtype.kind == "f":
+            return "use x.astype(np.float32)"
+        if x.dtype == np.uint8:
+            return "uint8 images go to predict(), or through preprocess() first"
+    elif x.dtype.kind == "f":
+        return "this model takes integers: preprocess() gives them, or preprocess.quantize_input"
+    return f"use x.astype(np.{dtype}) if its values are meant so"
+
+
+def _shape_remedy(x: Array, shape: tuple[int, ...]) -> str:
+    if x.shape == shape[1:]:
+        return "add the batch dimension: x[None]"
+    if len(shape) == NHWC and x.ndim == NHWC and (x.shape[0], *x.shape[2:], x.shape[1]) == (x.shape[0], *shape[1:]):
+        return "channels come last (NHWC): x.transpose(0, 2, 3, 1)"
+    if len(shape) == NHWC and x.shape == (shape[3], *shape[1:3]):
+        return "channels come last (NHWC), after a batch dimension: x.transpose(1, 2, 0)[None]"
+    return "preprocess() makes a tensor of the right size from images"
+
+
+def _check_values(x: Array, value_range: tuple[float, float] | None) -> None:
+    low, high = float(x.min()), float(x.max())  # NaN passes through min and max
+    if not (np.isfinite(low) and np.isfinite(high)):
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise InputError(f"the input holds {x[at]} at index {at}: expected finite values")
+    if value_range is None:
+        return
+    limit = RANGE_FACTOR * max(abs(value_range[0]), abs(value_range[1]))
+    if max(-low, high) > limit:
+        raise InputError(
+            f"the input's values run from {low:g} to {high:g}, and the model was made for about {value_range[0]:g} to "
+            f"{value_range[1]:g}: unscaled pixels? preprocess() scales them"
+        )
