@@ -1,0 +1,17 @@
+"""The engine: the loop that runs a plan."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npmobilenet.modeldata import Array
+from npmobilenet.plan import Plan
+
+
+def run(plan: Plan, *inputs: Array) -> list[Array]:
+    """Run a plan on its inputs (batch, ...). The results are views that the next run of this plan overwrites."""
+    for target, source in zip(plan.inputs, inputs, strict=True):
+        np.copyto(target, source, casting="no")
+    for step in plan.steps:
+        step.kernel(*step.args)
+    return plan.outputs
