@@ -1,0 +1,139 @@
+"""The group of all verbs, and the one place where errors become a line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+import npmobilenet
+from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.classify import classify
+from npmobilenet.cli.convert import convert
+from npmobilenet.cli.doctor import doctor
+from npmobilenet.cli.info import info
+from npmobilenet.cli.models import models
+from npmobilenet.cli.output import print_error
+from npmobilenet.cli.warmup import warmup
+from npmobilenet.errors import NpMobilenetError
+
+# As a shell reports a program stopped by SIGINT (2) and SIGPIPE (13); 70 is sysexits.h's EX_SOFTWARE.
+INTERRUPTED, READER_GONE, INTERNAL_ERROR = 128 + 2, 128 + 13, 70
+PROGRAM = "npmobilenet"
+# How ValueErrors begin that are caused by the user's environment: kernels/jit.py's, and Numba's for a threading layer
+# (NUMBA_THREADING_LAYER) that isn't installed.
+ENVIRONMENT_ERRORS = ("NPMOBILENET_ISA=", "No threading layer could be loaded")
+
+
+class _ReaderGoneError(click.ClickException):
+    """Standard output was closed. Click has its own answer to that, with an exit code that means something else."""
+
+
+class _App(click.Group):
+    """Click's group, with this program's exit codes and one-line errors."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Without a verb, the help is the error message."""
+        if not args:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(BAD_INPUT)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb and write out what it printed."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _ReaderGoneError("the reader of the output went away") from error
+        return result
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **__: Any) -> NoReturn:
+        """Run and leave the process with the exit code, as Click's own `main` does."""
+        click_main = super().main
+        sys.exit(_exit_code(lambda: click_main(args, prog_name or PROGRAM, standalone_mode=False)))
+
+
+@click.group(PROGRAM, cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(npmobilenet.__version__, "-V", "--version", message="%(prog)s %(version)s")
+def app() -> None:
+    r"""MobileNet in NumPy and Numba, with results defined to the bit.
+
+    \b
+    A first run:
+      npmobilenet models 'mobilenet_v2*' --urls     what there is, and where
+      npmobilenet convert model.tflite model.h5     make it a weight file
+      npmobilenet classify photo.jpg --model model.h5
+
+    MODEL is a name from the list of models, or a path: .h5, .tflite, a TensorFlow checkpoint, a Keras file.
+    """
+
+
+for _verb in (classify, models, info, convert, doctor, warmup):
+    app.add_command(_verb)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of one command."""
+    try:
+        app.main(arguments)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0
+
+
+def _exit_code(command: Callable[[], Any]) -> int:
+    """Run `command`; any error of the user's becomes a line on standard error and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name or label may not fit the terminal's encoding
+    try:
+        result = command()
+    except _ReaderGoneError:
+        _discard_output()
+        return READER_GONE
+    except click.ClickException as error:
+        return _usage_error(error)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except NpMobilenetError as error:
+        return _failed(str(error))
+    except OSError as error:
+        where = "" if error.filename is None else f": {error.filename!r}"
+        return _failed(f"{error.strerror or error}{where}")
+    except MemoryError as error:
+        return _failed(f"out of memory: {error}; fewer or smaller images, or a smaller model, need less")
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(ENVIRONMENT_ERRORS):
+            return _failed(f"{error} (`npmobilenet doctor` shows the settings in force)")
+        if os.environ.get("NPMOBILENET_DEBUG"):
+            raise
+        _failed(
+            f"npmobilenet itself failed ({type(error).__name__}: {error}). That is a mistake in it: please report it "
+            "with what NPMOBILENET_DEBUG=1 shows"
+        )
+        return INTERNAL_ERROR
+    return result if isinstance(result, int) else 0
+
+
+def _usage_error(error: click.ClickException) -> int:
+    text = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = PROGRAM if context is None else context.command_path
+    return _failed(f"{text}. See: {path} --help")
+
+
+def _failed(text: str) -> int:
+    print_error(text)
+    return BAD_INPUT
+
+
+def _discard_output() -> None:
+    """Let nothing more be written to a closed pipe, not even when the process ends and flushes."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,123 @@
+"""`npmobilenet classify`: the best classes of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.output import Column, compile_notice, on_terminal, print_error, print_json, print_line, print_table
+from npmobilenet.errors import InputError, ModelNotFound
+
+if TYPE_CHECKING:
+    from npmobilenet.model import Model
+
+DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack")  # model.DIALECTS; a test compares them
+CLASSIFIER_RANK = 2
+
+
+class _WithRecipes(click.Command):
+    """Help that ends with the list of recipes, taken from preprocess.py."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from npmobilenet.preprocess import recipes
+
+        with formatter.section("Recipes"):
+            formatter.write_dl(list(recipes().items()))
+
+
+@click.command(cls=_WithRecipes)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("-m", "--model", metavar="MODEL", help="A registered name, or the path of a model file.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print.")
+@click.option("--preprocess", "recipe", metavar="RECIPE", help="How images are prepared. Default: the model's recipe.")
+@click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
+              help="The fast kernels, or the book's: equal bits, slower.")  # fmt: skip
+@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
+              help="The arithmetic of integer models; no effect on float ones.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores. The result doesn't depend on it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def classify(
+    images: tuple[str, ...], model: str | None, top: int, recipe: str | None, kernels: str, dialect: str,
+    threads: int | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Name what IMAGE shows.
+
+    Prints the model's best classes with their probabilities. A class id is the model's own output index. An image that
+    can't be read is reported, the others are classified, and the exit code is 2.
+    """
+    from npmobilenet.model import load
+    from npmobilenet.preprocess import get_recipe
+
+    if recipe is not None:
+        get_recipe(recipe)
+    engine = load(model or default_model(), kernels, dialect, threads)
+    _check_classifier(engine)
+    kind = score_kind(engine)
+    results = []
+    for image in images:
+        with compile_notice():
+            result = _classify_one(engine, image, top, recipe)
+        results.append(result)
+        if result["error"]:
+            print_error(result["error"])
+        elif not as_json:
+            _print_result(result, kind, first=not any(r["predictions"] for r in results[:-1]))
+    if as_json:
+        about = {"name": engine.name, "preprocessing": recipe or engine.info.preprocessing, "kernels": kernels}
+        print_json({"model": about, "score": kind, "images": results})
+    return BAD_INPUT if any(result["error"] for result in results) else 0
+
+
+def default_model() -> str:
+    """The model that is used where none is named. None comes with the package yet, so this says how to get one."""
+    raise ModelNotFound(
+        "name a model with --model, since this version brings none. `npmobilenet models --urls` lists the published "
+        "ones; download and unpack an archive, then: npmobilenet convert FILE model.h5, and: npmobilenet classify "
+        "IMAGE --model model.h5 (a .tflite file can be given as it is)"
+    )
+
+
+def score_kind(model: Model) -> str:
+    """What the model's outputs are: "probability" where they come out of a softmax, else "score"."""
+    producers = {node.output: node for node in model.graph.nodes}
+    node = producers.get(model.graph.outputs[0])
+    while node is not None and node.op in ("reshape", "quantize", "dequantize"):
+        node = producers.get(node.inputs[0])
+    return "probability" if node is not None and node.op == "softmax" else "score"
+
+
+def _check_classifier(model: Model) -> None:
+    """Refuse once, before any image is read, what no image can change."""
+    from npmobilenet.labels import label_names
+
+    if len(model.output.shape) != CLASSIFIER_RANK:
+        raise InputError(
+            f"{model.name} is not a classifier: its output has shape {model.output.shape}, expected (1, classes); "
+            "use it from Python, with run(preprocess(image))"
+        )
+    label_names(model.info, model.output.shape[1])
+
+
+def _classify_one(model: Model, image: str, top: int, recipe: str | None) -> dict[str, Any]:
+    try:
+        (best,) = model.predict([image], top, recipe)
+    except InputError as error:
+        return {"image": image, "predictions": [], "error": str(error)}
+    predictions = [
+        {"rank": rank, "class_id": class_id, "label": label, "score": score}
+        for rank, (class_id, label, score) in enumerate(best, 1)
+    ]
+    return {"image": image, "predictions": predictions, "error": None}
+
+
+def _print_result(result: dict[str, Any], kind: str, first: bool) -> None:
+    if not first:
+        print_line()
+    print_line(result["image"])
+    columns = [Column("rank", right=True), Column("class", right=True), Column("label"), Column(kind, right=True)]
+    rows = [(p["rank"], p["class_id"], p["label"], f"{p['score']:.4f}") for p in result["predictions"]]
+    if on_terminal():
+        print_line()
+    print_table(columns, rows)

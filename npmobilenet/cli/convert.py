@@ -1,0 +1,71 @@
+"""`npmobilenet convert`: a foreign model file to a weight file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from npmobilenet.cli.output import print_facts, print_json
+from npmobilenet.errors import ConversionError
+
+EMA: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+
+
+@click.command()
+@click.argument("src")
+@click.argument("dst")
+@click.option("--model", metavar="NAME", help="The architecture, such as mobilenet_v2_0.5_160, where SRC doesn't tell.")
+@click.option("--ema", type=click.Choice(list(EMA)), default="auto", show_default=True,
+              help="Of a checkpoint: use the moving averages of the weights; auto: if there are any.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Overwrite DST.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def convert(src: str, dst: str, model: str | None, ema: str, force: bool, as_json: bool) -> None:
+    """Convert a model file to a weight file (.h5).
+
+    SRC is a .tflite file, a TensorFlow checkpoint (its prefix, .index or .data file), or a Keras .h5, .weights.h5 or
+    .keras file. TensorFlow isn't needed.
+    """
+    from npmobilenet import weightfile
+    from npmobilenet.convert import convert as convert_file
+
+    target = Path(dst)
+    _check_target(Path(src), target, force)
+    data = convert_file(src, target, model, EMA[ema])
+    facts = {
+        "file": os.fspath(target),
+        "name": data.info.name,
+        "tensors": len(data.tensors),
+        "bytes": target.stat().st_size,
+        "sha256": weightfile.sha256(target),
+        "provenance": dict(data.info.provenance),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    notes = [("", f"{key}: {value}") for key, value in data.info.provenance.items()]
+    print_facts(
+        [
+            ("written", dst),
+            ("model", facts["name"]),
+            ("tensors", facts["tensors"]),
+            ("bytes", f"{facts['bytes']:,}"),
+            ("sha256", facts["sha256"]),
+            *([("provenance", notes[0][1]), *notes[1:]] if notes else []),
+        ]
+    )
+
+
+def _check_target(source: Path, target: Path, force: bool) -> None:
+    """Refuse before the work what would be refused after it."""
+    if target.suffix != ".h5":
+        raise ConversionError(f"DST '{target}': the name of a weight file ends in .h5, for instance {target.stem}.h5")
+    if not target.parent.is_dir():
+        raise ConversionError(f"DST '{target}': there is no folder '{target.parent}'; make it first")
+    if not target.exists():
+        return
+    if source.exists() and target.samefile(source):
+        raise ConversionError(f"DST '{target}' is SRC itself; give another name")
+    if not force:
+        raise ConversionError(f"DST '{target}' exists; --force overwrites it")

@@ -1,0 +1,265 @@
+"""`npmobilenet doctor`: what this installation is made of, and what slows it down or is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import click
+
+import npmobilenet
+from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.output import compile_notice, mebibytes, print_error, print_facts, print_json
+from npmobilenet.errors import NpMobilenetError
+
+REQUIRED = ("numpy", "numba", "llvmlite", "h5py")
+# Extra -> (module, distribution on PyPI)
+EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
+    "cli": (("click", "click"), ("rich", "rich"), ("PIL", "pillow")),
+    "convert": (("tflite", "tflite"), ("flatbuffers", "flatbuffers")),
+    "plot": (("matplotlib", "matplotlib"),),
+}
+CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512vl", "avx512vnni")  # LLVM's names
+DIFFERS = 1  # exit code
+WORKQUEUE = (
+    "slow: 35 to 120 us for every parallel region, 2 with OpenMP or TBB. Install libgomp (apt-get install libgomp1), "
+    "or: pip install tbb"
+)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> int:
+    """Check this installation.
+
+    Says what npmobilenet runs on: versions, CPU, threads, cache folder, and whether its kernels agree. The exit code is
+    1 if the fast kernels don't give the book's bits on this machine, 2 if they can't be run.
+    """
+    document: dict[str, Any] = {
+        "versions": _versions(),
+        "extras": _extras(),
+        "cpu": _cpu(),
+        "kernels": _kernels(),
+        "self_check": _self_check(),
+        "threads": _threads(),  # after the self-check: Numba picks its threading layer when it first runs in parallel
+        "cache": _cache(),
+        "weight_folders": _weight_folders(),
+    }
+    if as_json:
+        print_json(document)
+    else:
+        print_facts(_lines(document))
+    check = document["self_check"]
+    if check["error"]:
+        print_error(f"the kernels can't be run: {check['error']}")
+        return BAD_INPUT
+    return 0 if check["equal"] else DIFFERS
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is found
+
+
+def _version(distribution: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> dict[str, str | None]:
+    ours = {"npmobilenet": npmobilenet.__version__, "python": platform.python_version()}
+    return {**ours, **{name: _version(name) for name in REQUIRED}}
+
+
+def _extras() -> dict[str, Any]:
+    found = {}
+    for extra, packages in EXTRAS.items():
+        versions = {
+            dist: (_version(dist) or "present") if util.find_spec(module) is not None else None
+            for module, dist in packages
+        }
+        missing = [dist for dist, version in versions.items() if version is None]
+        remedy = f"pip install 'npmobilenet[{extra}]'" if missing else None
+        found[extra] = {"packages": versions, "missing": missing, "install": remedy}
+    return found
+
+
+def _cpu() -> dict[str, Any]:
+    from llvmlite import binding
+
+    features = dict(binding.get_host_cpu_features())
+    return {
+        "name": _cpu_name() or platform.processor() or "unknown",
+        "llvm_name": binding.get_host_cpu_name(),
+        "machine": platform.machine(),
+        "features": {name: bool(features.get(name)) for name in CPU_FEATURES},
+    }
+
+
+def _cpu_name() -> str | None:
+    """Linux tells it in /proc/cpuinfo."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _kernels() -> dict[str, Any]:
+    from npmobilenet.kernels import KERNELS, SETS
+
+    found: dict[str, Any] = {"sets": list(SETS), "count": len(KERNELS), "isa": None, "error": None}
+    found["forced_isa"] = os.environ.get("NPMOBILENET_ISA") or None
+    try:
+        from npmobilenet.kernels.jit import isa
+
+        found["isa"] = isa()
+    except (ValueError, NpMobilenetError) as error:
+        found["error"] = str(error)
+    return found
+
+
+def _self_check() -> dict[str, Any]:
+    """Fast and reference pointwise convolution on a small case, compared by bits. `equal` is None if they can't run."""
+    import numpy as np
+
+    from npmobilenet.kernels import kernel_set
+
+    rng = np.random.default_rng(0)
+    x, weights, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((37, 24), (24, 40), (40,)))
+    results = []
+    try:
+        with compile_notice():
+            for name in ("reference", "fast"):
+                kernels = kernel_set(name)
+                out = np.zeros((37, 40), np.float32)
+                kernels.pointwise_conv2d_f32(x, kernels.pack("pointwise_conv2d_f32", weights), bias, 2, out)
+                results.append(out)
+    except Exception as error:  # whatever is wrong with this installation is what doctor is to tell
+        return {"kernel": "pointwise_conv2d_f32", "equal": None, "error": f"{type(error).__name__}: {error}"}
+    equal = bool(np.array_equal(results[0].view(np.uint32), results[1].view(np.uint32)))
+    return {"kernel": "pointwise_conv2d_f32", "equal": equal, "error": None}
+
+
+def _threads() -> dict[str, Any]:
+    import numba
+
+    try:
+        layer: str | None = numba.threading_layer()
+    except ValueError:  # nothing has run in parallel
+        layer = None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "count": numba.config.NUMBA_NUM_THREADS,
+        "cores": cores,
+        "layer": layer,
+        "note": WORKQUEUE if layer == "workqueue" else "",
+    }
+
+
+def _cache() -> dict[str, Any]:
+    from npmobilenet.kernels import jit
+
+    try:
+        root: Path | None = jit.cache_root()
+    except RuntimeError:
+        root = None
+    try:
+        folder = jit.cache_folder()
+        problem = "" if folder is not None else _cache_problem(root)
+    except (ValueError, NpMobilenetError) as error:
+        folder, problem = None, str(error)
+    files = [] if folder is None else [f for f in folder.rglob("*") if f.is_file()]
+    return {
+        "root": None if root is None else os.fspath(root),
+        "folder": None if folder is None else os.fspath(folder),
+        "private": folder is not None,
+        "entries": sum(f.suffix == ".nbc" for f in files),
+        "bytes": sum(f.stat().st_size for f in files),
+        "problem": problem,
+    }
+
+
+def _cache_problem(root: Path | None) -> str:
+    """Why there is no cache folder: the rules of kernels/jit.py, told one by one."""
+    remedy = "NPMOBILENET_CACHE can name another folder"
+    if root is None:
+        return f"there is no home folder; {remedy}"
+    try:
+        status = root.stat()
+    except OSError as error:
+        return f"'{root}' can't be made or looked at ({error.strerror or error}); {remedy}"
+    if not stat.S_ISDIR(status.st_mode):
+        return f"'{root}' is not a folder; {remedy}"
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        return f"'{root}' belongs to another user, who could put code into it; {remedy}"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write to '{root}', and so put code into it: chmod 700 '{root}'"
+    return f"'{root}' can't be written, or a folder in it is not private; {remedy}"
+
+
+def _weight_folders() -> list[dict[str, Any]]:
+    from npmobilenet.model import weight_folders
+
+    return [
+        {"path": os.fspath(folder), "exists": folder.is_dir(), "files": len(list(folder.glob("*.h5")))}
+        for folder in weight_folders()
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As text
+
+
+def _lines(document: dict[str, Any]) -> list[tuple[str, object]]:
+    cpu, kernels, check = document["cpu"], document["kernels"], document["self_check"]
+    threads, cache = document["threads"], document["cache"]
+    versions = [(name, version or "MISSING") for name, version in document["versions"].items()]
+    extras = [(f"extra [{name}]", _extra_text(extra)) for name, extra in document["extras"].items()]
+    features = ", ".join(name if on else f"no {name}" for name, on in cpu["features"].items())
+    forced = f", forced by NPMOBILENET_ISA={kernels['forced_isa']}" if kernels["forced_isa"] else ""
+    layer = threads["layer"] or "none could be started"
+    return [
+        *versions,
+        *extras,
+        ("CPU", f"{cpu['name']} ({cpu['llvm_name']}, {cpu['machine']})"),
+        ("features", features),
+        ("kernels", f"{kernels['count']} in each of the sets {', '.join(kernels['sets'])}"),
+        ("instructions", kernels["error"] or f"{kernels['isa']}{forced}"),
+        ("self-check", _check_text(check)),
+        ("threads", f"{threads['count']} ({threads['cores']} cores for this process)"),
+        ("threading layer", f"{layer}{': ' + threads['note'] if threads['note'] else ''}"),
+        ("kernel cache", _cache_text(cache)),
+        *_folder_lines(document["weight_folders"]),
+    ]
+
+
+def _extra_text(extra: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {version or 'MISSING'}" for name, version in extra["packages"].items())
+    return packages if not extra["missing"] else f"{packages}: {extra['install']}"
+
+
+def _check_text(check: dict[str, Any]) -> str:
+    if check["error"]:
+        return f"could not run: {check['error']}"
+    if check["equal"]:
+        return f"passed: fast and reference {check['kernel']} give equal bits"
+    return f"FAILED: fast and reference {check['kernel']} differ; please report this with the output of doctor --json"
+
+
+def _cache_text(cache: dict[str, Any]) -> str:
+    if cache["problem"]:
+        return f"none, so kernels are compiled in every run: {cache['problem']}"
+    return f"{cache['folder']} (private; {cache['entries']} entries, {mebibytes(cache['bytes'])})"
+
+
+def _folder_lines(folders: list[dict[str, Any]]) -> list[tuple[str, object]]:
+    texts = [f"{f['path']} ({f['files']} .h5 files)" if f["exists"] else f"{f['path']} (absent)" for f in folders]
+    return [("weight folders" if i == 0 else "", text) for i, text in enumerate(texts)]

@@ -1,0 +1,65 @@
+"""Published figures of a checkpoint beside computed ones, as `models` and `info` give them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from npmobilenet.zoo.checkpoints import Checkpoint
+
+# Heading in the published tables -> key in JSON and heading of our own table, milliseconds.
+LATENCIES = {
+    "Mobile CPU (ms) Pixel 1": "pixel_1",
+    "Pixel 1": "pixel_1",
+    "Pixel 2": "pixel_2",
+    "Pixel 3": "pixel_3",
+    "Pixel 4 Edge TPU": "pixel_4_edgetpu",
+    "Pixel 4 CPU": "pixel_4_cpu",
+}
+
+
+@cache
+def _counts(family: str, depth_multiplier: float, resolution: int) -> tuple[int, int, int]:
+    """MACs, parameters without and with batch norm: the same for a float model and its 8-bit twin."""
+    from npmobilenet.build import build
+    from npmobilenet.zoo import SPECS
+
+    graph = build(SPECS[family], depth_multiplier=depth_multiplier, resolution=resolution)
+    return graph.total_macs, graph.total_params(), graph.total_params(batch_norm=True)
+
+
+def figure(computed: int, published: str | None) -> dict[str, Any]:
+    """A computed count beside the published cell, which is in millions and kept as printed."""
+    return {"computed": computed, "computed_millions": round(computed / 1e6, 3), "published": published or None}
+
+
+def latencies(row: Checkpoint) -> dict[str, str]:
+    """The published latencies in milliseconds, as printed."""
+    return {LATENCIES[heading]: cell for heading, cell in row.published.items() if heading in LATENCIES}
+
+
+def figures(row: Checkpoint) -> dict[str, Any]:
+    """All that is known of a registered checkpoint, ready for JSON."""
+    from npmobilenet.zoo.checkpoints import aliases, published_note
+
+    macs, params, with_batch_norm = _counts(row.family, row.depth_multiplier, row.resolution)
+    return {
+        "name": row.name,
+        "family": row.family,
+        "depth_multiplier": row.depth_multiplier,
+        "resolution": row.resolution,
+        "dtype": row.dtype,
+        "macs": figure(macs, row.macs),
+        "params": {**figure(params, row.params), "computed_with_batch_norm": with_batch_norm},
+        "top1": row.top1 or None,
+        "top5": row.top5 or None,
+        "latency_ms": latencies(row),
+        "published": dict(row.published),
+        "note": published_note(row),
+        "label": row.label,
+        "url": row.url,
+        "table": row.table,
+        "source": row.source,
+        "aliases": list(aliases(row.name)),
+    }

@@ -1,0 +1,193 @@
+"""What the verbs print with: tables for a terminal or a pipe, JSON, one-line errors, the notice of compiling.
+
+Text that comes from a file (labels, names, provenance) never reaches the terminal with control characters in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+GAP = 2  # spaces between columns of plain text
+LONGEST_ERROR = 2000  # characters; a name or a list in it may be of any length
+NOTHING = "-"  # an empty cell of plain text, so that every line has the same number of fields
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: numbers stand to the `right`.
+
+    On a terminal, columns of a `rank` above 0 are left out if they are empty, or, highest rank first, for want of room.
+    """
+
+    title: str
+    right: bool = False
+    rank: int = 0
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def printable(text: object) -> str:
+    """One line without control characters: a line break becomes a space, anything else unprintable its escape."""
+    spaced = (" " if c.isspace() else c for c in str(text).strip())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in spaced)
+
+
+def print_error(text: str) -> None:
+    """`error: ...`, one line on standard error."""
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    line = printable(text)
+    if len(line) > LONGEST_ERROR:
+        line = f"{line[:LONGEST_ERROR]} ..."
+    click.echo(f"{click.style('error:', fg='red') if coloured else 'error:'} {line}", err=True)
+
+
+def print_line(text: str = "") -> None:
+    """A line of plain text."""
+    click.echo(printable(text))
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document, in ASCII, so that any pipe can carry it."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
+    """A table with a heading: drawn on a terminal, aligned text elsewhere. None is an empty cell."""
+    cells = [[("" if cell is None else printable(cell)) for cell in row] for row in rows]
+    if on_terminal():
+        _draw(*_fitting(columns, cells))
+    else:
+        for line in _aligned([[c.title for c in columns], *cells], [c.right for c in columns]):
+            click.echo(line)
+
+
+def print_facts(facts: Sequence[tuple[str, object]]) -> None:
+    """Names and values in two columns, without a heading; an empty name goes on with the fact above."""
+    rows = [[name, printable(value)] for name, value in facts]
+    if not on_terminal():
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            click.echo(f"{name:{width}}{' ' * GAP}{value}".rstrip())
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, GAP, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(name), Text(value))
+    _console().print(grid)
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[str]:
+    filled = [[cell or NOTHING for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*filled, strict=True)]
+    for row in filled:
+        cells = zip(row, widths, right, strict=True)
+        yield (" " * GAP).join(c.rjust(w) if r else c.ljust(w) for c, w, r in cells).rstrip()
+
+
+def _fitting(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]]
+) -> tuple[list[Column], list[list[str]], list[str]]:
+    """The columns that a terminal has room for, their cells, and the titles of those left out."""
+    room = shutil.get_terminal_size().columns
+    widths = [max(len(c.title), *(len(row[i]) for row in rows), 0) for i, c in enumerate(columns)]
+    kept = [i for i, c in enumerate(columns) if c.rank == 0 or any(row[i] for row in rows)]
+    left_out: list[str] = []
+    while sum(widths[i] + GAP for i in kept) - GAP > room:
+        victim = max(kept, key=lambda i: (columns[i].rank, i))
+        if columns[victim].rank == 0:
+            break
+        kept.remove(victim)
+        left_out.insert(0, columns[victim].title)
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], left_out
+
+
+def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], left_out: Sequence[str]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column.title), justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = _console()
+    console.print(table)
+    if left_out:
+        console.print(Text(f"left out for want of room: {', '.join(left_out)} (in --json, and in a pipe)", style="dim"))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers
+
+
+def millions(count: int) -> str:
+    """A count in millions with one decimal, as MACs are printed."""
+    return f"{count / 1e6:.1f}"
+
+
+def mebibytes(size: int) -> str:
+    """A size in MiB with one decimal, small ones in KiB or bytes."""
+    if size < 1024:
+        return f"{size} bytes"
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """1 x 224 x 224 x 3."""
+    return " x ".join(map(str, shape))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compiling
+
+
+@contextlib.contextmanager
+def compile_notice() -> Iterator[None]:
+    """While a model runs: a status line on a terminal whenever a kernel must be compiled before it can be used.
+
+    Elsewhere the kernels' own listener prints one plain line on standard error.
+    """
+    if not sys.stderr.isatty() or os.environ.get("NPMOBILENET_QUIET"):
+        yield
+        return
+    from rich.console import Console
+
+    from npmobilenet.kernels import jit
+
+    status = Console(stderr=True, highlight=False).status("")
+    why = "first use; up to a minute in all" if jit.cache_folder() else "in every run; see npmobilenet doctor"
+
+    def show(kernel: str) -> None:
+        status.update(f"compiling {kernel} ({why})")
+        status.start()
+
+    before = list(jit.LISTENERS)
+    jit.LISTENERS[:] = [show]
+    try:
+        yield
+    finally:
+        status.stop()
+        jit.LISTENERS[:] = before
