@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npmobilenet.convert import convert
+    from npmobilenet.converters import convert
     from npmobilenet.errors import (
         ConversionError,
         GraphError,
@@ -44,7 +44,7 @@ __all__ = [
     "load",
 ]
 
-_HOME = {"Model": "model", "load": "model", "convert": "convert", "list_models": "zoo.checkpoints"}
+_HOME = {"Model": "model", "load": "model", "convert": "converters", "list_models": "zoo.checkpoints"}
 
 
 def __getattr__(name: str) -> Any:
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(f"npmobilenet.{_HOME.get(name, 'errors')}")
-    # Set here, or `npmobilenet.convert` would be the package of that name once something has imported it.
+    # Set here, or `npmobilenet.converters` would be the package of that name once something has imported it.
     value = globals()[name] = getattr(module, name)
     return value
 

@@ -6,8 +6,8 @@ folding, every convolution has a bias, called `biases`.
 
 Source of the rules: tensorflow/models research/slim/nets/mobilenet/{mobilenet,conv_blocks}.py and nets/mobilenet_v1.py.
 Two things differ, where TF-slim 1.1.0 raises an exception: V3's ReduceTo1x1 ignores `output_stride` and
-`use_explicit_padding` (a pool has no rate and no padding), and EdgeTPU's and V3's blocks pad before their k x k
-convolution, as V2's do, rather than before the whole block.
+`use_explicit_padding` (a pool has no rate and no padding) and shrinks to a map that isn't square and less than 7 wide;
+and EdgeTPU's and V3's blocks pad before their k x k convolution, as V2's do, rather than before the whole block.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class _Layout:
                           k=row.k, stride=step.stride, rate=rate, bn=row.bn)  # fmt: skip
         elif isinstance(row, ReduceTo1x1):
             size = self.builder.tensors[x].shape[1:3]
-            kernel = size if size[0] == size[1] else (row.default, row.default)
+            kernel = size if size[0] == size[1] else (min(size[0], row.default), min(size[1], row.default))
             y = self.builder.node("average_pool", [x], layer, kernel=kernel, stride=(1, 1), padding=((0, 0), (0, 0)))
         elif isinstance(row, Fused):
             y = self.fused(x, row, step, layer)

@@ -11,7 +11,7 @@ Conventions
   `(kernel_h, kernel_w, in_channels * multiplier)` with output channel `c * multiplier + m`; fully connected weights
   `(in_features, out_features)`; biases `(out_channels,)`.
 * Padding is explicit: `((top, bottom), (left, right))` in pixels. `same_padding` gives TensorFlow's "SAME".
-* Batch norm does not occur: it is folded into weights and biases when a model is converted (`convert/fold.py`).
+* Batch norm does not occur: it is folded into weights and biases when a model is converted (`converters/fold.py`).
 """
 
 from __future__ import annotations
@@ -82,11 +82,7 @@ class Graph:
         for key, tensor in self.tensors.items():
             if key != tensor.name:
                 raise GraphError(f"graph '{self.name}': tensor '{tensor.name}' is listed under the name '{key}'")
-            if tensor.dtype not in DTYPES:
-                raise GraphError(f"tensor '{key}': dtype '{tensor.dtype}' is not one of {', '.join(DTYPES)}")
-            if any(d < 1 for d in tensor.shape) or (not tensor.constant and tensor.shape[:1] != (1,)):
-                raise GraphError(f"tensor '{key}': shape {tensor.shape}, expected dimensions of at least 1, "
-                                 "the first 1 where it isn't a constant")  # fmt: skip
+            _check_tensor(tensor)
         _unique("input", self.inputs)
         _unique("node", [node.name for node in self.nodes])
         ready = {name for name, tensor in self.tensors.items() if tensor.constant}
@@ -183,8 +179,8 @@ class Graph:
             data = json.loads(text)
             return Graph(
                 name=_typed(data["name"], str),
-                inputs=tuple(_typed(n, str) for n in data["inputs"]),
-                outputs=tuple(_typed(n, str) for n in data["outputs"]),
+                inputs=_names(data["inputs"]),
+                outputs=_names(data["outputs"]),
                 tensors=_by_name(_tensor_from_json(t) for t in data["tensors"]),
                 nodes=tuple(_node_from_json(n) for n in data["nodes"]),
                 endpoints={_typed(k, str): _typed(v, str) for k, v in data["endpoints"].items()},
@@ -193,6 +189,14 @@ class Graph:
             raise GraphError(
                 f"the graph's JSON is not of the expected form: {type(error).__name__}: {error}"
             ) from error
+
+
+def _check_tensor(tensor: Tensor) -> None:
+    if tensor.dtype not in DTYPES:
+        raise GraphError(f"tensor '{tensor.name}': dtype '{tensor.dtype}' is not one of {', '.join(DTYPES)}")
+    if any(d < 1 for d in tensor.shape) or (not tensor.constant and tensor.shape[:1] != (1,)):
+        wanted = "dimensions of at least 1" + ("" if tensor.constant else ", the first of them 1")
+        raise GraphError(f"tensor '{tensor.name}': shape {tensor.shape}, expected {wanted}")
 
 
 class GraphBuilder:
@@ -209,6 +213,7 @@ class GraphBuilder:
         """Declare a tensor; a second one of the same name is refused."""
         if tensor.name in self.tensors:
             raise GraphError(f"graph '{self.name}': two tensors are called '{tensor.name}'")
+        _check_tensor(tensor)
         self.tensors[tensor.name] = tensor
         return tensor.name
 
@@ -284,12 +289,16 @@ def _node_from_json(data: Mapping[str, Any]) -> Node:
     return Node(
         _typed(data["name"], str),
         _typed(data["op"], str),
-        tuple(_typed(n, str) for n in data["inputs"]),
+        _names(data["inputs"]),
         _typed(data["output"], str),
         {_typed(k, str): _attr(v) for k, v in data["attrs"].items()},
         _typed(data.get("scope", ""), str),
         _typed(data.get("batch_norm", False), bool),
     )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(_typed(name, str) for name in _typed(value, list))
 
 
 def _attr(value: Any) -> Any:

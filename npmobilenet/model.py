@@ -15,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 
 from npmobilenet import engine, images, labels, preprocess, weightfile
-from npmobilenet.convert import is_weight_file, read_model
+from npmobilenet.converters import is_weight_file, read_model
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.graph import Graph
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
@@ -117,11 +117,12 @@ class Model:
         before the activation). With taps the result is `(output, {name: array})`. A model with several outputs returns
         the first; the others are taps by their names (`graph.outputs`).
 
-        Raises `InputError` for an unfit array (`check_range=False` drops the check that floats lie near [-1, 1]),
-        `PlanError` for a tap that matches nothing.
+        Raises `InputError` for an unfit array (`check_range=False` drops the check that floats lie near the range of
+        the model's recipe), `PlanError` for a tap that matches nothing.
         """
         shape, dtype = self.input.shape, self.input.dtype
-        x = images.check_input(x, shape, dtype, (-1.0, 1.0) if check_range else None)
+        usual = preprocess.value_range(self.info.preprocessing) if check_range else None
+        x = images.check_input(x, shape, dtype, usual)
         names = () if taps is None else self.match_taps([taps] if isinstance(taps, str) else taps)
         pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}

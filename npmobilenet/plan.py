@@ -70,7 +70,9 @@ class Plan:
         offsets, self.arena_bytes = arena_offsets(lifetimes)
         block = np.empty(self.arena_bytes + ALIGNMENT, np.uint8)
         start = -block.ctypes.data % ALIGNMENT
-        arrays: dict[str, Array] = {name: np.require(tensors[name], requirements=["C", "W"]) for name in graph.constants}
+        arrays: dict[str, Array] = {
+            name: np.require(tensors[name], requirements=["C", "W"]) for name in graph.constants
+        }
         for name, offset in offsets.items():
             shape = (self.batch, *graph.tensors[name].shape[1:])
             at = start + offset

@@ -71,6 +71,32 @@ def tf2_bilinear(image: Image, height: int, width: int) -> Floats:
     return keras_scale(tf_bilinear(image, height, width, half_pixel_centers=True))
 
 
+def unit_range(image: Image, height: int, width: int) -> Floats:
+    """The whole image, TF1 bilinear, [0, 1]: `tf1_bilinear(image * float32(1/255))`.
+
+    What .tflite files with the metadata mean 0, std 255 want (MediaPipe's embedders).
+    Source: TensorFlow Lite metadata schema, NormalizationOptions.
+    """
+    return tf_bilinear(image, height, width, scale=1 / 255)
+
+
+def raw_pixels(image: Image, height: int, width: int) -> Floats:
+    """The whole image, TF1 bilinear, [0, 255]: for models that scale their input themselves.
+
+    Keras' V3 built with `include_preprocessing` does, once converted to .tflite.
+    """
+    return tf_bilinear(image, height, width)
+
+
+# The range of values of the recipes for which it isn't [-1, 1] or near it.
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"unit_range": (0.0, 1.0), "raw_pixels": (0.0, 255.0)})
+
+
+def value_range(recipe: str) -> tuple[float, float]:
+    """The range that a recipe's values lie in, or near which they lie."""
+    return RANGES.get(recipe, (-1.0, 1.0))
+
+
 def central_crop(image: Image, fraction: float) -> Image:
     """The central `fraction` (0 to 1) of each side: `int((size - size * fraction) / 2)` pixels go at each end.
 
@@ -190,7 +216,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({
     function.__name__: function
     for function in (
         slim_inception_eval, whole_image, tf2_bilinear, keras_nearest, keras_bilinear, torchvision, torchvision_232,
-        timm_bicubic, timm_tf,
+        timm_bicubic, timm_tf, unit_range, raw_pixels,
     )
 })  # fmt: skip
 

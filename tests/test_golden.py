@@ -13,8 +13,8 @@ import pytest
 
 import npmobilenet as nm
 from npmobilenet.build import build
-from npmobilenet.convert.tf_bundle import Checkpoint
-from npmobilenet.convert.tf_checkpoint import convert_checkpoint, tensors_for_graph
+from npmobilenet.converters.tf_bundle import Checkpoint
+from npmobilenet.converters.tf_checkpoint import convert_checkpoint, tensors_for_graph
 from npmobilenet.labels import synonyms
 from npmobilenet.model import Model
 from npmobilenet.modeldata import ModelData, ModelInfo

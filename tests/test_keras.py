@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import npmobilenet as nm
-from npmobilenet.convert.keras import convert_keras, variables_of
-from npmobilenet.convert.keras_graph import Variant, block_widths, correct_pad, infer_alpha, keras_graph
-from npmobilenet.convert.keras_names import canonical, family_of_counts, family_of_names, layer_names
+from npmobilenet.converters.keras import convert_keras, variables_of
+from npmobilenet.converters.keras_graph import Variant, block_widths, correct_pad, infer_alpha, keras_graph
+from npmobilenet.converters.keras_names import canonical, family_of_counts, family_of_names, layer_names
 from npmobilenet.errors import ConversionError, ModelNotFound
 from npmobilenet.model import Model
 

@@ -21,6 +21,7 @@ from npmobilenet.preprocess import (
     preprocess,
     quantize_input,
     recipes,
+    value_range,
 )
 from npmobilenet.resize import pillow_nearest, pillow_resize, tf_bilinear
 
@@ -114,8 +115,8 @@ def test_black_and_white(name: str) -> None:
         np.testing.assert_allclose(low[0, 0], [-2.117904, -2.035714, -1.804444], rtol=1e-6)
         np.testing.assert_allclose(high[0, 0], [2.248908, 2.428571, 2.64], rtol=1e-6)
     else:
-        np.testing.assert_array_equal(low, np.full((7, 7, 3), -1, F32))
-        np.testing.assert_array_equal(high, np.full((7, 7, 3), 1, F32))
+        np.testing.assert_array_equal(low, np.full((7, 7, 3), value_range(name)[0], F32))
+        np.testing.assert_array_equal(high, np.full((7, 7, 3), value_range(name)[1], F32))
     for x in (low, high):
         assert (x.dtype, x.shape) == (F32, (7, 7, 3))
         assert (x == x[0, 0]).all()
@@ -170,7 +171,7 @@ def test_any_size(sizes: tuple[int, int, int, int], name: str) -> None:
     height, width = (sizes[2], sizes[2]) if name.startswith(("timm", "torchvision")) else sizes[2:]
     x = RECIPES[name](image, height, width)
     assert (x.dtype, x.shape) == (F32, (height, width, 3))
-    assert np.abs(x).max() <= 2.65
+    assert np.abs(x).max() <= 2.65 * max(np.abs(value_range(name)))
     np.testing.assert_array_equal(x, RECIPES[name](np.asfortranarray(image), height, width))
 
 
@@ -354,3 +355,12 @@ def test_quantize_returns_the_pixels_when_the_scale_is_theirs() -> None:
 def test_quantize_refuses(x: np.ndarray, scale: float, dtype: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         quantize_input(x, scale, 0, dtype)
+
+
+def test_recipes_for_other_ranges_differ_in_scale_only() -> None:
+    image = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    pixels, unit = RECIPES["raw_pixels"](image, 9, 11), RECIPES["unit_range"](image, 9, 11)
+    assert unit.min() >= 0
+    assert unit.max() <= 1
+    np.testing.assert_allclose(unit * 255, pixels, rtol=1e-6)
+    np.testing.assert_allclose(RECIPES["whole_image"](image, 9, 11), pixels / 127.5 - 1, atol=1e-6)

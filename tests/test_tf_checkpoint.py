@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npmobilenet.build import build, build_model
-from npmobilenet.convert import checkpoint_index, crc32c
-from npmobilenet.convert.fold import fold_batch_norm
-from npmobilenet.convert.tf_bundle import Checkpoint, read_checkpoint
-from npmobilenet.convert.tf_checkpoint import convert_checkpoint, tensors_for_graph
-from npmobilenet.convert.tf_slim import SlimVariables, infer, needed
+from npmobilenet.converters import checkpoint_index, crc32c
+from npmobilenet.converters.fold import fold_batch_norm
+from npmobilenet.converters.tf_bundle import Checkpoint, read_checkpoint
+from npmobilenet.converters.tf_checkpoint import convert_checkpoint, tensors_for_graph
+from npmobilenet.converters.tf_slim import SlimVariables, infer, needed
 from npmobilenet.errors import ConversionError, ModelNotFound
 from npmobilenet.zoo import SPECS
 

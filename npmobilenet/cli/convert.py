@@ -28,7 +28,7 @@ def convert(src: str, dst: str, model: str | None, ema: str, force: bool, as_jso
     .keras file. TensorFlow isn't needed.
     """
     from npmobilenet import weightfile
-    from npmobilenet.convert import convert as convert_file
+    from npmobilenet.converters import convert as convert_file
 
     target = Path(dst)
     _check_target(Path(src), target, force)

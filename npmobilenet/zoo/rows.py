@@ -64,7 +64,7 @@ class Fused:
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceTo1x1:
-    """V3: average pool over the whole map if it is square, else over `default` x `default`; stride 1, no padding."""
+    """V3: average pool over the whole map if it is square, else over at most `default` x `default`; stride 1."""
 
     default: int = 7
 

@@ -15,8 +15,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from npmobilenet.convert.checkpoint_index import MAGIC, Entry, read_index
-from npmobilenet.convert.crc32c import crc32c, unmask
+from npmobilenet.converters.checkpoint_index import MAGIC, Entry, read_index
+from npmobilenet.converters.crc32c import crc32c, unmask
 from npmobilenet.errors import ConversionError
 from npmobilenet.modeldata import Array
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from npmobilenet.convert.keras_hdf5 import (
+from npmobilenet.converters.keras_hdf5 import (
     HDF5_ERRORS,
     MAX_FILE_BYTES,
     MAX_JSON_BYTES,

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from npmobilenet.convert import keras_store
-from npmobilenet.convert.fold import EPSILON, fold_batch_norm
-from npmobilenet.convert.keras_check import check_config, expected_layers
-from npmobilenet.convert.keras_config import Config, names_of_keys, parse_config
-from npmobilenet.convert.keras_graph import Variant, block_widths, infer_alpha, keras_graph
-from npmobilenet.convert.keras_hdf5 import listed, read
-from npmobilenet.convert.keras_names import canonical, family_of_counts, family_of_names, layer_names
-from npmobilenet.convert.keras_store import VARIABLE_ORDER, Store, class_of, open_store
+from npmobilenet.converters import keras_store
+from npmobilenet.converters.fold import EPSILON, fold_batch_norm
+from npmobilenet.converters.keras_check import check_config, expected_layers
+from npmobilenet.converters.keras_config import Config, names_of_keys, parse_config
+from npmobilenet.converters.keras_graph import Variant, block_widths, infer_alpha, keras_graph
+from npmobilenet.converters.keras_hdf5 import listed, read
+from npmobilenet.converters.keras_names import canonical, family_of_counts, family_of_names, layer_names
+from npmobilenet.converters.keras_store import VARIABLE_ORDER, Store, class_of, open_store
 from npmobilenet.errors import ConversionError, GraphError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
@@ -230,7 +230,7 @@ class _Conversion:
                 "source": self.path.name,
                 "sha256": _sha256(self.path),
                 "format": f"Keras {self.store.kind}" + (f", Keras {self.store.version}" if self.store.version else ""),
-                "converter": "npmobilenet.convert.keras",
+                "converter": "npmobilenet.converters.keras",
                 "alpha": str(variant.alpha),
                 **({"notes": "; ".join(self.notes)} if self.notes else {}),
             },

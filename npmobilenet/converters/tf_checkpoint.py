@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from npmobilenet.convert.fold import fold_batch_norm
-from npmobilenet.convert.tf_bundle import Checkpoint, read_checkpoint
-from npmobilenet.convert.tf_slim import (
+from npmobilenet.converters.fold import fold_batch_norm
+from npmobilenet.converters.tf_bundle import Checkpoint, read_checkpoint
+from npmobilenet.converters.tf_slim import (
     Candidate,
     Ema,
     Misfit,
@@ -241,7 +241,7 @@ def _provenance(checkpoint: Checkpoint, variables: SlimVariables) -> dict[str, s
     files = [Path(f"{checkpoint.prefix}.index"), *checkpoint.files]
     facts = {
         "source": f"TensorFlow checkpoint {checkpoint.prefix.name}",
-        "converter": "npmobilenet.convert.tf_checkpoint",
+        "converter": "npmobilenet.converters.tf_checkpoint",
         "ema": "used" if variables.ema else "not used",
         "batch_norm": "folded in float64",
     }

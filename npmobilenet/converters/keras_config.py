@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from npmobilenet.convert.keras_graph import SAME
-from npmobilenet.convert.keras_names import SUPPORTED
+from npmobilenet.converters.keras_graph import SAME
+from npmobilenet.converters.keras_names import SUPPORTED
 from npmobilenet.errors import ConversionError
 from npmobilenet.graph import Padding
 

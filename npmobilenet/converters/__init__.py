@@ -23,14 +23,14 @@ def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool
     source = Path(path)
     kind = _kind(source)
     if kind == "tflite":
-        from npmobilenet.convert.tflite import convert_tflite
+        from npmobilenet.converters.tflite import convert_tflite
 
         return convert_tflite(source)
     if kind == "keras":
-        from npmobilenet.convert.keras import convert_keras
+        from npmobilenet.converters.keras import convert_keras
 
         return convert_keras(source, model)
-    from npmobilenet.convert.tf_checkpoint import convert_checkpoint
+    from npmobilenet.converters.tf_checkpoint import convert_checkpoint
 
     return convert_checkpoint(source, model, ema)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from npmobilenet.build import build
-from npmobilenet.convert.tf_bundle import Checkpoint
+from npmobilenet.converters.tf_bundle import Checkpoint
 from npmobilenet.errors import ConversionError, GraphError
 from npmobilenet.graph import Graph
 from npmobilenet.zoo import SPECS

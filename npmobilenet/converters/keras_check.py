@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from npmobilenet.convert.keras_config import Config, Layer, close, function_name, unknown
-from npmobilenet.convert.keras_graph import Variant
-from npmobilenet.convert.keras_names import SUPPORTED, layer_names
+from npmobilenet.converters.keras_config import Config, Layer, close, function_name, unknown
+from npmobilenet.converters.keras_graph import Variant
+from npmobilenet.converters.keras_names import SUPPORTED, layer_names
 from npmobilenet.errors import ConversionError
 from npmobilenet.graph import Graph
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from npmobilenet.build import build
-from npmobilenet.convert.keras_names import layer_names
+from npmobilenet.converters.keras_names import layer_names
 from npmobilenet.graph import Graph, GraphBuilder, Node, Padding, same_padding
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.rows import Conv, Invert, Row, Separable, Spec, make_divisible, truncated

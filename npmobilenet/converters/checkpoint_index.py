@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from npmobilenet.convert.crc32c import crc32c, unmask
+from npmobilenet.converters.crc32c import crc32c, unmask
 from npmobilenet.errors import ConversionError
 
 MAGIC = 0xDB4775248B80FB57

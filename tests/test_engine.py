@@ -1,0 +1,264 @@
+"""Plans and the Model facade: batches, taps, memory, threads, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import npmobilenet as nm
+from npmobilenet import weightfile
+from npmobilenet.build import build
+from npmobilenet.errors import InputError, ModelNotFound, PlanError
+from npmobilenet.graph import Graph
+from npmobilenet.memory import ALIGNMENT, Lifetime, arena_offsets
+from npmobilenet.model import CHUNK, Model, find
+from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.plan import Plan, ideal_bytes
+from npmobilenet.zoo import SPECS
+
+Array = np.ndarray[Any, Any]
+
+
+def random_weights(graph: Graph, seed: int = 0) -> dict[str, Array]:
+    """Weights under which activations keep their size from layer to layer."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, tensor in graph.constants.items():
+        fan_in = max(int(np.prod(tensor.shape[:-1])), 1)
+        if tensor.shape[:-1] and "depthwise" in name:
+            fan_in = tensor.shape[0] * tensor.shape[1]
+        found[name] = (rng.standard_normal(tensor.shape) * (2 / fan_in) ** 0.5).astype(np.float32)
+    return found
+
+
+def tiny(kernels: str = "fast", family: str = "v3_small", **options: Any) -> Model:
+    graph = build(SPECS[family], depth_multiplier=0.35, resolution=32, num_classes=10, **options)
+    return Model(ModelData(graph, random_weights(graph), ModelInfo("tiny")), kernels)
+
+
+def images(count: int, size: int = 32) -> Array:
+    return np.random.default_rng(1).uniform(-1, 1, (count, size, size, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("family", SPECS)
+def test_fast_and_reference_models_agree(family: str) -> None:
+    x = images(2)
+    results = [tiny(kernels, family).run(x, taps="*") for kernels in ("fast", "reference")]
+    assert results[0][0].tobytes() == results[1][0].tobytes()
+    for name, value in results[0][1].items():
+        assert value.tobytes() == results[1][1][name].tobytes(), name
+
+
+def test_a_batch_is_its_images_one_by_one() -> None:
+    model, x = tiny(), images(2 * CHUNK + 3)
+    whole, taps = model.run(x, taps="layer_3/*")
+    for i in (0, CHUNK - 1, CHUNK, 2 * CHUNK + 2):
+        single, single_taps = model.run(x[i : i + 1], taps="layer_3/*")
+        assert whole[i].tobytes() == single[0].tobytes()
+        for name, value in taps.items():
+            assert value[i].tobytes() == single_taps[name][0].tobytes(), name
+
+
+def test_results_are_the_callers_own() -> None:
+    model = tiny()
+    first, taps = model.run(images(1), taps=["layer_1", "Logits"])
+    before = first.copy(), taps["layer_1"].copy()
+    model.run(-images(1), taps=["layer_1", "Logits"])
+    model.run(-images(1))
+    assert np.array_equal(first, before[0])
+    assert np.array_equal(taps["layer_1"], before[1])
+    first[:] = 0  # writeable
+
+
+def test_taps_change_nothing() -> None:
+    """Shared memory is where a tap could go wrong: with all values kept, and with one, the values are the same."""
+    model, x = tiny(), images(1)
+    plain = model.run(x)
+    everything, all_taps = model.run(x, taps=["*", "acc:*"])
+    assert plain.tobytes() == everything.tobytes()
+    for name in list(all_taps)[::5]:
+        output, one = model.run(x, taps=name)
+        assert output.tobytes() == plain.tobytes()
+        assert one[name].tobytes() == all_taps[name].tobytes(), name
+
+
+def test_tap_names() -> None:
+    model, x = tiny(), images(1)
+    _, taps = model.run(x, taps=["layer_5/*", "acc:layer_5/depthwise_output"])
+    assert "layer_5/expansion_output" in taps
+    assert "layer_5/squeeze_excite/mean" in taps
+    before, after = taps["acc:layer_5/depthwise_output"], taps["layer_5/depthwise_output"]
+    np.testing.assert_allclose(after, before * np.clip(before + 3, 0, 6) / 6, rtol=1e-5, atol=1e-6)
+    assert (before < 0).any()
+    _, linear = model.run(x, taps=["acc:layer_5/output", "layer_5/output"])  # linear: its accumulator is its result
+    assert np.array_equal(linear["acc:layer_5/output"], linear["layer_5/output"])
+    with pytest.raises(
+        PlanError, match=re.escape("tap 'layer_55' matches nothing in tiny; did you mean one of layer_5")
+    ):
+        model.run(x, taps="layer_55")
+    with pytest.raises(PlanError, match="computed by softmax; only conv2d"):
+        model.run(x, taps="acc:Predictions")
+    with pytest.raises(PlanError, match="an input; only conv2d"):
+        model.run(x, taps="acc:input")
+
+
+def test_many_threads_of_the_caller() -> None:
+    model, x = tiny(), images(4)
+    expected = model.run(x).tobytes()
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            if model.run(x).tobytes() != expected:
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_thread_count_is_put_back() -> None:
+    import numba
+
+    before = numba.get_num_threads()
+    data = tiny()
+    one = Model(ModelData(data.graph, random_weights(data.graph), ModelInfo("tiny")), threads=1)
+    assert one.run(images(3)).tobytes() == data.run(images(3)).tobytes()
+    assert numba.get_num_threads() == before
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+lifetimes = st.dictionaries(
+    st.text("abcdefgh", min_size=1, max_size=3),
+    st.tuples(st.integers(0, 12), st.integers(0, 6), st.integers(1, 5000)).map(
+        lambda t: Lifetime(t[0], t[0] + t[1], t[2])
+    ),
+    max_size=20,
+)
+
+
+@given(lifetimes)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_values_alive_together_never_overlap(values: dict[str, Lifetime]) -> None:
+    offsets, total = arena_offsets(values)
+    for a, one in values.items():
+        assert offsets[a] % ALIGNMENT == 0
+        assert offsets[a] + one.size <= total
+        for b, two in values.items():
+            if a < b and one.first <= two.last and two.first <= one.last:
+                assert offsets[a] + one.size <= offsets[b] or offsets[b] + two.size <= offsets[a]
+
+
+@pytest.mark.parametrize("family", SPECS)
+def test_planned_memory_is_near_the_least_possible(family: str) -> None:
+    graph = build(SPECS[family], resolution=96)
+    plan = Plan(graph, random_weights(graph), batch=1)
+    # Weights are packed to whole panels of output channels, which narrow layers don't fill.
+    assert plan.weight_bytes + plan.arena_bytes <= 1.25 * ideal_bytes(graph)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_weights_must_fit() -> None:
+    graph = build(SPECS["v2"], depth_multiplier=0.35, resolution=32, num_classes=10)
+    weights = random_weights(graph)
+    first = next(iter(weights))
+    weights["extra"] = np.zeros(3, np.float32)
+    weights[first] = weights[first].astype(np.float64)
+    missing = list(weights)[5]
+    del weights[missing]
+    with pytest.raises(PlanError) as caught:
+        Model(ModelData(graph, weights, ModelInfo("tiny")))
+    for part in (f"missing: {missing}", "left over: extra (3,)", f"{first}: expected float32", "got float64"):
+        assert part in str(caught.value)
+
+
+def test_bad_options_are_refused() -> None:
+    data = tiny()
+    content = ModelData(data.graph, random_weights(data.graph), ModelInfo("tiny"))
+    with pytest.raises(PlanError, match="kernels='quick' is not one of"):
+        Model(content, kernels="quick")
+    with pytest.raises(PlanError, match="dialect='tflite' is not one of"):
+        Model(content, dialect="tflite")
+    with pytest.raises(PlanError, match="threads=0"):
+        Model(content, threads=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((1, 3, 32, 32), np.float32), r"x\.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((1, 32, 32, 3)), r"astype\(np\.float32\)"),
+        (np.zeros((32, 32, 3), np.float32), r"x\[None\]"),
+        (np.zeros((0, 32, 32, 3), np.float32), "empty batch"),
+        (np.full((1, 32, 32, 3), 255, np.float32), "255"),
+        (np.full((1, 32, 32, 3), np.nan, np.float32), "nan"),
+        (np.zeros((1, 31, 32, 3), np.float32), r"expected float32 \(N, 32, 32, 3\)"),
+        (np.zeros((1, 32, 32, 3), np.uint8), "uint8"),
+        ([[1.0]], "NumPy array"),
+    ],
+)
+def test_unfit_inputs_are_refused(x: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny().run(x)
+
+
+def test_range_check_can_be_dropped() -> None:
+    x = np.full((1, 32, 32, 3), 255, np.float32)
+    assert tiny().run(x, check_range=False).shape == (1, 10)
+
+
+def test_features_are_not_a_classification() -> None:
+    model = tiny(base_only=True)
+    with pytest.raises(InputError, match="not a classifier"):
+        model.predict(np.zeros((40, 40, 3), np.uint8))
+
+
+# -- load --------------------------------------------------------------------------------------------------------------
+
+
+def test_load_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    content = ModelData(model.graph, random_weights(model.graph), ModelInfo("tiny", tuple("abcdefghij")))
+    weightfile.write(tmp_path / "tiny.h5", content)
+    loaded = nm.load(tmp_path / "tiny.h5")
+    assert loaded.run(images(1)).tobytes() == model.run(images(1)).tobytes()
+    [[best, second], _] = loaded.predict(np.zeros((2, 50, 40, 3), np.uint8), top=2)
+    assert best[2] >= second[2]
+    assert best[1] == "abcdefghij"[best[0]]
+    monkeypatch.setenv("NPMOBILENET_WEIGHTS", str(tmp_path))
+    assert find("tiny") == tmp_path / "tiny.h5"
+    weightfile.write(tmp_path / "mobilenet_v2_1.0_224.h5", content)
+    assert find("MobileNetV2").name == "mobilenet_v2_1.0_224.h5"
+
+
+def test_load_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"(?s)not on this machine.*https://.*npmobilenet convert"):
+        nm.load("mobilenet_v2_1.4_224")
+    with pytest.raises(ModelNotFound, match="there is no file"):
+        nm.load(tmp_path / "gone.h5")
+    with pytest.raises(ModelNotFound, match=r"mobilenet_v2_1\.0_224"):
+        nm.load("mobilenet_v2_1.0_2244")
+    for odd in ("", "a" * 5000, "nul\0byte"):
+        with pytest.raises(ModelNotFound):
+            nm.load(odd)
+
+
+def test_public_names() -> None:
+    assert nm.list_models("mobilenet_v3_*")
+    assert callable(nm.convert)
+    assert sorted(dir(nm)) == sorted(nm.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nm.nothing

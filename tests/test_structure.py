@@ -1,0 +1,117 @@
+"""Rules about the code itself: import direction, lightness, no reordering arithmetic, mirrored kernels, sizes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import npmobilenet
+from npmobilenet.kernels import KERNELS
+
+PACKAGE = Path(npmobilenet.__file__).parent
+
+# Data flows from left to right; a room imports from itself and from what stands before it.
+ROOMS = (
+    "errors", "ops", "graph", "modeldata", "zoo", "build", "weightfile", "converters",
+    "resize", "images", "preprocess", "labels",
+    "kernels", "binding", "memory", "plan", "engine", "model", "cli",
+)  # fmt: skip
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of this package that a file imports from, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "npmobilenet":
+            parts = node.module.split(".")
+            found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("npmobilenet."))
+    return found & set(ROOMS)
+
+
+def sources() -> list[Path]:
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if room(p) not in ("__init__", "__main__")]
+
+
+def test_imports_never_run_backwards() -> None:
+    for path in sources():
+        assert room(path) in ROOMS, f"{path}: say in ROOMS where it stands"
+        later = [r for r in imports(path) if ROOMS.index(r) > ROOMS.index(room(path))]
+        assert not later, f"{path.relative_to(PACKAGE)} imports from {later}"
+
+
+def test_the_book_is_plain_python() -> None:
+    """Reference kernels import NumPy and each other, nothing that compiles."""
+    for path in (PACKAGE / "kernels" / "reference").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert {alias.name for alias in node.names} <= {"numpy", "math", "struct"}, path.name
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module == "__future__" or str(node.module).startswith("npmobilenet.kernels.reference")
+
+
+def test_nothing_reorders_arithmetic() -> None:
+    """No fastmath, no BLAS, no NumPy reductions in kernels: each would change bits from machine to machine."""
+    banned = {"sum", "dot", "matmul", "einsum", "tensordot", "inner", "vdot", "mean", "exp", "prod", "cumsum", "tanh"}
+    for path in (PACKAGE / "kernels").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.keyword) and node.arg == "fastmath"), f"{path}: fastmath"
+            assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)), f"{path}: @"
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("np", "math"):
+                assert node.attr not in banned, f"{path}:{node.lineno}: {node.value.id}.{node.attr}"
+            # The generators' LLVM operations must not carry fast-math flags either.
+            assert not (isinstance(node, ast.keyword) and node.arg == "flags"), f"{path}: LLVM flags"
+
+
+def test_reference_and_fast_mirror_each_other() -> None:
+    for folder in ("reference", "fast"):
+        for kernel, module in KERNELS.items():
+            assert hasattr(importlib.import_module(f"npmobilenet.kernels.{folder}.{module}"), kernel), (folder, kernel)
+    written = {
+        node.name
+        for path in (PACKAGE / "kernels" / "reference").glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.endswith("_f32")
+    }
+    assert written == set(KERNELS)
+
+
+def test_import_is_light() -> None:
+    heavy = "numba", "h5py", "PIL", "numpy", "tflite", "click", "rich"
+    program = f"import npmobilenet, sys; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    program = "import npmobilenet as nm, sys; nm.load; print([m for m in ('numba', 'h5py', 'PIL') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_files_and_kernels_stay_small() -> None:
+    for path in sources():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
+    for path in (PACKAGE / "kernels" / "reference").glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_no_pickle_and_no_network() -> None:
+    banned = {"pickle", "marshal", "shelve", "socket", "urllib", "http", "requests", "ssl", "ftplib"}
+    allowed = {("weightfile", "urllib")}  # percent-encoding of names
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name.split(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module.split(".")[0]]
+            for name in names:
+                assert name not in banned or (room(path), name) in allowed, f"{path}: {name}"
