@@ -47,6 +47,7 @@ def images(count: int, size: int = 32) -> Array:
     return np.random.default_rng(1).uniform(-1, 1, (count, size, size, 3)).astype(np.float32)
 
 
+@pytest.mark.equal("whole model", "fast", "the book, compiled; every tensor, every family", "bits")
 @pytest.mark.parametrize("family", SPECS)
 def test_fast_and_reference_models_agree(family: str) -> None:
     x = images(2)
@@ -56,6 +57,7 @@ def test_fast_and_reference_models_agree(family: str) -> None:
         assert value.tobytes() == results[1][1][name].tobytes(), name
 
 
+@pytest.mark.equal("whole model", "a batch", "its images one by one", "bits")
 def test_a_batch_is_its_images_one_by_one() -> None:
     model, x = tiny(), images(2 * CHUNK + 3)
     whole, taps = model.run(x, taps="layer_3/*")
@@ -77,6 +79,7 @@ def test_results_are_the_callers_own() -> None:
     first[:] = 0  # writeable
 
 
+@pytest.mark.equal("whole model", "with any taps", "without", "bits")
 def test_taps_change_nothing() -> None:
     """Shared memory is where a tap could go wrong: with all values kept, and with one, the values are the same."""
     model, x = tiny(), images(1)

@@ -58,6 +58,7 @@ def _canonical(meta: dict[str, Any]) -> str:
     return f"mobilenet_{_family(meta)}_{meta['multiplier']}_{meta['size']}"
 
 
+@pytest.mark.equal("zoo", "fast", "TF-slim 1.1.0 on TensorFlow 2.15.1; every endpoint", "1e-4 * max(1, max|expected|)")
 @pytest.mark.parametrize("folder", golden_folders(), ids=lambda p: p.name)
 def test_every_endpoint_of_tf_slim(folder: Path) -> None:
     """max|d| <= 1e-4 * max(1, max|expected|) for each endpoint.
@@ -110,6 +111,9 @@ def litert_run(interpreter: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
 FLOAT_FILES = [V2_FLOAT, "mobilenet_v1_0.25_128.tflite", "mediapipe_mobilenet_v3_small_075_224_embedder.tflite"]
 
 
+@pytest.mark.equal(
+    "zoo", "fast", "LiteRT 2.3.0 BUILTIN_REF; every tensor of real files", "1e-4 * max(1, max|expected|)"
+)
 @pytest.mark.parametrize("file", FLOAT_FILES)
 def test_every_tensor_of_float_tflite(data: Path, file: str) -> None:
     """Every value that LiteRT's reference kernels compute, on a photograph, to 1e-4 * max(1, max|expected|)."""
@@ -137,6 +141,7 @@ def hundred(data: Path) -> list[tuple[Path, str]]:
     return pairs
 
 
+@pytest.mark.equal("whole model", "fast", "LiteRT 2.3.0 with XNNPACK; probabilities of V2 1.0 on 100 photos", "1e-5")
 @pytest.mark.parametrize(("recipe", "measured"), [("slim_inception_eval", 93), ("whole_image", 87)])
 def test_top1_and_probabilities_equal_litert(
     data: Path, hundred: list[tuple[Path, str]], recipe: str, measured: int

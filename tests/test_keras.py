@@ -90,6 +90,9 @@ def assert_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
     assert worst <= 1e-4 * max(1.0, float(np.abs(expected).max())), f"{what}: {worst}"
 
 
+@pytest.mark.equal(
+    "whole model", "fast", "Keras 3; outputs and blocks, three file formats", "1e-4 * max(1, max|expected|)"
+)
 @pytest.mark.parametrize(("case", "suffix"), [(name, suffix) for name in CASES for suffix in CASES[name].formats])
 def test_values_equal_keras(goldens: Path, case: str, suffix: str) -> None:
     weights_only = suffix == ".weights.h5"

@@ -115,6 +115,7 @@ def test_broadcast_and_concat_by_hand() -> None:
 # -- generated cases ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.equal("every kernel", "fast, 1 and 2 threads", "the book, compiled; generated cases", "bits")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_fast_equals_reference(strategy: str) -> None:
     @given(STRATEGIES[strategy], st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 2))
@@ -131,6 +132,7 @@ def test_fast_equals_reference(strategy: str) -> None:
     check()
 
 
+@pytest.mark.equal("every kernel", "the book, compiled", "the book, plain Python; generated cases", "bits")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_compiled_book_equals_plain_python(strategy: str) -> None:
     @given(STRATEGIES[strategy], st.integers(0, 2**32 - 1))
@@ -160,6 +162,7 @@ def layer_shapes(family: str) -> list[tuple[Graph, Node]]:
     return list(found.values())
 
 
+@pytest.mark.equal("zoo", "fast, 1 and 2 threads", "the book, compiled; every layer of every published size", "bits")
 @pytest.mark.parametrize("family", SPECS)
 def test_fast_equals_reference_on_every_zoo_layer(family: str) -> None:
     rng = np.random.default_rng(20)
@@ -189,6 +192,7 @@ def digest() -> str:
     return found.hexdigest()
 
 
+@pytest.mark.equal("zoo", "fast, AVX2 or no FMA at all", "fast, all that this CPU has; a sample of layers", "bits")
 @pytest.mark.parametrize("variable", ["NPMOBILENET_ISA=avx2", "NUMBA_CPU_NAME=generic"])
 def test_lesser_instruction_sets_give_the_same_bits(variable: str, tmp_path: Path) -> None:
     """Vectors of half the width; and a CPU without FMA, where libm's fmaf does it in 4 lanes of SSE."""

@@ -185,6 +185,7 @@ CASES = [
 ]
 
 
+@pytest.mark.equal("preprocessing", "slim_inception_eval, whole_image", "TensorFlow's own ops, step by step", "bits")
 @pytest.mark.parametrize("sizes", CASES)
 def test_slim_equals_tensorflow(tf: Any, sizes: tuple[int, int, int, int]) -> None:
     """Equal bits, step by step as preprocess_for_eval of TF-slim."""
@@ -219,6 +220,7 @@ def _pillow_takes_width_first(pillow: Any) -> bool:
     return int(pillow.__version__.split(".")[0]) < 13
 
 
+@pytest.mark.equal("resize", "pillow_resize", "Pillow below 13; 1 level where 13 swaps its two passes", "bits")
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(st.tuples(*[st.integers(1, 200)] * 4), st.sampled_from(["bilinear", "bicubic"]), st.booleans())
 def test_pillow_resize_equals_pillow(sizes: tuple[int, int, int, int], method: str, contrast: bool) -> None:

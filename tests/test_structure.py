@@ -115,3 +115,11 @@ def test_no_pickle_and_no_network() -> None:
                 names = [node.module.split(".")[0]]
             for name in names:
                 assert name not in banned or (room(path), name) in allowed, f"{path}: {name}"
+
+
+def test_generated_pages_are_current() -> None:
+    """docs/exactness.md against the marked tests (docs/models.md has its own test)."""
+    root = PACKAGE.parent
+    tool = [sys.executable, str(root / "tools" / "make_exactness_docs.py"), "--check"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stderr

@@ -325,6 +325,7 @@ CASES: dict[str, Callable[[], File]] = {
 }  # fmt: skip
 
 
+@pytest.mark.equal("every kernel", "fast", "LiteRT 2.3.0 BUILTIN_REF; made files", "1e-4 * max(1, max|expected|)")
 @pytest.mark.parametrize("name", CASES)
 def test_made_files_compute_what_litert_computes(tmp_path: Path, name: str) -> None:
     path = tmp_path / "made.tflite"
