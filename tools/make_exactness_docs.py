@@ -49,7 +49,7 @@ class _Collector:
         for item in items:
             for mark in item.iter_markers("equal"):
                 test = item.nodeid.partition("[")[0]
-                what, a, b, how = mark.args
+                what, a, b, how = (text.replace("|", "\\|") for text in mark.args)  # a table's own separator
                 self.claims[test] = (what, a, b, how)
 
 
