@@ -5,29 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from design import MACS
 
 from npmobilenet.build import build, build_model
 from npmobilenet.errors import GraphError, ModelNotFound
 from npmobilenet.graph import Graph
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.rows import make_divisible
-
-# Design section 4.3: millions of multiply-accumulates.
-MACS = {
-    "mobilenet_v2_1.4_224": 582.2,
-    "mobilenet_v2_1.0_224": 300.8,
-    "mobilenet_v2_0.75_224": 209.1,
-    "mobilenet_v2_0.5_224": 97.1,
-    "mobilenet_v2_0.35_224": 59.3,
-    "mobilenet_v2_0.35_96": 11.9,
-    "mobilenet_v3_large_1.0_224": 216.6,
-    "mobilenet_v3_large_0.75_224": 154.6,
-    "mobilenet_v3_small_1.0_224": 56.5,
-    "mobilenet_v3_large_minimalistic_1.0_224": 209.1,
-    "mobilenet_v3_small_minimalistic_1.0_224": 52.3,
-    "mobilenet_edgetpu_1.0_224": 990.7,
-    "mobilenet_edgetpu_0.75_224": 624.5,
-}
 
 
 def shape(graph: Graph, endpoint: str) -> tuple[int, ...]:
