@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, accumulate, finish, pack_panels, rows_at_once, start
+from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, block, pack_panels, rows_at_once
 from npmobilenet.kernels.jit import compile_kernel
 
 
@@ -25,43 +25,59 @@ def valid_taps(position, taps, dilation, size):
     return min(first, taps), max(last, 0)
 
 
+@register_jitable
+def copy_taps(x, x_at, x_line, x_step, in_c, lines, width, taps):
+    """Lay the taps of one output side by side: (lines, width, in_c), from pixels that are x_step apart."""
+    for ky in range(lines):
+        for kx in range(width):
+            for c in range(in_c):
+                taps[(ky * width + kx) * in_c + c] = x[x_at + ky * x_line + kx * x_step + c]
+
+
 def conv2d_f32(x, weights, bias, stride, pad, dilation, activation, out):
     """As the book's. Moves: weights in panels; register tiles of ROWS outputs along a row; taps of a row in one go.
 
-    In NHWC the taps (kx, ci) of one filter row lie side by side, in the image as in the panel, so without dilation a
-    tile adds kw * Cin terms at a time. Outputs whose taps are cut off by the left or right border go one by one over
-    the taps that remain; rows outside are skipped. Nothing is copied. Threads take output rows.
+    In NHWC the taps (kx, ci) of one filter row lie side by side, in the image as in the panel, so a tile takes kw * Cin
+    terms for each filter row, a segment. With dilation along the row they don't, and each output's taps are copied side
+    by side. Outputs whose taps are cut off by the left or right border go one by one over the taps that remain; filter
+    rows outside are skipped. Threads take output rows.
     """
     batch, in_h, in_w, in_c = x.shape
     panels, kernel_h, kernel_w = weights.shape[0], weights.shape[1], weights.shape[2]
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
+    x_line, w_line = dilation[0] * in_w * in_c, kernel_w * in_c * WIDTH
     for row in numba.prange(batch * out_h):
-        acc = np.empty(ROWS * WIDTH, np.float32)
+        scratch = np.empty((1 + ROWS) * WIDTH, np.float32)
+        taps = np.empty(kernel_h * kernel_w * in_c if dilation[1] > 1 else 0, np.float32)
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         ky_first, ky_last = valid_taps(iy, kernel_h, dilation[0], in_h)
-        for p in range(panels):
-            first = p * WIDTH
-            columns = min(WIDTH, out_c - first)
-            ox = 0
-            while ox < out_w:
-                ix = ox * stride[1] - pad[1]
-                kx_first, kx_last = valid_taps(ix, kernel_w, dilation[1], in_w)
-                rows = 1
-                if kx_first == 0 and kx_last == kernel_w:
-                    whole = (in_w - 1 - (kernel_w - 1) * dilation[1] - ix) // stride[1] + 1
-                    rows = rows_at_once(min(whole, out_w - ox))
-                start(acc, rows, bias, first, columns)
-                for ky in range(ky_first, ky_last):
-                    line = ((n * in_h + iy + ky * dilation[0]) * in_w + ix) * in_c
-                    panel = (p * kernel_h + ky) * kernel_w * in_c * WIDTH
-                    step = kx_last - kx_first if dilation[1] == 1 else 1
-                    for kx in range(kx_first, kx_last, max(step, 1)):
-                        accumulate(flat_x, line + kx * dilation[1] * in_c, stride[1] * in_c,
-                                   flat_w, panel + kx * in_c * WIDTH, step * in_c, acc, rows)  # fmt: skip
-                finish(acc, rows, columns, activation, flat_out, (row * out_w + ox) * out_c + first, out_c)
-                ox += rows
+        segments = max(ky_last - ky_first, 0)
+        line = (n * in_h + iy + ky_first * dilation[0]) * in_w
+        ox = 0
+        while ox < out_w:
+            ix = ox * stride[1] - pad[1]
+            kx_first, kx_last = valid_taps(ix, kernel_w, dilation[1], in_w)
+            width = max(kx_last - kx_first, 0)
+            rows = 1
+            x_at = (line + ix + kx_first * dilation[1]) * in_c
+            if dilation[1] > 1:
+                copy_taps(flat_x, x_at, x_line, dilation[1] * in_c, in_c, segments, width, taps)
+            elif width == kernel_w:
+                whole = (in_w - kernel_w - ix) // stride[1] + 1
+                rows = rows_at_once(min(whole, out_w - ox))
+            for p in range(panels):
+                w_at = ((p * kernel_h + ky_first) * kernel_w + kx_first) * in_c * WIDTH
+                first = p * WIDTH
+                columns, out_at = min(WIDTH, out_c - first), (row * out_w + ox) * out_c + first
+                if dilation[1] > 1:
+                    block(taps, 0, 0, width * in_c, flat_w, w_at, w_line, segments, width * in_c,
+                          bias, first, columns, activation, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
+                else:
+                    block(flat_x, x_at, stride[1] * in_c, x_line, flat_w, w_at, w_line, segments, width * in_c,
+                          bias, first, columns, activation, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
+            ox += rows
 
 
 conv2d_f32 = compile_kernel(conv2d_f32, parallel=True)

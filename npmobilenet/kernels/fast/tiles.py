@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.vector import matrix_tile
+from npmobilenet.graph import ACTIVATIONS
+from npmobilenet.kernels.fast.activation import activate_all
+from npmobilenet.kernels.fast.vector import VECTOR_ACTIVATIONS, matrix_tile
 from npmobilenet.kernels.jit import LANES, isa
-from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
 
 LANE = LANES[isa()]
 # Rows x vectors of the matrix tile: accumulators + weight vectors + one broadcast fill the registers:
@@ -20,6 +21,8 @@ FEW = 3  # rows of the middle tile, for what the tall one leaves
 tall_tile = matrix_tile(ROWS, VECTORS, LANE)
 few_tile = matrix_tile(FEW, VECTORS, LANE)
 one_tile = matrix_tile(1, VECTORS, LANE)
+# Activations that the tiles leave to activate_all.
+LEFT_OUT = tuple(code for code in range(1, len(ACTIVATIONS)) if code not in VECTOR_ACTIVATIONS)
 
 
 def pack_panels(weights: np.ndarray) -> np.ndarray:
@@ -34,27 +37,6 @@ def pack_panels(weights: np.ndarray) -> np.ndarray:
 
 
 @register_jitable
-def start(acc, rows, bias, first, columns):
-    """Fill `rows` rows of a tile with the bias of output channels first ... first + columns - 1, then zeros."""
-    for r in range(rows):
-        for j in range(columns):
-            acc[r * WIDTH + j] = bias[first + j]
-        for j in range(columns, WIDTH):
-            acc[r * WIDTH + j] = np.float32(0)
-
-
-@register_jitable
-def accumulate(x, x_at, row_step, w, w_at, depth, acc, rows):
-    """Add `depth` terms to the first `rows` (ROWS, FEW or 1) rows of a tile."""
-    if rows == ROWS:
-        tall_tile(x, x_at, row_step, w, w_at, depth, acc)
-    elif rows == FEW:
-        few_tile(x, x_at, row_step, w, w_at, depth, acc)
-    else:
-        one_tile(x, x_at, row_step, w, w_at, depth, acc)
-
-
-@register_jitable
 def rows_at_once(left):
     """The tallest tile that `left` rows fill."""
     if left >= ROWS:
@@ -63,31 +45,48 @@ def rows_at_once(left):
 
 
 @register_jitable
-def finish(acc, rows, columns, activation, out, out_at, out_step):
-    """Apply the activation to a tile and store it: row r at out[out_at + r * out_step]."""
-    for r in range(rows):
-        a, o = r * WIDTH, out_at + r * out_step
-        if activation == 0:
+def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
+            bias, channel, activation, out, out_at, out_step, rows):  # fmt: skip
+    """`rows` (ROWS, FEW or 1) rows of a whole panel, straight into `out`."""
+    if rows == ROWS:
+        tall_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                  out, out_at, out_step)  # fmt: skip
+    elif rows == FEW:
+        few_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                 out, out_at, out_step)  # fmt: skip
+    else:
+        one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                 out, out_at, out_step)  # fmt: skip
+
+
+@register_jitable
+def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
+          bias, channel, columns, activation, out, out_at, out_step, rows, scratch):  # fmt: skip
+    """As `compute`, for the last panel too, of which only `columns` columns exist.
+
+    A narrow panel is computed whole, with zero weights and biases, into `scratch`, and its columns are copied out.
+    `scratch` holds WIDTH biases and then ROWS * WIDTH values.
+    """
+    if columns == WIDTH:
+        compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                out, out_at, out_step, rows)  # fmt: skip
+    else:
+        for j in range(WIDTH):
+            scratch[j] = bias[channel + j] if j < columns else np.float32(0)
+        compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, scratch, 0, activation,
+                scratch, WIDTH, WIDTH, rows)  # fmt: skip
+        for r in range(rows):
             for j in range(columns):
-                out[o + j] = acc[a + j]
-        elif activation == 1:
-            for j in range(columns):
-                out[o + j] = relu(acc[a + j])
-        elif activation == 2:
-            for j in range(columns):
-                out[o + j] = relu6(acc[a + j])
-        elif activation == 4:
-            for j in range(columns):
-                out[o + j] = hard_swish(acc[a + j])
-        else:
-            for j in range(columns):
-                out[o + j] = activate(acc[a + j], activation)
+                out[out_at + r * out_step + j] = scratch[WIDTH + r * WIDTH + j]
+    if activation in LEFT_OUT:
+        for r in range(rows):
+            activate_all(out, out_at + r * out_step, columns, activation)
 
 
 @register_jitable
 def matrix_block(x, depth, packed, bias, activation, out, channels, row, stop, panel, panel_stop):
     """Rows row ... stop - 1 by panels panel ... panel_stop - 1 of a matrix product; x and out flat and contiguous."""
-    acc = np.empty(ROWS * WIDTH, np.float32)
+    scratch = np.empty((1 + ROWS) * WIDTH, np.float32)
     w = packed.reshape(-1)
     for p in range(panel, panel_stop):
         first = p * WIDTH
@@ -95,7 +94,6 @@ def matrix_block(x, depth, packed, bias, activation, out, channels, row, stop, p
         r = row
         while r < stop:
             rows = rows_at_once(stop - r)
-            start(acc, rows, bias, first, columns)
-            accumulate(x, r * depth, depth, w, p * depth * WIDTH, depth, acc, rows)
-            finish(acc, rows, columns, activation, out, r * channels + first, channels)
+            block(x, r * depth, depth, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
+                  out, r * channels + first, channels, rows, scratch)  # fmt: skip
             r += rows

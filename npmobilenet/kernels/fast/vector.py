@@ -7,8 +7,10 @@ LLVM turns the IR into the machine's instructions; on a machine with narrower re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -58,42 +60,94 @@ def _variables(builder: Any, count: int, lanes: int) -> list[Any]:
     return [cgutils.alloca_once(builder, kind) for _ in range(count)]
 
 
-def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
-    """An intrinsic that multiplies `rows` rows by a panel of `vectors * lanes` columns.
+def _constant(value: float, lanes: int) -> Any:
+    """A float32 constant in every lane."""
+    exact = ir.Constant(FLOAT, float(np.float32(value)))
+    return exact if lanes == 1 else ir.Constant(ir.VectorType(FLOAT, lanes), [exact] * lanes)
 
-    tile(x, x_at, row_step, w, w_at, depth, acc): for k in 0 ... depth - 1, each row r and each column j:
-    acc[r * width + j] = fma(x[x_at + r * row_step + k], w[w_at + k * width + j], acc[r * width + j]), width being
-    vectors * lanes. x, w and acc are flat float32 arrays, the rest integers; nothing is checked.
+
+def _clamp(builder: Any, value: Any, low: float, high: float | None, lanes: int) -> Any:
+    """The book's relu (high None) and relu6, as selects: a NaN stays, and so does -0."""
+    floor = _constant(low, lanes)
+    result = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+    if high is None:
+        return result
+    ceiling = _constant(high, lanes)
+    return builder.select(builder.fcmp_ordered(">", result, ceiling), ceiling, result)
+
+
+def _hard_swish(builder: Any, value: Any, lanes: int) -> Any:
+    gate = _clamp(builder, builder.fadd(value, _constant(3, lanes)), 0, 6, lanes)
+    return builder.fmul(builder.fmul(value, gate), _constant(1 / 6, lanes))
+
+
+# Activation code -> its vector form; the same operations, each rounded, as in reference/activation.py. The rest
+# (functions of single values, rare) are applied by the callers.
+VECTOR_ACTIVATIONS: dict[int, Callable[[Any, Any, int], Any]] = {
+    1: lambda builder, value, lanes: _clamp(builder, value, 0, None, lanes),
+    2: lambda builder, value, lanes: _clamp(builder, value, 0, 6, lanes),
+    4: _hard_swish,
+}
+
+
+def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
+    """An intrinsic that computes `rows` rows by `vectors * lanes` columns of a matrix product, in segments.
+
+    tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation, out, out_at,
+    out_step): out[out_at + r * out_step + j] = act(the fma chain over s < segments, k < depth of
+    x[x_at + r * row_step + s * x_segment + k] * w[w_at + s * w_segment + k * width + j], from bias[channel + j]), width
+    being vectors * lanes. Arrays are flat float32, the rest integers; nothing is checked. Activations outside
+    VECTOR_ACTIVATIONS are left to the caller.
     """
     width = vectors * lanes
 
     @intrinsic
-    def tile(typingctx, x, x_at, row_step, w, w_at, depth, acc):
+    def tile(
+        typingctx, x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+        out, out_at, out_step,
+    ):  # fmt: skip
         def codegen(context, builder, signature, args):
-            x_type, w_type, acc_type = signature.args[0], signature.args[3], signature.args[6]
-            _, x_at, row_step, _, w_at, depth, _ = args
-            x_data = builder.gep(_data(context, builder, x_type, args[0]), [x_at])
-            w_data = builder.gep(_data(context, builder, w_type, args[3]), [w_at])
-            acc_data = _data(context, builder, acc_type, args[6])
-            row_data = [builder.gep(x_data, [builder.mul(row_step, INT(r))]) for r in range(rows)]
+            (_, x_at, row_step, x_segment, _, w_at, w_segment, segments, depth, _, channel, activation,
+             _, out_at, out_step) = args  # fmt: skip
+            kinds = signature.args
+            x_data = builder.gep(_data(context, builder, kinds[0], args[0]), [x_at])
+            w_data = builder.gep(_data(context, builder, kinds[4], args[4]), [w_at])
+            bias_data = builder.gep(_data(context, builder, kinds[9], args[9]), [channel])
+            out_data = builder.gep(_data(context, builder, kinds[12], args[12]), [out_at])
+            offsets = [builder.mul(row_step, INT(r)) for r in range(rows)]
             sums = _variables(builder, rows * vectors, lanes)
-            for i, slot in enumerate(sums):
-                builder.store(_load(builder, builder.gep(acc_data, [INT(i * lanes)]), lanes), slot)
-            with cgutils.for_range(builder, depth) as loop:
-                k = loop.index
-                panel = builder.gep(w_data, [builder.mul(k, INT(width))])
-                columns = [_load(builder, builder.gep(panel, [INT(v * lanes)]), lanes) for v in range(vectors)]
+            for v in range(vectors):
+                first = _load(builder, builder.gep(bias_data, [INT(v * lanes)]), lanes)
                 for r in range(rows):
-                    value = _splat(builder, builder.load(builder.gep(row_data[r], [k])), lanes)
-                    for v in range(vectors):
-                        slot = sums[r * vectors + v]
-                        builder.store(_fma(builder, value, columns[v], builder.load(slot), lanes), slot)
-            for i, slot in enumerate(sums):
-                _store(builder, builder.load(slot), builder.gep(acc_data, [INT(i * lanes)]), lanes)
+                    builder.store(first, sums[r * vectors + v])
+            with cgutils.for_range(builder, segments) as outer:
+                segment = builder.gep(x_data, [builder.mul(outer.index, x_segment)])
+                panels = builder.gep(w_data, [builder.mul(outer.index, w_segment)])
+                row_data = [builder.gep(segment, [offset]) for offset in offsets]
+                with cgutils.for_range(builder, depth) as inner:
+                    k = inner.index
+                    panel = builder.gep(panels, [builder.mul(k, INT(width))])
+                    columns = [_load(builder, builder.gep(panel, [INT(v * lanes)]), lanes) for v in range(vectors)]
+                    for r in range(rows):
+                        value = _splat(builder, builder.load(builder.gep(row_data[r], [k])), lanes)
+                        for v in range(vectors):
+                            slot = sums[r * vectors + v]
+                            builder.store(_fma(builder, value, columns[v], builder.load(slot), lanes), slot)
+            for code, function in VECTOR_ACTIVATIONS.items():
+                with builder.if_then(builder.icmp_signed("==", activation, INT(code))):
+                    for slot in sums:
+                        builder.store(function(builder, builder.load(slot), lanes), slot)
+            for r in range(rows):
+                row_out = builder.gep(out_data, [builder.mul(out_step, INT(r))])
+                for v in range(vectors):
+                    _store(builder, builder.load(sums[r * vectors + v]), builder.gep(row_out, [INT(v * lanes)]), lanes)
             return context.get_dummy_value()
 
         integer = types.int64
-        return types.void(x, integer, integer, w, integer, integer, acc), codegen
+        return types.void(
+            x, integer, integer, integer, w, integer, integer, integer, integer, bias, integer, integer,
+            out, integer, integer,
+        ), codegen  # fmt: skip
 
     return tile
 
