@@ -244,8 +244,9 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     if os.sep in text or path.suffix in (".h5", ".tflite", ".keras", ".index", ".ckpt"):
         raise ModelNotFound(f"there is no file {text}; `npmobilenet models` lists the names that are known")
     for folder in weight_folders():
-        if (folder / f"{text}.h5").is_file():
-            return folder / f"{text}.h5"
+        for stem in (text, f"{text}_float"):
+            if (folder / f"{stem}.h5").is_file():
+                return folder / f"{stem}.h5"
     row = checkpoints.resolve(text)
     for folder in weight_folders():
         if (folder / f"{row.name}.h5").is_file():

@@ -15,9 +15,9 @@ PACKAGE = Path(npmobilenet.__file__).parent
 
 # Data flows from left to right; a room imports from itself and from what stands before it.
 ROOMS = (
-    "errors", "ops", "graph", "modeldata", "zoo", "build", "weightfile", "converters",
+    "errors", "example", "ops", "graph", "modeldata", "zoo", "build", "weightfile", "converters",
     "resize", "images", "preprocess", "labels",
-    "kernels", "binding", "memory", "plan", "engine", "model", "cli",
+    "kernels", "binding", "memory", "plan", "engine", "model", "datasets", "evaluate", "cli",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from npmobilenet.cli import BAD_INPUT
 from npmobilenet.cli.classify import classify
 from npmobilenet.cli.convert import convert
 from npmobilenet.cli.doctor import doctor
+from npmobilenet.cli.evaluate import evaluate
 from npmobilenet.cli.info import info
 from npmobilenet.cli.models import models
 from npmobilenet.cli.output import print_error
@@ -73,7 +74,7 @@ def app() -> None:
     """
 
 
-for _verb in (classify, models, info, convert, doctor, warmup):
+for _verb in (classify, models, info, convert, evaluate, doctor, warmup):
     app.add_command(_verb)
 
 

@@ -8,13 +8,18 @@ import click
 
 from npmobilenet.cli import BAD_INPUT
 from npmobilenet.cli.output import Column, compile_notice, on_terminal, print_error, print_json, print_line, print_table
-from npmobilenet.errors import InputError, ModelNotFound
+from npmobilenet.errors import InputError
 
 if TYPE_CHECKING:
     from npmobilenet.model import Model
 
 DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack")  # model.DIALECTS; a test compares them
 CLASSIFIER_RANK = 2
+DEFAULT_MODEL = "flowers_float"  # in the package's weights
+IMAGENET_MODEL = "mobilenet_v2_1.0_224"  # the one whose archive is suggested for photographs of other things
+EXAMPLE = "the example picture (a sunflower that the package draws; name an image to classify your own)"
+# Below this probability an answer is marked as doubtful: docs/training.md has the share that is right above and below.
+LOW_CONFIDENCE = 0.6
 
 
 class _WithRecipes(click.Command):
@@ -28,8 +33,13 @@ class _WithRecipes(click.Command):
 
 
 @click.command(cls=_WithRecipes)
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("-m", "--model", metavar="MODEL", help="A registered name, or the path of a model file.")
+@click.argument("images", metavar="[IMAGE]...", nargs=-1)
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A registered name, or the path of a model file. Default: the flowers model of the package.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print.")
 @click.option("--preprocess", "recipe", metavar="RECIPE", help="How images are prepared. Default: the model's recipe.")
 @click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
@@ -42,7 +52,7 @@ def classify(
     images: tuple[str, ...], model: str | None, top: int, recipe: str | None, kernels: str, dialect: str,
     threads: int | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Name what IMAGE shows.
+    """Name what IMAGE shows; without one, classify an example picture that the package draws.
 
     Prints the model's best classes with their probabilities. A class id is the model's own output index. An image that
     can't be read is reported, the others are classified, and the exit code is 2.
@@ -52,11 +62,11 @@ def classify(
 
     if recipe is not None:
         get_recipe(recipe)
-    engine = load(model or default_model(), kernels, dialect, threads)
+    engine = load(model or DEFAULT_MODEL, kernels, dialect, threads)
     _check_classifier(engine)
     kind = score_kind(engine)
     results = []
-    for image in images:
+    for image in images or [None]:
         with compile_notice():
             result = _classify_one(engine, image, top, recipe)
         results.append(result)
@@ -64,19 +74,13 @@ def classify(
             print_error(result["error"])
         elif not as_json:
             _print_result(result, kind, first=not any(r["predictions"] for r in results[:-1]))
+    doubtful = [r for r in results if r["low_confidence"]]
     if as_json:
         about = {"name": engine.name, "preprocessing": recipe or engine.info.preprocessing, "kernels": kernels}
         print_json({"model": about, "score": kind, "images": results})
+    elif model is None and images:
+        _print_about_default(engine, doubtful)
     return BAD_INPUT if any(result["error"] for result in results) else 0
-
-
-def default_model() -> str:
-    """The model that is used where none is named. None comes with the package yet, so this says how to get one."""
-    raise ModelNotFound(
-        "name a model with --model, since this version brings none. `npmobilenet models --urls` lists the published "
-        "ones; download and unpack an archive, then: npmobilenet convert FILE model.h5, and: npmobilenet classify "
-        "IMAGE --model model.h5 (a .tflite file can be given as it is)"
-    )
 
 
 def score_kind(model: Model) -> str:
@@ -100,16 +104,54 @@ def _check_classifier(model: Model) -> None:
     label_names(model.info, model.output.shape[1])
 
 
-def _classify_one(model: Model, image: str, top: int, recipe: str | None) -> dict[str, Any]:
+def _classify_one(model: Model, image: str | None, top: int, recipe: str | None) -> dict[str, Any]:
+    """The best classes of an image file, or of the example picture where there is none."""
+    name = EXAMPLE if image is None else image
     try:
-        (best,) = model.predict([image], top, recipe)
+        (best,) = model.predict([_example() if image is None else image], top, recipe)
     except InputError as error:
-        return {"image": image, "predictions": [], "error": str(error)}
+        return {
+            "image": name,
+            "example": image is None,
+            "predictions": [],
+            "low_confidence": False,
+            "error": str(error),
+        }
     predictions = [
         {"rank": rank, "class_id": class_id, "label": label, "score": score}
         for rank, (class_id, label, score) in enumerate(best, 1)
     ]
-    return {"image": image, "predictions": predictions, "error": None}
+    doubtful = score_kind(model) == "probability" and best[0][2] < LOW_CONFIDENCE
+    return {
+        "image": name,
+        "example": image is None,
+        "predictions": predictions,
+        "low_confidence": doubtful,
+        "error": None,
+    }
+
+
+def _example() -> Any:
+    from npmobilenet.example import draw_sunflower
+
+    return draw_sunflower()
+
+
+def _print_about_default(model: Model, doubtful: list[dict[str, Any]]) -> None:
+    """What the model in the box knows, which answers are doubtful, and how to get a model that knows more."""
+    from npmobilenet.zoo.checkpoints import resolve
+
+    labels = model.info.labels
+    names = ", ".join(labels) if isinstance(labels, tuple) else labels
+    print_line()
+    print_line(f"The model in the box, {model.name}, knows five flowers only: {names}.")
+    for result in doubtful:
+        print_line(f"{result['image']}: low confidence (below {LOW_CONFIDENCE:g}), perhaps none of these.")
+    print_line("For ImageNet's 1000 classes: download and unpack")
+    print_line(f"  {resolve(IMAGENET_MODEL).url}")
+    print_line("then convert the .tflite or checkpoint in it, once, and name the result:")
+    print_line(f"  npmobilenet convert {IMAGENET_MODEL}.tflite {IMAGENET_MODEL}.h5")
+    print_line(f"  npmobilenet classify IMAGE --model {IMAGENET_MODEL}.h5")
 
 
 def _print_result(result: dict[str, Any], kind: str, first: bool) -> None:

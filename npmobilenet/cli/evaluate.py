@@ -1,0 +1,199 @@
+"""`npmobilenet evaluate`: the accuracy of a model on labelled images."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from npmobilenet.cli.classify import DIALECTS
+from npmobilenet.cli.output import (
+    Column,
+    compile_notice,
+    on_terminal,
+    print_error,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from npmobilenet.evaluate import Evaluation, Progress
+
+Listener = Callable[["Progress"], None]
+NAMED = 20  # unreadable images named one by one; --json names all
+SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("--truth", metavar="FILE", help="The classes of the images in DATA: one a line, or lines 'NAME CLASS'.")
+@click.option("--split", metavar="NAME", help="The part of an .npz archive to take. Default: val.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N",
+              help="Take N images only, at equal distances in the order of DATA.")  # fmt: skip
+@click.option("--resume", "state", metavar="STATE",
+              help="A file that keeps what is done: an interrupted run goes on where it was.")  # fmt: skip
+@click.option("--predictions", metavar="FILE", help="Write every image's prediction: a .csv or .npz file.")
+@click.option("--confusion", metavar="FILE", help="Draw the confusion matrix: a .png file.")
+@click.option("--preprocess", "recipe", metavar="RECIPE",
+              help="How images are prepared: see 'classify --help'. Default: the model's recipe.")  # fmt: skip
+@click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
+              help="The fast kernels, or the book's: equal bits, slower.")  # fmt: skip
+@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
+              help="The arithmetic of integer models; no effect on float ones.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1),
+              help="Threads of the model. Default: the cores that reading images leaves over.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    model: str, data: str, truth: str | None, split: str | None, limit: int | None, state: str | None,
+    predictions: str | None, confusion: str | None, recipe: str | None, kernels: str, dialect: str,
+    threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure the accuracy of MODEL on the labelled images DATA.
+
+    DATA is a folder with a subfolder for each class, a folder of files named like n01496331_electric_ray.JPEG, any
+    folder of images with a ground-truth file, or an .npz archive of JPEG files. Images that can't be read are counted
+    and named, and the others make the accuracy.
+    """
+    from npmobilenet.evaluate import check_output, model_threads, rehearse, write_confusion, write_predictions
+    from npmobilenet.evaluate import evaluate as run
+    from npmobilenet.evaluate.files import PREDICTIONS, check_matplotlib
+    from npmobilenet.model import load
+
+    inputs = (model, data, truth, state)
+    if predictions is not None:
+        check_output(predictions, PREDICTIONS, inputs)
+    if confusion is not None:
+        check_output(confusion, [".png"], inputs)
+        check_matplotlib()
+    engine = load(model, kernels, dialect, threads or model_threads())
+    with compile_notice():
+        rehearse(engine, recipe)
+    all_scores = predictions is not None and predictions.endswith(".npz")
+    try:
+        with _progress() as report:
+            result = run(engine, data, truth, split, recipe, limit, state, all_scores, report)
+    except KeyboardInterrupt:
+        if state is not None and os.path.exists(state):
+            print_error(f"interrupted; what is done is kept in '{state}': the same command goes on from there")
+        raise
+    with closing(result):
+        if predictions is not None:
+            write_predictions(result, predictions)
+        if confusion is not None:
+            write_confusion(result, confusion)
+        if as_json:
+            print_json(result.facts())
+        else:
+            _print(result)
+
+
+def _print(result: Evaluation) -> None:
+    print_facts(
+        [
+            ("model", result.model),
+            ("preprocessing", result.recipe),
+            ("data", f"{result.where} ({result.layout})"),
+            ("images", _images(result)),
+            ("top-1", _share(result, result.top1_hits)),
+            *([] if result.top5_hits is None else [("top-5", _share(result, result.top5_hits))]),
+            ("speed", _speed(result)),
+            *_named(result),
+        ]
+    )
+    print_line()
+    rows = result.per_class()
+    shown = rows
+    if on_terminal() and len(rows) > SHOWN:
+        shown = sorted(rows, key=lambda row: (row.correct / row.count, row.class_id))[:SHOWN]
+    columns = [
+        Column("class", right=True), Column("label"), Column("images", right=True), Column("correct", right=True),
+        Column("accuracy", right=True), Column("most confused with", rank=1), Column("times", right=True, rank=2),
+    ]  # fmt: skip
+    print_table(
+        columns,
+        [
+            (r.class_id, r.label, r.count, r.correct, f"{r.correct / r.count:.3f}", r.confused_label,
+             r.confused_count or None)
+            for r in shown
+        ],
+    )  # fmt: skip
+    if len(shown) < len(rows):
+        print_line(f"the {len(shown)} classes of lowest accuracy, of {len(rows)}; all are in --json, and in a pipe")
+
+
+def _images(result: Evaluation) -> str:
+    bad = len(result.names) - result.readable
+    text = str(len(result.names)) + (f", {bad} of them unreadable and not counted" if bad else "")
+    return text + (f"; {result.skipped} files that are no images were passed over" if result.skipped else "")
+
+
+def _share(result: Evaluation, hits: int) -> str:
+    from npmobilenet.evaluate import wilson
+
+    low, high = wilson(hits, result.readable)
+    return f"{hits / result.readable:.4f}  ({hits} of {result.readable}; 95 % interval {low:.4f} to {high:.4f})"
+
+
+def _speed(result: Evaluation) -> str:
+    if result.images_per_second is None:
+        return "nothing to run: all of it was in the state"
+    kept = len(result.names) - result.ran
+    more = f"; {kept} came from the state" if kept > 0 else ""
+    return f"{result.images_per_second:.1f} images/s ({result.ran} in {result.seconds:.1f} s{more})"
+
+
+def _named(result: Evaluation) -> list[tuple[str, object]]:
+    bad = list(result.unreadable.items())
+    lines: list[tuple[str, object]] = [("", f"{name}: {error}") for name, error in bad[:NAMED]]
+    if len(bad) > NAMED:
+        lines.append(("", f"and {len(bad) - NAMED} more, which --json names"))
+    if lines:
+        lines[0] = ("unreadable", lines[0][1])
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Progress
+
+
+def describe(progress: Progress) -> str:
+    """The running accuracies and the unreadable images, as far as there are any."""
+    parts = [] if progress.top1 is None else [f"top-1 {progress.top1:.4f}"]
+    parts += [] if progress.top5 is None else [f"top-5 {progress.top5:.4f}"]
+    parts += [f"{progress.unreadable} unreadable"] if progress.unreadable else []
+    return ", ".join(parts)
+
+
+@contextmanager
+def _progress() -> Iterator[Listener]:
+    """A bar on standard error; where that isn't a terminal, a line for every tenth of the images."""
+    if not sys.stderr.isatty():
+        yield _line_by_tenths()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda p: bar.update(task, completed=p.done, total=p.total, description=describe(p))
+
+
+def _line_by_tenths() -> Listener:
+    last = 0
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        tenth = 10 * progress.done // progress.total
+        if tenth > last:
+            last = tenth
+            click.echo(f"npmobilenet: {progress.done} of {progress.total} images: {describe(progress)}", err=True)
+
+    return show
