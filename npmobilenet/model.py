@@ -261,7 +261,9 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
 def weight_folders() -> list[Path]:
     """Where named weight files are looked for: the package's own, a checkout's `weights/`, NPMOBILENET_WEIGHTS."""
     package = Path(__file__).parent
-    folders = [package / "weights", package.parent / "weights"]
+    folders = [package / "weights"]
+    if (package.parent / "pyproject.toml").is_file():  # a checkout, not some site-packages/weights
+        folders.append(package.parent / "weights")
     if os.environ.get("NPMOBILENET_WEIGHTS"):
         folders.append(Path(os.environ["NPMOBILENET_WEIGHTS"]))
     return folders

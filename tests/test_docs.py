@@ -1,0 +1,401 @@
+"""The documents say what is so: their examples run, their links lead somewhere, their tables match the code."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import io
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import run_node, same_bits, single
+from test_structure import ROOMS
+
+from npmobilenet import engine, weightfile
+from npmobilenet.build import build_model
+from npmobilenet.kernels.reference.arithmetic import fma32
+from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.zoo.checkpoints import CHECKPOINTS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md"])
+MODEL, PHOTO = "mobilenet_v2_1.0_224.tflite", "grace_hopper.bmp"  # as README's examples call them
+F = np.float32
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def prose(text: str) -> str:
+    """A page without its fenced code blocks and code spans."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def between(text: str, mark: str) -> str:
+    """What stands between <!-- mark --> and <!-- /mark -->."""
+    found = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", text, re.DOTALL)
+    assert found, f"there is no place marked <!-- {mark} -->"
+    return found[1]
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of a Markdown table, its two head lines left out."""
+    rows = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def section(text: str, heading: str) -> str:
+    """A section of a page, up to the next heading of its level or above."""
+    level = heading.split(" ", maxsplit=1)[0]
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"no section '{heading}'"
+    return found[1]
+
+
+# -- links -------------------------------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """What can stand behind # in a link to a page: its headings, as they are made into anchors."""
+    headings = re.findall(r"^#+ (.*)$", prose(path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page if not name else page.parent / name
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/extending.md", "docs/architecture.md", "SECURITY.md"])
+def test_files_and_names_that_are_mentioned_exist(page: str) -> None:
+    """`path/to/file.py` is a file (from the checkout or the package); `file.py: name` has that name in it."""
+    text = read(page)
+    for span in re.findall(r"`([^`\n]+)`", text):
+        name, _, member = span.partition(": ")
+        if not re.fullmatch(r"[\w./]+\.(py|md|toml|yml|txt)", name) or "your_" in name or name.startswith("."):
+            continue
+        folders = (ROOT, ROOT / "npmobilenet", ROOT / "npmobilenet" / "kernels")
+        found = [folder / name for folder in folders if (folder / name).is_file()]
+        assert found, f"{page}: {name}"
+        if member:
+            assert re.search(rf"^(def |class )?{re.escape(member)}\b", found[0].read_text(encoding="utf-8"), re.M), span
+
+
+# -- README's first screen and Python ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """A folder that holds the files README's examples name; returns what to do to their text.
+
+    With NPMOBILENET_DATA these are the real ones, otherwise a small random model and a noise picture.
+    """
+    # Before the folder is changed: the variable may hold a relative path.
+    shared = request.getfixturevalue("data") if os.environ.get("NPMOBILENET_DATA") else None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NPMOBILENET_QUIET", "1")
+    if shared is not None:
+        shutil.copy(shared / "weights" / "mobilenet_v2_1.0_224_float.tflite", MODEL)
+        shutil.copy(shared / "images" / "photos" / PHOTO, PHOTO)
+        return lambda text: text
+    from PIL import Image
+
+    random_model(Path(MODEL).with_suffix(".h5"))
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(noise).save(PHOTO)
+    return lambda text: text.replace(MODEL, MODEL.replace(".tflite", ".h5"))
+
+
+def random_model(path: Path) -> None:
+    graph = build_model("mobilenet_v2_0.35_96", num_classes=1001)
+    rng = np.random.default_rng(1)
+    tensors = {
+        name: (rng.standard_normal(t.shape) / np.sqrt(max(1, t.size // t.shape[-1]))).astype(F)
+        for name, t in graph.constants.items()
+    }
+    weightfile.write(path, ModelData(graph, tensors, ModelInfo("random", "imagenet", label_offset=1)))
+
+
+def test_python_examples_run_and_print_what_they_say(workplace: Callable[[str], str]) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```\n+```text\n(.*?)^```$", read("README.md"), re.DOTALL | re.MULTILINE)
+    assert examples
+    for program, output in examples:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(workplace(program), "README.md", "exec"), {})
+        if os.environ.get("NPMOBILENET_DATA"):
+            assert printed.getvalue() == output
+        else:
+            assert printed.getvalue().count("\n") == output.count("\n")
+
+
+def commands(page: str) -> list[tuple[str, str]]:
+    """`npmobilenet classify ...` and the output shown below it; those without output are left out."""
+    found = [block.partition("\n") for block in blocks(read(page), "console")]
+    return [(line.removeprefix("$ "), out) for line, _, out in found if "npmobilenet classify" in line and out]
+
+
+@pytest.mark.parametrize(("command", "output"), commands("README.md"))
+def test_classify_prints_what_readme_says(
+    workplace: Callable[[str], str], request: pytest.FixtureRequest, command: str, output: str
+) -> None:
+    if PHOTO in command:
+        request.getfixturevalue("data")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", *shlex.split(command)]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
+
+
+def test_every_python_block_compiles() -> None:
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8"), "python"):
+            compile(block, page.name, "exec")
+
+
+def test_readme_is_short_and_begins_with_what_runs() -> None:
+    text = read("README.md")
+    assert len(text.splitlines()) <= 180
+    first = "\n".join(text.splitlines()[:30])
+    assert "pip install" in first
+    assert "npmobilenet classify" in first
+    assert "first-run" in text
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def test_commands_shown_have_their_options() -> None:
+    """Every `npmobilenet verb --option` in any page is accepted by that verb."""
+    import click
+
+    from npmobilenet.cli.app import app
+
+    seen = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for line in re.findall(r"\bnpmobilenet ((?:[a-z]+)(?: [^`\n]*)?)", "\n".join(code_of(text))):
+            verb, *words = line.split("#")[0].split()
+            if verb == "itself" or verb.upper() == "VERB":
+                continue
+            command = app.commands.get(verb)
+            assert command is not None, f"{page.name}: npmobilenet {line}"
+            known = {name for p in command.params if isinstance(p, click.Option) for name in p.opts} | {"--help", "-h"}
+            if isinstance(command, click.Group):
+                continue
+            for word in words:
+                if word.startswith("-") and len(word) > 1:
+                    assert word in known, f"{page.name}: npmobilenet {line}"
+            seen.add(verb)
+    assert {"classify", "convert", "doctor", "info", "models", "warmup"} <= seen
+
+
+def code_of(text: str) -> list[str]:
+    """Lines of code blocks, and code spans."""
+    fenced = re.findall(r"^```(?:console|bash|text|)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [
+        *"\n".join(fenced).splitlines(),
+        *re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)),
+    ]
+
+
+def test_every_verb_has_help() -> None:
+    from npmobilenet.cli.app import app, run
+
+    for verb in app.commands:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            assert run([verb, "--help"]) == 0
+        assert printed.getvalue().startswith(f"Usage: npmobilenet {verb}")
+
+
+def test_generated_pages_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    assert importlib.import_module("make_cli_docs").main(["--check"]) == 0
+
+
+# -- the code that the documents speak of ------------------------------------------------------------------------------
+
+
+def test_the_loop_shown_is_the_engine() -> None:
+    (source,) = [
+        ast.get_source_segment(read("npmobilenet/engine.py"), node)
+        for node in ast.parse(read("npmobilenet/engine.py")).body
+        if isinstance(node, ast.FunctionDef) and node.name == "run"
+    ]
+    assert source is not None
+    assert source + "\n" in blocks(read("README.md"), "python")
+    assert engine.run.__doc__ is not None
+
+
+def test_reading_order_gives_the_right_sizes() -> None:
+    rows = re.findall(r"^\| \d+ \| \[`([\w/]+\.py)`\]\(([\w/.]+)\) \| (\d+) \|", read("README.md"), re.MULTILINE)
+    assert len(rows) >= 8
+    for name, link, lines in rows:
+        assert link == f"npmobilenet/{name}"
+        real = len(read(link).splitlines())
+        assert abs(int(lines) - real) <= 0.2 * real, f"{name} has {real} lines, README says {lines}"
+
+
+def models_table() -> list[str]:
+    """README's summary of the registry."""
+    lines = ["| family | depth multipliers | resolutions | checkpoints | top-1, % |", "|---|---|---|---:|---:|"]
+    for family in dict.fromkeys(c.family for c in CHECKPOINTS):
+        rows = [c for c in CHECKPOINTS if c.family == family]
+        multipliers = ", ".join(str(m) for m in sorted({c.depth_multiplier for c in rows}))
+        sizes = ", ".join(str(r) for r in sorted({c.resolution for c in rows}))
+        eight = sum(c.dtype == "uint8" for c in rows)
+        top = sorted({float(c.top1) for c in rows if c.top1})
+        count = f"{len(rows) - eight} float, {eight} 8-bit"
+        reach = str(top[0]) if len(top) == 1 else f"{top[0]} to {top[-1]}"
+        lines.append(f"| `{family}` | {multipliers} | {sizes} | {count} | {reach} |")
+    return lines
+
+
+def test_models_are_summed_up() -> None:
+    assert between(read("README.md"), "models").splitlines() == models_table()
+
+
+def test_architecture_lists_the_rooms_in_order() -> None:
+    rows = table(between(read("docs/architecture.md"), "rooms"))
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    assert listed == list(ROOMS)
+
+
+def test_environment_variables_are_listed() -> None:
+    sources = [p for folder in ("npmobilenet", "tools", "tests") for p in (ROOT / folder).rglob("*.py")]
+    sources += [ROOT / ".ci" / "run"]
+    used = {
+        name
+        for path in sources
+        if path != Path(__file__).resolve()
+        for name in re.findall(r"\bNPMOBILENET_[A-Z]+(?:_[A-Z]+)*\b", path.read_text(encoding="utf-8"))
+    }
+    listed = {name for row in table(section(read("docs/architecture.md"), "## Variables")) for name in names_in(row[0])}
+    assert {name for name in listed if name.startswith("NPMOBILENET_")} == used
+    assert all(name.startswith(("NPMOBILENET_", "NUMBA_", "XDG_", "NO_COLOR")) for name in listed)
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`([A-Z_]+)`", cell)
+
+
+def test_extending_lists_what_an_op_needs() -> None:
+    """docs/extending.md's list for a new op names every file in which an existing op has an entry."""
+    text = section(read("docs/extending.md"), "## An op")
+    for path in (ROOT / "npmobilenet").rglob("*.py"):
+        relative = path.relative_to(ROOT / "npmobilenet").as_posix()
+        if "resize_bilinear" in path.read_text(encoding="utf-8") and not relative.startswith(("converters/", "resize")):
+            assert relative.replace("resize_bilinear", "your_op") in text, relative
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(
+    example: Path, workplace: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [example.name, workplace(MODEL), PHOTO])
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out
+
+
+# -- the worked example of docs/float32.md -----------------------------------------------------------------------------
+
+X = [F(v) for v in (2.6, 1.9, -3.0, 2.1)]
+W = [F(v) for v in (-0.9, 0.5, -0.6, 0.7)]
+BIAS = F(0.1)
+TAPS = ("ky 0, ci 0", "ky 0, ci 1", "ky 1, ci 0", "ky 1, ci 1")
+
+
+def nearest(value: Fraction) -> np.float32:
+    """The float32 nearest to a rational number, ties to even, found without floating point arithmetic on it."""
+    guess = F(float(value))
+    around = sorted({np.nextafter(guess, F(-np.inf)), guess, np.nextafter(guess, F(np.inf))})
+    distance = [(abs(Fraction(float(v)) - value), int(v.view(np.uint32)) & 1) for v in around]
+    return around[distance.index(min(distance))]
+
+
+def exact(v: np.float32) -> Fraction:
+    return Fraction(float(v))
+
+
+def chain() -> list[np.float32]:
+    """The accumulator from the bias to the end, in rational arithmetic rounded after each term."""
+    values = [BIAS]
+    for x, w in zip(X, W, strict=True):
+        values.append(nearest(exact(x) * exact(w) + exact(values[-1])))
+    return values
+
+
+def shown(v: np.float32) -> str:
+    return f"`{v!s}` | `{int(v.view(np.uint32)):08x}`"
+
+
+def worked_example() -> list[str]:
+    values = chain()
+    lines = ["| term | x | w | accumulator | bits |", "|---|---:|---:|---:|---|"]
+    lines.append(f"| bias | | | {shown(values[0])} |")
+    for tap, x, w, acc in zip(TAPS, X, W, values[1:], strict=True):
+        lines.append(f"| {tap} | {x!s} | {w!s} | {shown(acc)} |")
+    return [*lines, f"| relu6 | | | {shown(values[-1])} |"]
+
+
+def other_orders() -> list[str]:
+    separate, backwards, late = BIAS, BIAS, F(0)
+    for x, w in zip(X, W, strict=True):
+        separate = nearest(exact(nearest(exact(x) * exact(w))) + exact(separate))
+        late = nearest(exact(x) * exact(w) + exact(late))
+    for x, w in zip(X[::-1], W[::-1], strict=True):
+        backwards = nearest(exact(x) * exact(w) + exact(backwards))
+    late = nearest(exact(late) + exact(BIAS))
+    rows = [
+        ("this project's rule", chain()[-1]),
+        ("multiply, round, then add (no fma), same order", separate),
+        ("fma, last term first", backwards),
+        ("fma from 0, the bias added last", late),
+    ]
+    assert len({v.tobytes() for _, v in rows}) == 4
+    return ["| how | result | bits |", "|---|---:|---|", *(f"| {how} | {shown(v)} |" for how, v in rows)]
+
+
+def test_worked_example() -> None:
+    page = read("docs/float32.md")
+    assert between(page, "worked-example").splitlines() == worked_example()
+    assert between(page, "other-orders").splitlines() == other_orders()
+    acc = BIAS
+    for x, w in zip(X, W, strict=True):
+        acc = fma32(x, w, acc)
+    assert acc.tobytes() == chain()[-1].tobytes()
+    graph = single("conv2d", [(1, 2, 1, 2)], [(2, 2, 2, 1), (1,)], stride=(1, 1), padding=((0, 0), (0, 1)),
+                   activation="relu6")  # fmt: skip
+    weights = np.full((2, 2, 2, 1), 1000, F)  # those of kx = 1 fall outside the image
+    weights[:, 0, :, 0] = np.array(W).reshape(2, 2)
+    arrays = [np.array(X).reshape(1, 2, 1, 2), weights, np.array([BIAS])]
+    for kernels in ("python", "reference", "fast"):
+        got = run_node(graph, graph.nodes[0], arrays, kernels)
+        assert same_bits(got, np.full((1, 1, 1, 1), chain()[-1], F))
