@@ -12,6 +12,8 @@ and EdgeTPU's and V3's blocks pad before their k x k convolution, as V2's do, ra
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass
 
 from npmobilenet.errors import GraphError
@@ -65,13 +67,13 @@ def build(
 
     Raises `GraphError` for options that don't fit the architecture.
     """
-    if depth_multiplier <= 0:
-        raise GraphError(f"depth_multiplier is {depth_multiplier}, expected a number above 0")
+    if not (isinstance(depth_multiplier, (int, float)) and 0 < depth_multiplier < math.inf):
+        raise GraphError(f"depth_multiplier is {depth_multiplier!r}, expected a number above 0")
     if output_stride is not None and output_stride != 1 and (output_stride < 1 or output_stride % 2):
         raise GraphError(f"output_stride is {output_stride}, expected 1 or an even number (8, 16 and 32 are usual)")
     if min(min_depth, divisible_by, in_channels) < 1 or num_classes < 0:
         raise GraphError("min_depth, divisible_by and in_channels must be at least 1, num_classes at least 0")
-    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    height, width = _sides(resolution)
     if finegrain is None:
         finegrain = depth_multiplier < 1
     layout = _Layout(
@@ -112,6 +114,15 @@ def build(
     if not base_only:
         net = layout.head(net, num_classes, global_pool)
     return layout.builder.finish([net])
+
+
+def _sides(resolution: object) -> tuple[int, int]:
+    pair = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
+    try:
+        height, width = (operator.index(side) for side in pair)
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"resolution is {resolution!r}, expected a whole number, or (height, width)") from error
+    return height, width
 
 
 @dataclass

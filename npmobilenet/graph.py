@@ -76,6 +76,11 @@ class Graph:
         object.__setattr__(self, "endpoints", MappingProxyType(dict(self.endpoints)))
         self._check()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copy and pickle, which can't take a MappingProxyType."""
+        maps = dict(self.tensors), self.nodes, dict(self.endpoints)
+        return Graph, (self.name, self.inputs, self.outputs, *maps)
+
     def _check(self) -> None:
         if len(self.inputs) < 1 or len(self.outputs) < 1:
             raise GraphError(f"graph '{self.name}': it has no input or no output")
@@ -96,7 +101,7 @@ class Graph:
             ready.add(node.output)
             used.update(node.inputs)
         for what, name in [*(("output", n) for n in self.outputs), *self.endpoints.items()]:
-            if name not in ready:
+            if name not in ready or self.tensors[name].constant:
                 raise GraphError(f"graph '{self.name}': {what} names the tensor '{name}', which nothing computes")
         idle = [n for n, t in self.tensors.items() if n not in ready or (t.constant and n not in used)]
         if idle:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from npmobilenet import engine, images, labels, preprocess, weightfile
+from npmobilenet import engine, images, labels, parallel, preprocess, weightfile
 from npmobilenet.converters import is_weight_file, read_model
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.graph import Graph
@@ -22,13 +21,11 @@ from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.plan import ACC, ACCUMULATING, Plan, check_dtypes, check_tensors
 from npmobilenet.zoo import checkpoints
 
+Inputs = Array | Mapping[str, Array]
+
 CHUNK = 8  # images in one plan: larger batches run in pieces, so memory doesn't grow with the batch
 PLANS_KEPT = 4
 DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack")
-
-# One run at a time: Numba's "workqueue" threading layer aborts the process when two threads enter parallel code, and
-# with the other layers two runs would only compete for the same cores.
-_RUNNING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class Model:
     ) -> None:
         if dialect not in DIALECTS:
             raise PlanError(f"dialect='{dialect}' is not one of {', '.join(DIALECTS)}")
-        if threads is not None and (isinstance(threads, bool) or threads < 1):
-            raise PlanError(f"threads={threads}: expected at least 1, or None for all cores")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise PlanError(f"threads={threads!r}: expected a whole number of at least 1, or None for all cores")
         check_tensors(data.graph, data.tensors)
         check_dtypes(data.graph)
         self.graph: Graph = data.graph
@@ -73,6 +70,10 @@ class Model:
         self._tensors = data.tensors
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
         Plan(data.graph, data.tensors, kernels, 1)  # refuses an unknown kernel set now, not at the first run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copy and pickle (a process of multiprocessing's, say): the plans are made anew."""
+        return Model, (ModelData(self.graph, self._tensors, self.info), self.kernels, self.dialect, self.threads)
 
     def __repr__(self) -> str:
         return f"<Model {self.info.name}: {self.input.dtype} {self.input.shape} -> {self.output.shape}>"
@@ -92,6 +93,18 @@ class Model:
         """The first output."""
         return self._port(self.graph.outputs[0])
 
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the output is one score for each class: (1, classes), with labels or out of a softmax or sigmoid."""
+        if len(self.output.shape) != labels.SCORES_RANK:
+            return False
+        producers = {node.output: node for node in self.graph.nodes}
+        last = producers.get(self.output.name)
+        while last is not None and last.op in ("reshape", "quantize", "dequantize"):
+            last = producers.get(last.inputs[0])
+        squashed = last is not None and (last.op == "softmax" or "sigmoid" in last.attrs.values())
+        return bool(self.info.labels) or squashed
+
     def _port(self, name: str) -> Port:
         tensor = self.graph.tensors[name]
         q = tensor.quantization
@@ -102,15 +115,17 @@ class Model:
     # -- running -------------------------------------------------------------------------------------------------------
 
     @overload
-    def run(self, x: Array, taps: None = None, *, check_range: bool = True) -> Array: ...
+    def run(self, x: Inputs, taps: None = None, *, check_range: bool = True) -> Array: ...
     @overload
     def run(
-        self, x: Array, taps: str | Iterable[str], *, check_range: bool = True
+        self, x: Inputs, taps: str | Iterable[str], *, check_range: bool = True
     ) -> tuple[Array, dict[str, Array]]: ...
     def run(
-        self, x: Array, taps: str | Iterable[str] | None = None, *, check_range: bool = True
+        self, x: Inputs, taps: str | Iterable[str] | None = None, *, check_range: bool = True
     ) -> Array | tuple[Array, dict[str, Array]]:
         """The output for an input tensor (N, height, width, channels) of any N; a new array.
+
+        A model with several inputs takes them as a dict by their names (`graph.inputs`), equal in N.
 
         `taps` are names or fnmatch patterns of endpoints and tensors ("layer_5/*", "*" for all, "#12" for a TFLite
         tensor index); prefixed by "acc:", the accumulators of convolutions and fully connected layers (their results
@@ -120,30 +135,48 @@ class Model:
         Raises `InputError` for an unfit array (`check_range=False` drops the check that floats lie near the range of
         the model's recipe), `PlanError` for a tap that matches nothing.
         """
-        shape, dtype = self.input.shape, self.input.dtype
-        usual = preprocess.value_range(self.info.preprocessing) if check_range else None
-        x = images.check_input(x, shape, dtype, usual)
+        inputs = self._check_inputs(x, check_range)
         names = () if taps is None else self.match_taps([taps] if isinstance(taps, str) else taps)
         pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}
-        with _RUNNING, _threads(self.threads, self.kernels):
-            for first in range(0, len(x), CHUNK):
-                piece = x[first : first + CHUNK]
-                plan = self._plan(len(piece), names)
-                pieces.append(engine.run(plan, piece)[0].copy())
+        with parallel.exclusive(self.threads, self.kernels):
+            for first in range(0, len(inputs[0]), CHUNK):
+                chunk = [array[first : first + CHUNK] for array in inputs]
+                plan = self._plan(len(chunk[0]), names)
+                pieces.append(engine.run(plan, *chunk)[0].copy())
                 for name, views in tapped.items():
                     views.append(plan.taps[name].copy())
         output = np.concatenate(pieces)
         return output if taps is None else (output, {name: np.concatenate(views) for name, views in tapped.items()})
 
+    def _check_inputs(self, x: Inputs, check_range: bool) -> list[Array]:
+        """One array for each input of the graph, equal in batch size."""
+        wanted = self.graph.inputs
+        given = x if isinstance(x, Mapping) else {wanted[0]: x}
+        if set(given) != set(wanted):
+            raise InputError(
+                f"{self.name} has the inputs {', '.join(map(repr, wanted))}: expected a dict of an array for each, got "
+                + (f"the keys {', '.join(map(repr, given))}" if isinstance(x, Mapping) else "one array")
+            )
+        usual = preprocess.value_range(self.info.preprocessing) if check_range else None
+        ports = [self._port(name) for name in wanted]
+        arrays = [images.check_input(given[port.name], port.shape, port.dtype, usual) for port in ports]
+        if len({len(array) for array in arrays}) > 1:
+            raise InputError(f"the inputs' batch sizes differ: {[len(array) for array in arrays]}")
+        return arrays
+
     def match_taps(self, patterns: Iterable[str]) -> tuple[str, ...]:
         """The tap names that the patterns stand for, in graph order. Raises `PlanError` if one matches nothing."""
+        if not isinstance(patterns, Iterable):
+            raise PlanError(f"taps={patterns!r}: expected a name, a pattern, or a list of them")
         values = [n for n, t in self.graph.tensors.items() if not t.constant]
         known = list(dict.fromkeys([*self.graph.endpoints, *values]))
         producers = {node.output: node.op for node in self.graph.nodes}
         summed = [n for n in known if producers.get(self.graph.endpoints.get(n, n)) in ACCUMULATING]
         found: dict[str, None] = {}
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise PlanError(f"tap {pattern!r}: expected a name or pattern, got {type(pattern).__name__}")
             prefix = ACC if pattern.startswith(ACC) else ""
             bare = pattern.removeprefix(ACC)
             names = summed if prefix else known
@@ -184,32 +217,13 @@ class Model:
         `class_id` is the model's own output index (0 is "background" where there are 1001 classes). Raises `InputError`
         for unfit images, and for a model that isn't a classifier.
         """
-        if len(self.output.shape) != labels.SCORES_RANK:
+        if not self.is_classifier:
             raise InputError(
-                f"{self.name} is not a classifier: its output '{self.output.name}' has shape {self.output.shape}; "
+                f"{self.name} is not a classifier: its output '{self.output.name}' has shape {self.output.shape}, "
+                "expected (1, classes) with labels or out of a softmax; "
                 "use run(preprocess(image)) to get it"
             )
         return labels.decode(self.run(self.preprocess(images, recipe)), self.info, top)
-
-
-class _threads:  # noqa: N801
-    """Sets Numba's number of threads for a block, and puts the old one back."""
-
-    def __init__(self, threads: int | None, kernels: str) -> None:
-        self.wanted = None if kernels == "python" else threads
-
-    def __enter__(self) -> None:
-        if self.wanted is not None:
-            import numba
-
-            self.before = numba.get_num_threads()
-            numba.set_num_threads(min(self.wanted, numba.config.NUMBA_NUM_THREADS))
-
-    def __exit__(self, *_: object) -> None:
-        if self.wanted is not None:
-            import numba
-
-            numba.set_num_threads(self.before)
 
 
 def load(
@@ -234,6 +248,8 @@ def load_data(name_or_path: str | os.PathLike[str]) -> ModelData:
 
 def find(name_or_path: str | os.PathLike[str]) -> Path:
     """The file that a name or path stands for. Raises `ModelNotFound`."""
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ModelNotFound(f"{name_or_path!r}: expected a model's name or the path of a file")
     path = Path(name_or_path)
     text = os.fspath(name_or_path)
     try:

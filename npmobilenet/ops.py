@@ -84,6 +84,10 @@ class Node:
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copy and pickle, which can't take a MappingProxyType."""
+        return Node, (self.name, self.op, self.inputs, self.output, dict(self.attrs), self.scope, self.batch_norm)
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Shape rules
@@ -168,6 +172,8 @@ def mean(node: Node, x: Tensor) -> tuple[int, ...]:
 
 def binary(node: Node, x: Tensor, y: Tensor) -> tuple[int, ...]:
     """add, sub, mul. Attributes: activation. Same rank, and each dimension equal or 1 in one of the two."""
+    _check(node, not (x.constant and y.constant), "at least one computed operand", "two constants")
+    _check(node, len(x.shape) <= 4, "operands of rank 4 at most", x.shape)
     fits = len(x.shape) == len(y.shape) and all(a == b or 1 in (a, b) for a, b in zip(x.shape, y.shape, strict=False))
     _check(node, fits, "inputs of equal rank whose dimensions are equal or 1", f"{x.shape} and {y.shape}")
     return tuple(max(a, b) for a, b in zip(x.shape, y.shape, strict=True))
@@ -180,6 +186,7 @@ def elementwise(node: Node, x: Tensor) -> tuple[int, ...]:
 
 def softmax(node: Node, x: Tensor) -> tuple[int, ...]:
     """Attributes: beta. Over the last dimension."""
+    _check(node, len(x.shape) >= 2, "an input of rank 2 or more (batch, ..., classes)", x.shape)
     return x.shape
 
 
@@ -281,6 +288,9 @@ def infer_shape(node: Node, inputs: list[Tensor]) -> tuple[int, ...]:
     _check(node, len(inputs) == count and count > 0, f"{max(count, 1)} inputs", len(inputs))
     for tensor in inputs[len(inputs) - spec.weights :]:
         _check(node, tensor.constant, "constant weights and bias", f"'{tensor.name}', which is computed")
+    if spec.shape is not binary:  # an operand that is the same for all images would lack the batch dimension
+        fixed = [t.name for t in inputs[: len(inputs) - spec.weights] if t.constant]
+        _check(node, not fixed, "computed operands", f"the constant {', '.join(map(repr, fixed))}")
     missing = [a for a in spec.attrs if a not in node.attrs]
     unknown = [a for a in node.attrs if a not in spec.attrs + spec.optional]
     _check(node, not missing and not unknown, f"attributes {spec.attrs + spec.optional}",

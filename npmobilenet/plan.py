@@ -19,6 +19,7 @@ from npmobilenet.kernels import kernel_set
 from npmobilenet.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.modeldata import Array
 
+MAX_ARENA_BYTES = 4 << 30  # MobileNets need some 10 MB an image; a file may declare anything
 ACC = "acc:"  # prefix of taps on a node's accumulators: its result before the activation
 ACCUMULATING = ("conv2d", "depthwise_conv2d", "fully_connected")
 
@@ -42,6 +43,8 @@ class Plan:
     ) -> None:
         check_tensors(graph, tensors)
         check_dtypes(graph)
+        if batch < 1:
+            raise PlanError(f"batch={batch}: expected at least 1")
         self.batch = batch
         graph, kept = _with_taps(graph, list(taps))
         chosen = kernel_set(kernels)
@@ -68,6 +71,11 @@ class Plan:
             for name, at in first.items()
         }
         offsets, self.arena_bytes = arena_offsets(lifetimes)
+        if self.arena_bytes > MAX_ARENA_BYTES:
+            raise PlanError(
+                f"'{graph.name}' needs {self.arena_bytes:,} bytes for intermediate values of {self.batch} images, more "
+                f"than {MAX_ARENA_BYTES:,}: use a smaller input size or batch"
+            )
         block = np.empty(self.arena_bytes + ALIGNMENT, np.uint8)
         start = -block.ctypes.data % ALIGNMENT
         arrays: dict[str, Array] = {
@@ -145,7 +153,7 @@ def _with_taps(graph: Graph, taps: list[str]) -> tuple[Graph, dict[str, str]]:
             tensors[acc] = dataclasses.replace(tensors[node.output], name=acc)
             nodes.append(dataclasses.replace(node, output=acc, attrs={**node.attrs, "activation": "none"}))
             function = {"function": node.attrs["activation"]}
-            nodes.append(Node(f"{node.name}/activation", "activation", (acc,), node.output, function))
+            nodes.append(Node(f"{acc}/activation", "activation", (acc,), node.output, function))
         else:
             nodes.append(node)
     return dataclasses.replace(graph, nodes=tuple(nodes), tensors=tensors), kept

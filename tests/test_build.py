@@ -111,6 +111,9 @@ def test_v1_pools_as_tf_slim_does() -> None:
 def test_bad_options_are_refused() -> None:
     for options, message in (
         ({"depth_multiplier": 0}, "depth_multiplier is 0"),
+        ({"depth_multiplier": float("nan")}, "depth_multiplier is nan"),
+        ({"resolution": (5,)}, "resolution is (5,)"),
+        ({"resolution": 224.0}, "resolution is 224.0"),
         ({"output_stride": 3}, "output_stride is 3"),
         ({"final_endpoint": "layer_99"}, "final_endpoint 'layer_99' is not one of layer_1, layer_2"),
         ({"num_classes": -1}, "num_classes at least 0"),

@@ -145,6 +145,21 @@ def raising(error: BaseException):
     return function
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="this platform has no such shell")
+def test_closed_streams() -> None:
+    """`>&-` leaves Python without a sys.stdout."""
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        command = f"'{sys.executable}' -m npmobilenet models mobilenet_v2_1.0_224 {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_threading_layer_that_is_not_there(tiny: Path, picture: Path) -> None:
+    done = process("classify", picture, "--model", tiny, NUMBA_THREADING_LAYER="xx")
+    check_error(done.returncode, done.stdout, done.stderr)
+    assert "NUMBA_THREADING_LAYER" in done.stderr
+
+
 def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("npmobilenet.zoo.checkpoints.list_models", raising(KeyboardInterrupt()))
     result = cli("models")
@@ -433,7 +448,9 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (extra["missing"], extra["install"]) == (["tflite"], "pip install 'npmobilenet[convert]'")
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("public", "chmod 700"), ("file", "not a folder"), ("below a file", "")])
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("public", "others may write"), ("file", "not a folder"), ("below a file", "")]
+)
 def test_doctor_says_why_there_is_no_cache(
     kind: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ import npmobilenet as nm
 from npmobilenet import weightfile
 from npmobilenet.build import build
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
-from npmobilenet.graph import Graph
+from npmobilenet.graph import Graph, GraphBuilder
 from npmobilenet.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.model import CHUNK, Model, find
 from npmobilenet.modeldata import ModelData, ModelInfo
@@ -140,6 +145,62 @@ def test_thread_count_is_put_back() -> None:
     assert numba.get_num_threads() == before
 
 
+def test_several_inputs() -> None:
+    builder = GraphBuilder("two")
+    first, second = builder.input("first", (1, 2, 2, 3)), builder.input("second", (1, 2, 2, 3))
+    builder.input("unused", (1, 4))
+    model = Model(ModelData(builder.finish([builder.node("sub", [first, second], "out")]), {}, ModelInfo("two")))
+    a, b = images(CHUNK + 2, 2), images(CHUNK + 2, 2)[::-1]
+    given = {"first": a, "second": b, "unused": np.zeros((CHUNK + 2, 4), np.float32)}
+    assert np.array_equal(model.run(given), a - b)
+    with pytest.raises(InputError, match="expected a dict of an array for each, got one array"):
+        model.run(a)
+    with pytest.raises(InputError, match="got the keys 'first'"):
+        model.run({"first": a})
+    with pytest.raises(InputError, match="batch sizes differ"):
+        model.run(given | {"second": b[:1]})
+
+
+def test_models_can_be_copied() -> None:
+    model, x = tiny(), images(2)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.run(x).tobytes() == model.run(x).tobytes()
+
+
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_engine import images, tiny
+from npmobilenet.errors import PlanError
+
+def child(model, expected, queue):
+    try:
+        queue.put("equal" if model.run(images(1)).tobytes() == expected else "differs")
+    except PlanError as error:
+        queue.put(str(error))
+
+model = tiny()
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=child, args=(model, model.run(images(1)).tobytes(), queue))
+process.start()
+print(queue.get(timeout=100))
+process.join(100)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_forked_process_runs_or_says_why_not(layer: str) -> None:
+    env = {**os.environ, "NUMBA_THREADING_LAYER": layer}
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(Path(__file__).parent)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=200)
+    if layer == "omp" and "can't start its threads" in done.stderr:
+        pytest.skip("this platform has no OpenMP library for Numba")
+    assert ("forked" if layer == "omp" else "equal") in done.stdout, done.stderr
+
+
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 lifetimes = st.dictionaries(
@@ -174,6 +235,16 @@ def test_planned_memory_is_near_the_least_possible(family: str) -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
+def test_unreasonable_memory_is_refused() -> None:
+    builder = GraphBuilder("vast")
+    graph = builder.finish([builder.node("pad", [builder.input("x", (1, 200_000, 200_000, 3))], "y",
+                                         padding=((0, 1), (0, 1)))])  # fmt: skip
+    with pytest.raises(PlanError, match="bytes for intermediate values"):
+        Model(ModelData(graph, {}, ModelInfo("vast")))
+    with pytest.raises(PlanError, match="batch=0"):
+        Plan(tiny().graph, random_weights(tiny().graph), batch=0)
+
+
 def test_weights_must_fit() -> None:
     graph = build(SPECS["v2"], depth_multiplier=0.35, resolution=32, num_classes=10)
     weights = random_weights(graph)
@@ -195,8 +266,12 @@ def test_bad_options_are_refused() -> None:
         Model(content, kernels="quick")
     with pytest.raises(PlanError, match="dialect='tflite' is not one of"):
         Model(content, dialect="tflite")
-    with pytest.raises(PlanError, match="threads=0"):
-        Model(content, threads=0)
+    for threads in (0, 2.5, "2"):
+        with pytest.raises(PlanError, match="threads="):
+            Model(content, threads=threads)  # type: ignore[arg-type]
+    for taps in (5, [5]):
+        with pytest.raises(PlanError, match="tap"):
+            data.run(images(1), taps=taps)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
@@ -254,9 +329,9 @@ def test_load_says_what_to_do(tmp_path: Path) -> None:
         nm.load(tmp_path / "gone.h5")
     with pytest.raises(ModelNotFound, match=r"mobilenet_v2_1\.0_224"):
         nm.load("mobilenet_v2_1.0_2244")
-    for odd in ("", "a" * 5000, "nul\0byte"):
+    for odd in ("", "a" * 5000, "nul\0byte", None, b"bytes"):
         with pytest.raises(ModelNotFound):
-            nm.load(odd)
+            nm.load(odd)  # type: ignore[arg-type]
 
 
 def test_public_names() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -95,6 +97,48 @@ def test_weights_must_be_constants() -> None:
     builder.constant("b", (4,))
     with pytest.raises(GraphError, match="expected constant weights and bias"):
         builder.node("fully_connected", ["x", "w", "b"], "y")
+
+
+def test_constants_stand_only_where_images_meet_them() -> None:
+    """A constant has no batch: only add, sub and mul take one, beside a computed operand."""
+
+    def builder() -> GraphBuilder:
+        found = GraphBuilder("g")
+        found.input("x", (1, 4, 4, 2))
+        found.constant("c", (1, 4, 4, 2))
+        return found
+
+    assert builder().node("mul", ["c", "x"], "y") == "y"
+    for op, inputs, attrs in (
+        ("activation", ["c"], {"function": "relu"}),
+        ("concat", ["x", "c"], {"axis": 3}),
+        ("reshape", ["c"], {"shape": (1, 32)}),
+        ("mean", ["c"], {"keepdims": True}),
+        ("add", ["c", "c"], {}),
+    ):
+        with pytest.raises(GraphError, match="computed operand"):
+            builder().node(op, inputs, "y", **attrs)
+    made = builder()
+    made.node("mul", ["c", "x"], "y")
+    with pytest.raises(GraphError, match="names the tensor 'c'"):
+        made.finish(["c"])
+    made.endpoints["e"] = "c"
+    with pytest.raises(GraphError, match="names the tensor 'c'"):
+        made.finish(["y"])
+    flat = GraphBuilder("g")
+    flat.input("x", (1,))
+    with pytest.raises(GraphError, match="rank 2 or more"):
+        flat.node("softmax", ["x"], "y", beta=1.0)
+    deep = GraphBuilder("g")
+    deep.input("x", (1, 2, 2, 2, 2))
+    with pytest.raises(GraphError, match="rank 4 at most"):
+        deep.node("add", ["x", "x"], "y")
+
+
+def test_graphs_can_be_copied() -> None:
+    builder = small()
+    graph = builder.finish([conv(builder)])
+    assert copy.deepcopy(graph) == graph == pickle.loads(pickle.dumps(graph))
 
 
 def test_attributes_cannot_be_changed() -> None:

@@ -17,7 +17,7 @@ PACKAGE = Path(npmobilenet.__file__).parent
 ROOMS = (
     "errors", "example", "ops", "graph", "modeldata", "zoo", "build", "weightfile", "converters",
     "resize", "images", "preprocess", "labels",
-    "kernels", "binding", "memory", "plan", "engine", "model", "datasets", "evaluate", "cli",
+    "kernels", "binding", "memory", "plan", "engine", "parallel", "model", "datasets", "evaluate", "cli",
 )  # fmt: skip
 
 

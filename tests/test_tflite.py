@@ -20,7 +20,7 @@ import npmobilenet as nm
 from npmobilenet import preprocess
 from npmobilenet.converters import convert, tflite_file
 from npmobilenet.converters.tflite import RECIPES, convert_tflite
-from npmobilenet.errors import ConversionError, MissingExtra
+from npmobilenet.errors import ConversionError, InputError, MissingExtra
 from npmobilenet.modeldata import ModelData
 
 pytest.importorskip("tflite", reason="the extra [convert] is not installed")
@@ -131,6 +131,22 @@ def test_a_graph_that_scales_its_input_wants_pixels(tmp_path: Path) -> None:
         tensors = [T((1, 4, 4, 3)), T(data=F(factor)), T((1, 4, 4, 3))]
         (tmp_path / "m.tflite").write_bytes(File(tensors, [Op("MUL", [0, 1], [2], ("MulOptions", {}))]).bytes())
         assert convert_tflite(tmp_path / "m.tflite").info.preprocessing == recipe
+
+
+def test_an_input_that_nothing_reads(tmp_path: Path) -> None:
+    tensors = [T((1, 4)), T((1, 4)), T((1, 4))]
+    (tmp_path / "m.tflite").write_bytes(File(tensors, [Op("RELU", [1], [2])], inputs=(0, 1)).bytes())
+    model = nm.load(tmp_path / "m.tflite")
+    first, second = model.graph.inputs
+    x = np.array([[-1, 0, 1, 2]], F)
+    assert model.run({first: x, second: x}).tolist() == [[0, 0, 1, 2]]
+
+
+def test_an_embedder_is_no_classifier(data: Path) -> None:
+    model = nm.load(data / "weights" / "mediapipe_mobilenet_v3_small_075_224_embedder.tflite")
+    assert not model.is_classifier
+    with pytest.raises(InputError, match="not a classifier"):
+        model.predict(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_a_bias_with_the_axis_of_its_weights_is_read(data: Path) -> None:

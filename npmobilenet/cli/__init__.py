@@ -7,6 +7,7 @@ Ctrl-C; 141 the reader of the output went away; 70 an error in npmobilenet itsel
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,9 @@ PACKAGES = ("click", "rich")  # of the extra [cli]; Pillow, the third, is asked 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command (default: the process's arguments) and return its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell (>&-): Python then has no stream at all
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             print(f"error: {MissingExtra(package, 'cli', 'The command line')}", file=sys.stderr)

@@ -25,9 +25,6 @@ from npmobilenet.errors import NpMobilenetError
 # As a shell reports a program stopped by SIGINT (2) and SIGPIPE (13); 70 is sysexits.h's EX_SOFTWARE.
 INTERRUPTED, READER_GONE, INTERNAL_ERROR = 128 + 2, 128 + 13, 70
 PROGRAM = "npmobilenet"
-# How ValueErrors begin that are caused by the user's environment: kernels/jit.py's, and Numba's for a threading layer
-# (NUMBA_THREADING_LAYER) that isn't installed.
-ENVIRONMENT_ERRORS = ("NPMOBILENET_ISA=", "No threading layer could be loaded")
 
 
 class _ReaderGoneError(click.ClickException):
@@ -108,8 +105,6 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except MemoryError as error:
         return _failed(f"out of memory: {error}; fewer or smaller images, or a smaller model, need less")
     except Exception as error:
-        if isinstance(error, ValueError) and str(error).startswith(ENVIRONMENT_ERRORS):
-            return _failed(f"{error} (`npmobilenet doctor` shows the settings in force)")
         if os.environ.get("NPMOBILENET_DEBUG"):
             raise
         _failed(

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
 
 DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack")  # model.DIALECTS; a test compares them
-CLASSIFIER_RANK = 2
 DEFAULT_MODEL = "flowers_float"  # in the package's weights
 IMAGENET_MODEL = "mobilenet_v2_1.0_224"  # the one whose archive is suggested for photographs of other things
 EXAMPLE = "the example picture (a sunflower that the package draws; name an image to classify your own)"
@@ -96,10 +95,10 @@ def _check_classifier(model: Model) -> None:
     """Refuse once, before any image is read, what no image can change."""
     from npmobilenet.labels import label_names
 
-    if len(model.output.shape) != CLASSIFIER_RANK:
+    if not model.is_classifier:
         raise InputError(
-            f"{model.name} is not a classifier: its output has shape {model.output.shape}, expected (1, classes); "
-            "use it from Python, with run(preprocess(image))"
+            f"{model.name} is not a classifier: its output has shape {model.output.shape}, expected (1, classes) with "
+            "labels or out of a softmax; use it from Python, with run(preprocess(image))"
         )
     label_names(model.info, model.output.shape[1])
 

@@ -201,7 +201,7 @@ def _cache_problem(root: Path | None) -> str:
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         return f"'{root}' belongs to another user, who could put code into it; {remedy}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others may write to '{root}', and so put code into it: chmod 700 '{root}'"
+        return f"others may write to '{root}', and so put code into it; {remedy}, which only you may write to"
     return f"'{root}' can't be written, or a folder in it is not private; {remedy}"
 
 

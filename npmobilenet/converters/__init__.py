@@ -27,6 +27,8 @@ def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool
 
         return convert_tflite(source)
     if kind == "keras":
+        if source.suffix != ".keras" and _hdf5_kind(source) == "own":
+            raise ConversionError(f"{source}: a weight file of this project already; load it as it is")
         from npmobilenet.converters.keras import convert_keras
 
         return convert_keras(source, model)
@@ -52,16 +54,19 @@ def _kind(path: Path) -> str:
 
 def is_weight_file(path: Path) -> bool:
     """Whether a file is to be read as this project's own: HDF5 without the marks of Keras. A damaged one is."""
-    if _kind(path) != "keras" or path.suffix == ".keras":
-        return False
+    return _kind(path) == "keras" and path.suffix != ".keras" and _hdf5_kind(path) != "keras"
+
+
+def _hdf5_kind(path: Path) -> str:
+    """Which of own, keras and damaged an HDF5 file is."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             keras = {"model_weights", "layers", "_layer_checkpoint_dependencies"} & set(file.keys())
-            return not keras and "layer_names" not in file.attrs
+            return "keras" if keras or "layer_names" in file.attrs else "own"
     except (OSError, RuntimeError, ValueError, KeyError):
-        return True
+        return "damaged"
 
 
 def convert(

@@ -122,7 +122,9 @@ def _recipe(file: TFLiteFile, graph: Graph, arrays: Mapping[str, Array]) -> tupl
 
 def _scales_pixels(graph: Graph, arrays: Mapping[str, Array]) -> bool:
     """Whether the graph begins by multiplying its input by small constants (Keras' V3: 1/127.5), so wants 0..255."""
-    first = next(node for node in graph.nodes if graph.inputs[0] in node.inputs)
+    first = next((node for node in graph.nodes if graph.inputs[0] in node.inputs), None)
+    if first is None:
+        return False
     factors = [arrays[name] for name in first.inputs if name in arrays]
     return first.op == "mul" and any(float(abs(f).max()) < 1 / 32 for f in factors if f.dtype == "float32")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,8 @@ class KernelSet:
         return found
 
     def _load(self, kernel: str) -> Callable[..., None]:
+        if self.name != "python" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+            raise PlanError("NUMBA_DISABLE_JIT is set, so no kernel can be compiled: unset it, or use kernels='python'")
         folder = "fast" if self.name == "fast" else "reference"
         module = importlib.import_module(f"npmobilenet.kernels.{folder}.{KERNELS[kernel]}")
         function: Callable[..., None] = getattr(module, kernel)

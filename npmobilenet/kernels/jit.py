@@ -90,12 +90,12 @@ def cache_key() -> str:
 def cache_folder() -> Path | None:
     """The folder for compiled code, made if need be; None if there can't be a private one."""
     try:
-        root = cache_root()
+        root = cache_root().absolute()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = root / f"kernels-{cache_key()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if hasattr(os, "getuid"):
-            for path in (root, folder):
+        for path in (root, folder):
+            path.mkdir(mode=0o700, exist_ok=True)
+            if hasattr(os, "getuid"):
                 found = path.stat()
                 if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                     return None
@@ -137,10 +137,15 @@ class _Cache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        if self._inner is not None:
+        if self._inner is None:
+            return
+        try:
+            self._inner.save_overload(sig, data)
+        except Exception:  # Numba reads the index before it writes, so a damaged index fails here: start it anew
             try:
+                self._inner.flush()
                 self._inner.save_overload(sig, data)
-            except OSError:
+            except Exception:  # a full disk, a folder that has become read-only: go on without
                 self._inner = None
 
 

@@ -1,0 +1,74 @@
+"""Running compiled kernels in this process: one run at a time, on a chosen number of threads, and never after a fork.
+
+One at a time, because Numba's "workqueue" threading layer aborts the process when two threads enter parallel code, and
+with the other layers two runs would only compete for the same cores.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from npmobilenet.errors import PlanError
+
+
+class _State:
+    """What this process knows of its runs."""
+
+    lock = threading.Lock()
+    ran = False  # kernels have run here, so the threading layer has threads
+    forked = False  # this process is a fork of one that had
+
+
+def _after_fork() -> None:
+    """In the child: the parent's lock may have been held by a thread that doesn't exist here."""
+    _State.lock = threading.Lock()
+    _State.forked = _State.forked or _State.ran
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class exclusive:  # noqa: N801
+    """A block in which this thread alone runs kernels, on `threads` threads (None: all; more than there are: all).
+
+    Raises `PlanError` where Numba can't start its threads, or would kill the process for starting them after a fork.
+    """
+
+    def __init__(self, threads: int | None, kernels: str) -> None:
+        self.threads = threads
+        self.compiled = kernels != "python"
+
+    def __enter__(self) -> None:
+        _State.lock.acquire()
+        try:
+            if self.compiled:
+                self._start()
+        except BaseException:
+            _State.lock.release()
+            raise
+
+    def _start(self) -> None:
+        import numba
+
+        if _State.forked and numba.threading_layer() == "omp":
+            raise PlanError(
+                "this process was forked from one that had already run a model, and GNU OpenMP's threads don't survive "
+                "that: use multiprocessing's 'spawn' or 'forkserver', fork before the first run, or set "
+                "NUMBA_THREADING_LAYER=workqueue"
+            )
+        try:
+            self.before = numba.get_num_threads()  # starts the threads if need be
+        except ValueError as error:
+            raise PlanError(f"Numba can't start its threads: {error} Check NUMBA_THREADING_LAYER") from error
+        if self.threads is not None:
+            numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
+        _State.ran = True
+
+    def __exit__(self, *_: object) -> None:
+        if self.compiled:
+            import numba
+
+            numba.set_num_threads(self.before)
+        _State.lock.release()
