@@ -114,8 +114,9 @@ def mean(draw: st.DrawFn) -> Graph:
 @st.composite
 def binary(draw: st.DrawFn) -> Graph:
     full = (1, draw(sizes), draw(sizes), draw(channels))
-    gate = draw(st.booleans())
-    other = (1, 1, 1, full[3]) if gate else (1, *(draw(st.sampled_from([d, 1])) for d in full[1:]))
+    kind = draw(st.sampled_from(["gate", "scalar", "full", "any"]))
+    mixed = (1, *(draw(st.sampled_from([d, 1])) for d in full[1:]))
+    other = {"gate": (1, 1, 1, full[3]), "scalar": (1, 1, 1, 1), "full": full, "any": mixed}[kind]
     pair = [full, other] if draw(st.booleans()) else [other, full]
     return single(draw(st.sampled_from(["add", "sub", "mul"])), pair, [], activation=draw(activations))
 

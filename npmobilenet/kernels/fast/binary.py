@@ -8,7 +8,7 @@ from typing import Any
 import numba
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.activation import CHUNK, activate_all
+from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.jit import compile_kernel
 from npmobilenet.kernels.reference import binary as book
 
@@ -28,33 +28,58 @@ def _mul(a, b):
     return a * b
 
 
+FULL, VECTOR, SCALAR, OTHER = range(4)  # how an operand spreads over the result
+
+
+@register_jitable
+def _spread(operand, out):
+    """FULL: of out's shape. SCALAR: one value. VECTOR: one pixel of channels (for each image, or for all)."""
+    if operand.shape == out.shape:
+        return FULL
+    if operand.size == 1:
+        return SCALAR
+    if operand.shape[1] == 1 and operand.shape[2] == 1 and operand.shape[3] == out.shape[3]:
+        return VECTOR
+    return OTHER
+
+
 def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) -> Callable[..., None]:
-    """The kernel for one binary function. Moves: flat vectorized chunks where both shapes are out's; a row of channels
-    at a time where y has one pixel (squeeze-excite's gate, a bias); the book's loops for any other broadcast.
+    """The kernel for one binary function. Moves: where one operand has the result's shape and the other has too, or is
+    one value (a scale, a shift) or one pixel (squeeze-excite's gate), a vectorized loop for that case; threads take
+    rows, each activated while it is in the first-level cache. Any other broadcast goes through the book's loops.
     """
     register_jitable(general)
 
     def kernel(x, y, activation, out):
         batch, height, width, channels = out.shape
-        if x.shape == out.shape and y.shape == out.shape:
-            flat_x, flat_y, flat_out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
-            size = flat_out.shape[0]
-            for chunk in numba.prange(-(-size // CHUNK)):
-                first = chunk * CHUNK
-                count = min(CHUNK, size - first)
+        spread_x, spread_y = _spread(x, out), _spread(y, out)
+        if min(spread_x, spread_y) != FULL or max(spread_x, spread_y) == OTHER:
+            general(x, y, activation, out)
+            return
+        flat_x, flat_y, flat_out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
+        for row in numba.prange(batch * height):
+            first, count = row * width * channels, width * channels
+            n = row // height
+            if spread_x == FULL and spread_y == FULL:
                 for i in range(first, first + count):
                     flat_out[i] = function(flat_x[i], flat_y[i])
-                activate_all(flat_out, first, count, activation)
-        elif x.shape == out.shape and y.shape[1] == 1 and y.shape[2] == 1 and y.shape[3] == channels:
-            flat_out = out.reshape(-1)
-            for row in numba.prange(batch * height):
-                n, oy = row // height, row % height
-                for ox in range(width):
+            elif spread_y == SCALAR:
+                for i in range(first, first + count):
+                    flat_out[i] = function(flat_x[i], flat_y[0])
+            elif spread_x == SCALAR:
+                for i in range(first, first + count):
+                    flat_out[i] = function(flat_x[0], flat_y[i])
+            elif spread_y == VECTOR:
+                gate = n % y.shape[0] * channels
+                for i in range(first, first + count, channels):
                     for c in range(channels):
-                        out[n, oy, ox, c] = function(x[n, oy, ox, c], y[n % y.shape[0], 0, 0, c])
-                activate_all(flat_out, row * width * channels, width * channels, activation)
-        else:
-            general(x, y, activation, out)
+                        flat_out[i + c] = function(flat_x[i + c], flat_y[gate + c])
+            else:
+                gate = n % x.shape[0] * channels
+                for i in range(first, first + count, channels):
+                    for c in range(channels):
+                        flat_out[i + c] = function(flat_x[gate + c], flat_y[i + c])
+            activate_all(flat_out, first, count, activation)
 
     # Numba names cache files after the function: one name each.
     kernel.__name__ = kernel.__qualname__ = name
