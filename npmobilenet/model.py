@@ -16,7 +16,7 @@ import numpy as np
 from npmobilenet import engine, images, labels, parallel, preprocess, weightfile
 from npmobilenet.converters import is_weight_file, read_model
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
-from npmobilenet.graph import Graph
+from npmobilenet.graph import Graph, Node
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.plan import ACC, ACCUMULATING, Plan, check_dtypes, check_tensors
 from npmobilenet.zoo import checkpoints
@@ -98,12 +98,23 @@ class Model:
         """Whether the output is one score for each class: (1, classes), with labels or out of a softmax or sigmoid."""
         if len(self.output.shape) != labels.SCORES_RANK:
             return False
+        last = self._last_node()
+        squashed = last is not None and "sigmoid" in last.attrs.values()
+        return bool(self.info.labels) or self.gives_probabilities or squashed
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the output comes out of a softmax."""
+        last = self._last_node()
+        return last is not None and last.op == "softmax"
+
+    def _last_node(self) -> Node | None:
+        """The node that computes the output, behind any that only change its shape or number format."""
         producers = {node.output: node for node in self.graph.nodes}
-        last = producers.get(self.output.name)
-        while last is not None and last.op in ("reshape", "quantize", "dequantize"):
-            last = producers.get(last.inputs[0])
-        squashed = last is not None and (last.op == "softmax" or "sigmoid" in last.attrs.values())
-        return bool(self.info.labels) or squashed
+        node = producers.get(self.output.name)
+        while node is not None and node.op in ("reshape", "quantize", "dequantize"):
+            node = producers.get(node.inputs[0])
+        return node
 
     def _port(self, name: str) -> Port:
         tensor = self.graph.tensors[name]

@@ -84,11 +84,7 @@ def classify(
 
 def score_kind(model: Model) -> str:
     """What the model's outputs are: "probability" where they come out of a softmax, else "score"."""
-    producers = {node.output: node for node in model.graph.nodes}
-    node = producers.get(model.graph.outputs[0])
-    while node is not None and node.op in ("reshape", "quantize", "dequantize"):
-        node = producers.get(node.inputs[0])
-    return "probability" if node is not None and node.op == "softmax" else "score"
+    return "probability" if model.gives_probabilities else "score"
 
 
 def _check_classifier(model: Model) -> None:
@@ -120,7 +116,7 @@ def _classify_one(model: Model, image: str | None, top: int, recipe: str | None)
         {"rank": rank, "class_id": class_id, "label": label, "score": score}
         for rank, (class_id, label, score) in enumerate(best, 1)
     ]
-    doubtful = score_kind(model) == "probability" and best[0][2] < LOW_CONFIDENCE
+    doubtful = model.gives_probabilities and best[0][2] < LOW_CONFIDENCE
     return {
         "image": name,
         "example": image is None,
