@@ -18,7 +18,7 @@ from npmobilenet.converters import is_weight_file, read_model
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
-from npmobilenet.plan import ACC, ACCUMULATING, Plan, check_dtypes, check_tensors
+from npmobilenet.plan import ACC, ACCUMULATING, Plan
 from npmobilenet.zoo import checkpoints
 
 Inputs = Array | Mapping[str, Array]
@@ -60,8 +60,6 @@ class Model:
             raise PlanError(f"dialect='{dialect}' is not one of {', '.join(DIALECTS)}")
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise PlanError(f"threads={threads!r}: expected a whole number of at least 1, or None for all cores")
-        check_tensors(data.graph, data.tensors)
-        check_dtypes(data.graph)
         self.graph: Graph = data.graph
         self.info: ModelInfo = data.info
         self.kernels = kernels
@@ -69,7 +67,7 @@ class Model:
         self.threads = threads
         self._tensors = data.tensors
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
-        Plan(data.graph, data.tensors, kernels, 1)  # refuses an unknown kernel set now, not at the first run
+        self.plan()  # all checks now, not at the first run of one image, which uses this plan
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle (a process of multiprocessing's, say): the plans are made anew."""
