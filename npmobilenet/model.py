@@ -15,17 +15,18 @@ import numpy as np
 
 from npmobilenet import engine, images, labels, parallel, preprocess, weightfile
 from npmobilenet.converters import is_weight_file, read_model
+from npmobilenet.dialects import DIALECTS
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
-from npmobilenet.plan import ACC, ACCUMULATING, Plan
+from npmobilenet.plan import Plan
+from npmobilenet.taps import ACCUMULATING, split_prefix
 from npmobilenet.zoo import checkpoints
 
 Inputs = Array | Mapping[str, Array]
 
 CHUNK = 8  # images in one plan: larger batches run in pieces, so memory doesn't grow with the batch
 PLANS_KEPT = 4
-DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Model:
             raise PlanError(f"dialect='{dialect}' is not one of {', '.join(DIALECTS)}")
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise PlanError(f"threads={threads!r}: expected a whole number of at least 1, or None for all cores")
+        self.data = data
         self.graph: Graph = data.graph
         self.info: ModelInfo = data.info
         self.kernels = kernels
@@ -137,8 +139,8 @@ class Model:
         A model with several inputs takes them as a dict by their names (`graph.inputs`), equal in N.
 
         `taps` are names or fnmatch patterns of endpoints and tensors ("layer_5/*", "*" for all, "#12" for a TFLite
-        tensor index); prefixed by "acc:", the accumulators of convolutions and fully connected layers (their results
-        before the activation). With taps the result is `(output, {name: array})`. A model with several outputs returns
+        tensor index); prefixed by "acc:", the accumulators of convolutions and fully connected layers, by "pre:", their
+        results before the activation (see taps.py). With taps the result is `(output, {name: array})`. A model with several outputs returns
         the first; the others are taps by their names (`graph.outputs`).
 
         Raises `InputError` for an unfit array (`check_range=False` drops the check that floats lie near the range of
@@ -186,8 +188,7 @@ class Model:
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise PlanError(f"tap {pattern!r}: expected a name or pattern, got {type(pattern).__name__}")
-            prefix = ACC if pattern.startswith(ACC) else ""
-            bare = pattern.removeprefix(ACC)
+            prefix, bare = split_prefix(pattern)
             names = summed if prefix else known
             hits = [bare] if bare in names else [n for n in names if fnmatch.fnmatchcase(n, bare)]
             if not hits and not (prefix and bare in known):
@@ -200,7 +201,7 @@ class Model:
         key = (batch, taps)
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = Plan(self.graph, self._tensors, self.kernels, batch, taps)
+            plan = Plan(self.graph, self._tensors, self.kernels, batch, taps, self.dialect)
         self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
@@ -215,14 +216,20 @@ class Model:
     def preprocess(self, image: Any, recipe: str | None = None) -> Array:
         """The exact input tensor (N, height, width, 3) for an image or several, by the model's recipe or another.
 
+        For an integer input the recipe's real values are quantized by the input's own scale and zero point.
         `image`: a path, encoded bytes, a uint8 array (H, W, 3) or (N, H, W, 3), or a list. Raises `InputError`.
         """
         size = (self.input.shape[1], self.input.shape[2])
-        return preprocess.preprocess(image, size, recipe or self.info.preprocessing)
+        x = preprocess.preprocess(image, size, recipe or self.info.preprocessing)
+        port = self.input
+        if port.dtype == "float32" or port.scale is None or port.zero_point is None:
+            return x
+        return preprocess.quantize_input(x, port.scale, port.zero_point, port.dtype)
 
     def predict(self, images: Any, top: int = 5, recipe: str | None = None) -> list[list[labels.Prediction]]:
         """For each image its best classes: `[(class_id, label, score), ...]`, best first.
 
+        A quantized model's scores are real values, `scale * (output - zero_point)`, as a float one's.
         `class_id` is the model's own output index (0 is "background" where there are 1001 classes). Raises `InputError`
         for unfit images, and for a model that isn't a classifier.
         """
@@ -232,7 +239,15 @@ class Model:
                 "expected (1, classes) with labels or out of a softmax; "
                 "use run(preprocess(image)) to get it"
             )
-        return labels.decode(self.run(self.preprocess(images, recipe)), self.info, top)
+        return labels.decode(self.scores(self.run(self.preprocess(images, recipe))), self.info, top)
+
+    def scores(self, output: Array) -> Array:
+        """The real values of an output: float32 ones as they are, integers by the output's scale and zero point."""
+        port = self.output
+        if port.scale is None or port.zero_point is None:
+            return output
+        real: Array = (output.astype(np.int32) - np.int32(port.zero_point)).astype(np.float32) * np.float32(port.scale)
+        return real
 
 
 def load(

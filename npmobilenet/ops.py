@@ -13,7 +13,8 @@ from typing import Any
 
 from npmobilenet.errors import GraphError
 
-DTYPES = ("float32", "uint8", "int8", "int16", "int32", "int64")
+BYTES = {"float32": 4, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}  # dtype -> bytes of an element
+DTYPES = tuple(BYTES)
 
 # Functions that may follow an op, fused into it as its `activation` attribute or standing alone as an "activation"
 # node. The position in this tuple is the code that the kernels switch on; formulas: kernels/reference/activation.py.
@@ -62,6 +63,11 @@ class Tensor:
     def size(self) -> int:
         """Number of elements (for an activation: for one image)."""
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements (for an activation: for one image)."""
+        return self.size * BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -246,6 +252,8 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
     "beta": ("a finite number", lambda v: isinstance(v, (int, float)) and math.isfinite(v)),
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
     "function": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
+    # False: the .tflite leaves open shapes that LiteRT's XNNPACK delegate wants to know, so that it passes the node by.
+    "delegated": ("True or False", lambda v: isinstance(v, bool)),
 })  # fmt: skip
 
 
@@ -261,9 +269,10 @@ class OpSpec:
 
 
 _WINDOWED = ("stride", "padding")
+_CONVOLVED = ("dilation", "activation", "delegated")
 OPS: Mapping[str, OpSpec] = MappingProxyType({
-    "conv2d": OpSpec(conv2d, 1, 2, _WINDOWED, ("dilation", "activation")),
-    "depthwise_conv2d": OpSpec(depthwise_conv2d, 1, 2, _WINDOWED, ("dilation", "activation", "multiplier")),
+    "conv2d": OpSpec(conv2d, 1, 2, _WINDOWED, _CONVOLVED),
+    "depthwise_conv2d": OpSpec(depthwise_conv2d, 1, 2, _WINDOWED, (*_CONVOLVED, "multiplier")),
     "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation",)),
     "average_pool": OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",)),
     "mean": OpSpec(mean, 1, 0, ("keepdims",)),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npmobilenet.errors import InputError
+from npmobilenet.fixedpoint import clamped32, round_away32
 from npmobilenet.images import MAX_PIXELS, Source, load_images
 from npmobilenet.resize import pillow_nearest, pillow_resize, tf_bilinear
 
@@ -273,13 +274,8 @@ def quantize_input(x: Floats, scale: float, zero_point: int, dtype: str) -> NDAr
     x = np.asarray(x)
     if x.dtype != np.float32 or not np.isfinite(x).all():
         raise InputError(f"values to quantize ({x.dtype}): expected finite float32 values, as a recipe makes them")
-    with np.errstate(over="ignore", invalid="ignore"):  # an infinite quotient is clamped below
-        quotient = x / np.float32(scale)
-        whole = np.trunc(quotient)
-        # quotient - whole is exact, whereas trunc(quotient + 0.5) would round 0.49999997 up.
-        whole = whole + np.where(np.abs(quotient - whole) >= HALF, np.sign(quotient), np.float32(0))
     limits = np.iinfo(dtype)
-    # Clamped in float32 before the cast, so that no value leaves int32.
-    whole = np.clip(whole, limits.min - zero_point, limits.max - zero_point)
-    quantized: NDArray[np.uint8] | NDArray[np.int8] = (whole.astype(np.int32) + np.int32(zero_point)).astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite quotient is clamped
+        whole = clamped32(round_away32(x / np.float32(scale)), zero_point, limits.min, limits.max)
+    quantized: NDArray[np.uint8] | NDArray[np.int8] = whole.astype(dtype)
     return quantized

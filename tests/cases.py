@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from npmobilenet.binding import BINDERS
+from npmobilenet.binding.float32 import BINDERS
 from npmobilenet.graph import ACTIVATIONS, Graph, GraphBuilder, Node
 from npmobilenet.kernels import kernel_set
 

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from npmobilenet.errors import ConversionError, GraphError
-from npmobilenet.graph import Graph
+from npmobilenet.graph import Graph, Tensor
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
+from npmobilenet.quantparams.ranges import LIMITS, scale_of, zero_point_of
 
 from .tflite_builder import Importer, refuse
 from .tflite_file import MAX_FILE_BYTES, TFLiteFile, parse
@@ -108,16 +109,27 @@ def _labels(graph: Graph, data: bytes) -> tuple[str | tuple[str, ...], int]:
 def _recipe(file: TFLiteFile, graph: Graph, arrays: Mapping[str, Array]) -> tuple[str, str]:
     """The recipe for the normalization that a file's metadata asks for, and what it asks where no recipe fits.
 
-    An integer input's recipe gives real values, which the input's own scale and zero point quantize: the metadata's
-    mean and std say the same once more, and are left alone.
+    An integer input's recipe gives real values, which the input's own scale and zero point quantize: the range that
+    these can express tells the recipe, and the metadata's mean and std, which say the same once more, are left alone.
     """
+    tensor = graph.tensors[graph.inputs[0]]
+    if tensor.dtype in LIMITS and tensor.quantization is not None:
+        return _recipe_of_range(tensor), ""
     default = RECIPES[0.0, 1.0] if _scales_pixels(graph, arrays) else RECIPES[127.5, 127.5]
     wanted = input_normalization(file.metadata.get(METADATA, b""))
-    if wanted is None or graph.tensors[graph.inputs[0]].dtype != "float32":
+    if wanted is None:
         return default, ""
     mean, std = set(wanted[0]), set(wanted[1])
     found = RECIPES.get((min(mean), min(std))) if len(mean) == len(std) == 1 else None
     return (found, "") if found else (default, f"(pixel - mean) / std with mean {wanted[0]} and std {wanted[1]}")
+
+
+def _recipe_of_range(tensor: Tensor) -> str:
+    """The recipe whose real values an integer input holds: 0 ... 255 (pixels), 0 ... 1 or, with negatives, -1 ... 1."""
+    low, high = (float(scale_of(tensor)) * (limit - zero_point_of(tensor)) for limit in LIMITS[tensor.dtype])
+    if -low > high / 4:
+        return RECIPES[127.5, 127.5]
+    return RECIPES[0.0, 255.0] if high < 16 else RECIPES[0.0, 1.0]  # between 1 and 255, geometrically
 
 
 def _scales_pixels(graph: Graph, arrays: Mapping[str, Array]) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from npmobilenet.errors import ConversionError
 from npmobilenet.graph import GraphBuilder, Tensor
 from npmobilenet.modeldata import Array
+from npmobilenet.ops import OPS
 
 from .tflite_constants import ACTIVATION_DTYPES, CONSTANT_DTYPES, Constant, read_constant, read_quantization
 from .tflite_file import FileOperator, FileTensor, TFLiteFile
@@ -165,9 +166,15 @@ class Importer:
             refuse(op, f"its output is {found} where its input is {wanted}")
         name = self._names[tensor.index]
         q = read_quantization(tensor, found, constant=False)
+        if "delegated" in OPS[kind].optional and found != "float32" and self._open_shapes(op):
+            attrs["delegated"] = False
         self.builder.node(kind, inputs, name, dtype=found, quantization=q, source=f"#{tensor.index}", **attrs)
         self._check_shape(op, tensor, self.builder.tensors[name].shape)
         self._set_activation(tensor, name)
+
+    def _open_shapes(self, op: FileOperator) -> bool:
+        """Whether the file says nothing of the shape of the operator's first input or output."""
+        return not all(self.tensor(i).shape for i in (op.inputs[0], op.outputs[0]))
 
     def emit_hidden(self, op: FileOperator, kind: str, inputs: Sequence[str], **attrs: Any) -> str:
         """Add a node for a value that the file doesn't show, of the output's type."""

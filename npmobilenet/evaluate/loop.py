@@ -133,7 +133,7 @@ def _keep_batch(model: Model, batch: Sequence[tuple[int, Prepared]], kept: State
     if not readable:
         return
     output = model.run(np.concatenate([x for _, x in readable]))
-    best = labels.decode(output, model.info, kept.ids.shape[1])
+    best = labels.decode(model.scores(output), model.info, kept.ids.shape[1])
     for (i, _), row, prediction in zip(readable, output, best, strict=True):
         if rows is not None:
             rows.write(kept.readable, row)

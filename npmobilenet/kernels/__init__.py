@@ -31,6 +31,23 @@ KERNELS = {
     "reshape_f32": "move",
     "concat_f32": "move",
     "resize_bilinear_f32": "resize_bilinear",
+    "conv2d_q": "conv2d_q",
+    "depthwise_conv2d_q": "depthwise_conv2d_q",
+    "pointwise_conv2d_q": "pointwise_conv2d_q",
+    "fully_connected_q": "fully_connected_q",
+    "lookup_q": "lookup_q",
+    "quantize_q": "quantize_q",
+    "softmax_fixed_q": "softmax_q",
+    "softmax_float_q": "softmax_q",
+    "resize_bilinear_fixed_q": "resize_bilinear_q",
+    "resize_bilinear_float_q": "resize_bilinear_q",
+    "average_pool_q": "average_pool_q",
+    "mean_q": "mean_q",
+    "add_q": "binary_q",
+    "mul_q": "binary_q",
+    "pad_q": "move_q",
+    "reshape_q": "move_q",
+    "concat_q": "move_q",
 }
 
 SETS = ("reference", "fast", "python")
@@ -74,6 +91,14 @@ class KernelSet:
         module = importlib.import_module(f"npmobilenet.kernels.fast.{KERNELS[kernel]}")
         pack = getattr(module, f"pack_{kernel}", None)
         return weights if pack is None else pack(weights)
+
+    def pack_q(self, kernel: str, weights: Any, bias: Any, zeros: tuple[int, int]) -> tuple[Any, Any]:
+        """Weights and bias as the integer `kernel` of this set reads them; zeros: zero points of input and weights."""
+        if self.name != "fast":
+            return weights, bias
+        module = importlib.import_module(f"npmobilenet.kernels.fast.{KERNELS[kernel]}")
+        pack = getattr(module, f"pack_{kernel}", None)
+        return (weights, bias) if pack is None else pack(weights, bias, zeros)
 
 
 @functools.cache

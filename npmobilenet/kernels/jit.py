@@ -25,11 +25,22 @@ import numpy as np
 from numba.core import caching, config, types
 from numba.extending import intrinsic, overload, register_jitable
 
+from npmobilenet import fixedpoint
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.reference import activation, arithmetic, resize_bilinear
+from npmobilenet.kernels.reference import (
+    activation,
+    arithmetic,
+    average_pool_q,
+    binary_q,
+    mean_q,
+    move_q,
+    quantize_q,
+    resize_bilinear,
+    softmax_q,
+)
 
-ISAS = ("generic", "avx2", "avx512")  # from least to most; NPMOBILENET_ISA forces a lesser one
-LANES = {"generic": 4, "avx2": 8, "avx512": 16}  # float32 values in a vector register
+ISAS = ("generic", "avx2", "avx512", "avx512vnni")  # from least to most; NPMOBILENET_ISA forces a lesser one
+LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512vnni": 16}  # float32 values in a vector register
 
 
 @functools.cache
@@ -40,7 +51,9 @@ def isa() -> str:
         features = {}
     best = "generic"
     if features.get("avx2") and features.get("fma"):
-        best = "avx512" if features.get("avx512f") and features.get("avx512vl") else "avx2"
+        best = "avx2"
+        if all(features.get(name) for name in ("avx512f", "avx512vl", "avx512bw", "avx512dq")):
+            best = "avx512vnni" if features.get("avx512vnni") else "avx512"
     forced = os.environ.get("NPMOBILENET_ISA", "").lower()
     if not forced:
         return best
@@ -67,8 +80,8 @@ def cache_key() -> str:
     """Hash of the kernel sources and of everything else that the compiled code depends on."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(source.relative_to(folder).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    for source in [*sorted(folder.rglob("*.py")), Path(fixedpoint.__file__)]:
+        digest.update(source.relative_to(folder.parent).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     features = ",".join(k for k, on in sorted(llvmlite.binding.get_host_cpu_features().items()) if on)
     for fact in (
         sys.version,
@@ -211,6 +224,30 @@ for _helper in (
     activation.sigmoid,
     activation.activate,
     resize_bilinear.source_position,
+    fixedpoint.wrap32,
+    fixedpoint.saturate32,
+    fixedpoint.high_mul,
+    fixedpoint.shift_away,
+    fixedpoint.shift_upward,
+    fixedpoint.round_away,
+    fixedpoint.round_away32,
+    fixedpoint.clamped32,
+    fixedpoint.double_rounding,
+    fixedpoint.upward_rounding,
+    fixedpoint.single_rounding,
+    fixedpoint.float32_rounding,
+    fixedpoint.float64_rounding,
+    fixedpoint.requantize,
+    fixedpoint.requantized,
+    quantize_q.quantized,
+    softmax_q.one_over_one_plus,
+    binary_q.wrap16,
+    binary_q.common_unit,
+    binary_q.sum_of,
+    binary_q.product_of,
+    move_q.rescaled,
+    average_pool_q.rounded_quotient,
+    mean_q.mean_of,
 ):
     register_jitable(_helper)
 

@@ -1,28 +1,16 @@
-"""How each op's attributes and arrays become kernel calls: one function for each op of `graph.OPS`.
-
-A binder gets the node, its input and output arrays (views into the plan's memory, batch included) and the kernel set,
-and returns the steps. Adding an op adds a binder here.
-"""
+"""Binders of the float32 ops: `BINDERS`, op -> function of the node, its input and output arrays and the kernel set."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 import numpy as np
 
+from npmobilenet.binding.site import Step
 from npmobilenet.graph import ACTIVATIONS, Node
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
-
-
-class Step(NamedTuple):
-    """One kernel call of the engine's loop, and the node that it works for."""
-
-    kernel: Callable[..., None]
-    args: tuple[Any, ...]
-    node: str
 
 
 def _code(node: Node, attr: str = "activation") -> int:

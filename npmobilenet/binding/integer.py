@@ -1,0 +1,95 @@
+"""Binders of the integer ops: `BINDERS`, op -> function of a Site."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from npmobilenet.binding import integer_elementwise, integer_functions
+from npmobilenet.binding.site import Site, Step
+from npmobilenet.fixedpoint import Requantization
+from npmobilenet.graph import Node
+from npmobilenet.kernels import kernel_set
+from npmobilenet.quantparams import convolution as conv
+from npmobilenet.quantparams.ranges import zero_point_of
+
+LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
+
+
+def _corner(node: Node) -> tuple[int, int]:
+    (top, _), (left, _) = node.attrs["padding"]
+    return top, left
+
+
+def _requantization(site: Site) -> Requantization:
+    """The step after the accumulators, or the part of it that a tap asks for."""
+    x, weights, bias = site.operands
+    if site.stage == "accumulator":
+        return _padded(conv.raw(weights.shape[-1]))
+    result = dataclasses.replace(site.result, dtype=x.dtype)  # of a pre-activation tap it is int32
+    full = conv.requantization(site.node, x, weights, result, site.dialect, bias)
+    return _padded(conv.preactivation(full) if site.stage == "preactivation" else full)
+
+
+def _padded(step: Requantization) -> Requantization:
+    """The channels' parameters filled up with zeros to whole panels: fast kernels compute the last panel whole."""
+    channels = len(step.multiplier)
+    more = -channels % LARGEST_PANEL
+    multiplier, shift, scale = (np.pad(array, (0, more)) for array in (step.multiplier, step.shift, step.scale))
+    return step._replace(multiplier=multiplier, shift=shift, scale=scale)
+
+
+def _zeros(site: Site) -> tuple[int, int]:
+    """Zero points of input and weights, after the check that the accumulators fit into int32."""
+    x, weights, _ = site.operands
+    z_in, z_w = zero_point_of(x), conv.weight_zero_point(site.node, weights)
+    conv.check_accumulators(site.node, x, site.inputs[1], site.inputs[2], z_in, z_w)
+    return z_in, z_w
+
+
+def conv2d(site: Site) -> list[Step]:
+    """A 1x1 convolution without stride and padding is pointwise: pixels of all images in one matrix."""
+    node, (x, weights, bias), out, kernels = site.node, site.inputs, site.out, site.kernels
+    zeros, step = _zeros(site), _requantization(site)
+    plain = node.attrs["stride"] == (1, 1) and node.attrs["padding"] == ((0, 0), (0, 0))
+    if weights.shape[:2] == (1, 1) and plain:
+        packed = kernels.pack_q("pointwise_conv2d_q", weights[0, 0], bias, zeros)
+        flat = (x.reshape(-1, x.shape[3]), *packed, zeros, step, out.reshape(-1, out.shape[3]))
+        return [Step(kernels.pointwise_conv2d_q, flat, node.name)]
+    packed = kernels.pack_q("conv2d_q", weights, bias, zeros)
+    dilation = node.attrs.get("dilation", (1, 1))
+    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], _corner(node), dilation, step, out)
+    return [Step(kernels.conv2d_q, args, node.name)]
+
+
+def depthwise_conv2d(site: Site) -> list[Step]:
+    """The multiplier shows in the shapes. Two rounding rules in one layer (`tail`) are for the book's kernel only."""
+    node, (x, weights, bias) = site.node, site.inputs
+    zeros, step = _zeros(site), _requantization(site)
+    mixed = step.tail < weights.shape[-1] and site.kernels.name == "fast"
+    kernels = kernel_set("reference") if mixed else site.kernels
+    packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zeros)
+    dilation = node.attrs.get("dilation", (1, 1))
+    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], _corner(node), dilation, step, site.out)
+    return [Step(kernels.depthwise_conv2d_q, args, node.name)]
+
+
+def fully_connected(site: Site) -> list[Step]:
+    """The input is flattened to one row for each image."""
+    x, weights, bias = site.inputs
+    zeros, step = _zeros(site), _requantization(site)
+    packed = site.kernels.pack_q("fully_connected_q", weights, bias, zeros)
+    args = (x.reshape(x.shape[0], -1), *packed, zeros, step, site.out)
+    return [Step(site.kernels.fully_connected_q, args, site.node.name)]
+
+
+Binder = Callable[[Site], list[Step]]
+BINDERS: Mapping[str, Binder] = {
+    "conv2d": conv2d,
+    "depthwise_conv2d": depthwise_conv2d,
+    "fully_connected": fully_connected,
+    **integer_elementwise.BINDERS,
+    **integer_functions.BINDERS,
+}

@@ -1,0 +1,50 @@
+"""Fast twin of reference/average_pool_q.py."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from npmobilenet.kernels.fast.conv2d import valid_taps
+from npmobilenet.kernels.jit import compile_kernel
+
+
+def average_pool_q(x, kernel, stride, pad, p, out):
+    """As the book's. Moves: all channels of an output at once, summed in int32; the division in float64, vectorized.
+
+    The quotient of integers a <= 2^31 and count <= 2^23 is at most 256 here and, where it isn't an integer, at least
+    2^-23 away from one, while float64 resolves 2^-45: rounding it can't reach the next integer, so that dropping its
+    fraction is the integer division.
+    """
+    in_h, in_w, channels = x.shape[1], x.shape[2], x.shape[3]
+    out_h, out_w = out.shape[1], out.shape[2]
+    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    for row in numba.prange(out.shape[0] * out_h):
+        n, oy = row // out_h, row % out_h
+        iy = oy * stride[0] - pad[0]
+        ky_first, ky_last = valid_taps(iy, kernel[0], 1, in_h)
+        acc = np.empty(channels, np.int32)
+        for ox in range(out_w):
+            ix = ox * stride[1] - pad[1]
+            kx_first, kx_last = valid_taps(ix, kernel[1], 1, in_w)
+            count = max(ky_last - ky_first, 0) * max(kx_last - kx_first, 0)
+            at = (row * out_w + ox) * channels
+            result = flat_out[at : at + channels]
+            start = 0 if count > 0 else p.zero_point
+            for c in range(channels):
+                acc[c] = start
+            for ky in range(ky_first, ky_last):
+                for kx in range(kx_first, kx_last):
+                    first = ((n * in_h + iy + ky) * in_w + ix + kx) * channels
+                    pixel = flat_x[first : first + channels]
+                    for c in range(channels):
+                        acc[c] += np.int32(pixel[c])
+            divisor, half = np.float64(max(count, 1)), np.int32(count // 2)
+            for c in range(channels):
+                total = acc[c]
+                nearest = np.int32(total + half if total >= 0 else total - half)
+                v = np.int32(np.float64(nearest) / divisor)
+                result[c] = min(max(v, np.int32(p.low)), np.int32(p.high))
+
+
+average_pool_q = compile_kernel(average_pool_q, parallel=True)

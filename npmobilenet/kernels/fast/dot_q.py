@@ -1,0 +1,218 @@
+"""Generators of integer vector code: tiles of dot products and of depthwise filters, as LLVM vector IR.
+
+Integer sums are exact in any order, so a tile only has to form the same sums as the book.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from npmobilenet.kernels.fast.vector import _data
+from npmobilenet.kernels.fast.vector_q import (
+    INT,
+    INT8,
+    INT16,
+    INT32,
+    constant,
+    intrinsic_call,
+    load,
+    outlined,
+    pointers_of,
+    splat,
+    vector,
+)  # fmt: skip
+
+
+def _multiply_add(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int, signed: bool) -> Any:
+    """total + the dot products of groups: of four bytes or of two int16 ("pairs").
+
+    "vnni" multiplies unsigned by signed bytes: x by w, or, where x is signed, w by x.
+    """
+    words = vector(INT32, lanes)
+    if kind == "vnni":
+        x, w = (w, x) if signed else (x, w)
+        return intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", words, [total, x, w])
+    halves = vector(INT16, 2 * lanes)
+    x, w = builder.bitcast(x, halves), builder.bitcast(w, halves)
+    if kind == "pairs" and lanes in (8, 16):
+        name = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
+        return builder.add(total, intrinsic_call(builder, name, words, [x, w]))
+    wide = vector(INT32, 2 * lanes)
+    product = builder.mul(builder.sext(x, wide), builder.sext(w, wide))
+    for odd in (0, 1):
+        chosen = ir.Constant(words, [2 * lane + odd for lane in range(lanes)])
+        total = builder.add(total, builder.shuffle_vector(product, ir.Constant(wide, ir.Undefined), chosen))
+    return total
+
+
+def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
+    """An intrinsic for `rows` rows by `vectors * lanes` columns of a product of integer matrices.
+
+    tile(x, x_at, row_step, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and column j,
+    acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over g < groups of the dot product of x's
+    group g in that row with w[w_at + (g * width + j) * group ...]; a group is four bytes or two int16, see
+    _multiply_add. Nothing is checked.
+    """
+    width = vectors * lanes
+    group = 4 if kind == "vnni" else 2
+
+    @intrinsic
+    def tile(typingctx, x, x_at, row_step, w, w_at, groups, sums, sums_at, bias, channel, acc):
+        signed = x.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            pointers = pointers_of(context, builder, signature, args)
+            outlined(builder, f"dot_{rows}_{vectors}_{lanes}_{kind}_{signed}", pointers, body)
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            _, x_at, row_step, _, w_at, groups, _, sums_at, _, channel, _ = arrays = args
+            x_data, w_data = builder.gep(arrays[0], [x_at]), builder.gep(arrays[3], [w_at])
+            slots = [cgutils.alloca_once(builder, vector(INT32, lanes)) for _ in range(rows * vectors)]
+            for r in range(rows):
+                taken = builder.load(builder.gep(arrays[6], [builder.add(sums_at, INT(r))]))
+                taken = splat(builder, taken, lanes)
+                for v in range(vectors):
+                    first = load(builder, builder.gep(arrays[8], [builder.add(channel, INT(v * lanes))]), INT32, lanes)
+                    builder.store(builder.sub(first, taken), slots[r * vectors + v])
+            row_data = [builder.gep(x_data, [builder.mul(row_step, INT(r))]) for r in range(rows)]
+            with cgutils.for_range(builder, groups) as loop:
+                panel = builder.gep(w_data, [builder.mul(loop.index, INT(width * group))])
+                columns = [
+                    load(builder, builder.gep(panel, [INT(v * lanes * group)]), INT32, lanes) for v in range(vectors)
+                ]
+                at = builder.mul(loop.index, INT(group))
+                for r in range(rows):
+                    pointer = builder.bitcast(builder.gep(row_data[r], [at]), INT32.as_pointer())
+                    value = splat(builder, builder.load(pointer, align=1), lanes)
+                    for v in range(vectors):
+                        slot = slots[r * vectors + v]
+                        total = _multiply_add(builder, builder.load(slot), value, columns[v], kind, lanes, signed)
+                        builder.store(total, slot)
+            for i, slot in enumerate(slots):
+                pointer = builder.gep(arrays[10], [INT(i * lanes)])
+                builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)
+
+        integer = types.int64
+        return types.void(
+            x, integer, integer, w, integer, integer, sums, integer, bias, integer, acc,
+        ), codegen  # fmt: skip
+
+    return tile
+
+
+def row_sum_tile() -> Any:
+    """An intrinsic for the sum of `count` bytes (a multiple of 4) of a row, 64 at a time; AVX-512 VNNI only.
+
+    tile(x, at, count) -> int32.
+    """
+
+    @intrinsic
+    def tile(typingctx, x, at, count):
+        signed = x.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            lanes, words = 16, vector(INT32, 16)
+            data = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
+            ones = constant(INT32, 0x01010101, lanes)
+            slot = cgutils.alloca_once_value(builder, constant(INT32, 0, lanes))
+            with cgutils.for_range(builder, builder.udiv(args[2], INT(64))) as loop:
+                bytes_ = load(builder, builder.gep(data, [builder.mul(loop.index, INT(64))]), INT32, lanes)
+                total = _multiply_add(builder, builder.load(slot), bytes_, ones, "vnni", lanes, signed)
+                builder.store(total, slot)
+            rest = builder.trunc(builder.udiv(builder.urem(args[2], INT(64)), INT(4)), INT32)
+            mask = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), splat(builder, rest, lanes))
+            last = builder.gep(data, [builder.sub(args[2], builder.urem(args[2], INT(64)))])
+            pointer = builder.bitcast(last, words.as_pointer())
+            kind = ir.FunctionType(words, [pointer.type, INT32, mask.type, words])
+            masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16i32.p0")
+            bytes_ = builder.call(masked, [pointer, INT32(1), mask, constant(INT32, 0, lanes)])
+            total = _multiply_add(builder, builder.load(slot), bytes_, ones, "vnni", lanes, signed)
+            return intrinsic_call(builder, "llvm.vector.reduce.add.v16i32", INT32, [total])
+
+        return types.int32(x, types.int64, types.int64), codegen
+
+    return tile
+
+
+def _pair_products(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int) -> Any:
+    """total + for each lane the sum of two products of int16."""
+    if kind == "vnni" and lanes == 16:  # noqa: PLR2004
+        return intrinsic_call(builder, "llvm.x86.avx512.vpdpwssd.512", vector(INT32, 16), [total, *(
+            builder.bitcast(v, vector(INT32, 16)) for v in (x, w)
+        )])  # fmt: skip
+    return _multiply_add(builder, total, x, w, "generic" if kind == "generic" else "pairs", lanes, False)
+
+
+def depthwise_q_tile(pixels: int, lanes: int, kind: str) -> Any:
+    """An intrinsic that filters `2 * lanes` channels of `pixels` neighbouring outputs.
+
+    tile(x, addresses, first, pixel_step, pairs, w, w_at, bias, acc, acc_at, acc_step): acc[acc_at + p * acc_step + j] is
+    bias[first + j] plus the sum over t < 2 * pairs of w_t[j] * the byte at addresses[t] + first + p * pixel_step + j. The
+    bytes are signed if x is int8. Two taps at a time are interleaved channel by channel, within each 128 bits of the
+    register (one instruction), so that one multiply-add of int16 pairs sums their products; at w + w_at lie, for each
+    pair of taps, two vectors of `2 * lanes` int16 in that order, see `pack_pairs`. Nothing is checked.
+    """
+    width = 2 * lanes
+    half = [8 * (i // 8) + i % 8 // 2 + width * (i % 2) for i in range(width)]
+    low, high = (ir.Constant(vector(INT32, width), [i + shift for i in half]) for shift in (0, 4))
+    order = [4 * (c // 8) + c % 4 + lanes * (c % 8 // 4) for c in range(width)]  # of channels in the two accumulators
+
+    @intrinsic
+    def tile(typingctx, x, addresses, first, pixel_step, pairs, w, w_at, bias, acc, acc_at, acc_step):
+        signed = x.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            pointers = pointers_of(context, builder, signature, args)
+            outlined(builder, f"depthwise_{pixels}_{lanes}_{kind}_{signed}", pointers, body)
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            _, addresses, first, pixel_step, pairs, w, w_at, bias, acc, acc_at, acc_step = args
+            words = vector(INT32, lanes)
+            slots = [cgutils.alloca_once_value(builder, constant(INT32, 0, lanes)) for _ in range(2 * pixels)]
+            extend = builder.sext if signed else builder.zext
+            with cgutils.for_range(builder, pairs) as loop:
+                at = builder.gep(addresses, [builder.mul(loop.index, INT(2))])
+                taps = [builder.add(builder.load(builder.gep(at, [INT(i)])), first) for i in (0, 1)]
+                weights = builder.gep(w, [builder.add(w_at, builder.mul(loop.index, INT(2 * width)))])
+                w_low, w_high = (load(builder, builder.gep(weights, [INT(i)]), INT16, width) for i in (0, width))
+                for p in range(pixels):
+                    values = []
+                    for tap in taps:
+                        address = builder.add(tap, builder.mul(pixel_step, INT(p)))
+                        bytes_ = load(builder, builder.inttoptr(address, INT8.as_pointer()), INT8, width)
+                        values.append(extend(bytes_, vector(INT16, width)))
+                    for slot, chosen, weight in ((slots[2 * p], low, w_low), (slots[2 * p + 1], high, w_high)):
+                        mixed = builder.shuffle_vector(*values, chosen)
+                        total = _pair_products(builder, builder.load(slot), mixed, weight, kind, lanes)
+                        builder.store(total, slot)
+            for p in range(pixels):
+                sums = [builder.load(slot) for slot in slots[2 * p : 2 * p + 2]]
+                for v in (0, 1):
+                    chosen = ir.Constant(words, order[v * lanes : (v + 1) * lanes])
+                    start = load(builder, builder.gep(bias, [builder.add(first, INT(v * lanes))]), INT32, lanes)
+                    value = builder.add(builder.shuffle_vector(*sums, chosen), start)
+                    to = builder.add(builder.add(acc_at, builder.mul(acc_step, INT(p))), INT(v * lanes))
+                    builder.store(value, builder.bitcast(builder.gep(acc, [to]), words.as_pointer()), align=4)
+
+        integer = types.int64
+        return types.void(
+            x, addresses, integer, integer, integer, w, integer, bias, acc, integer, integer
+        ), codegen
+
+    return tile
+
+
+@intrinsic
+def address_of(typingctx, array):
+    """The address of an array's first element."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(_data(context, builder, signature.args[0], args[0]), INT)
+
+    return types.int64(array), codegen

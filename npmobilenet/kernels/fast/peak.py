@@ -1,0 +1,96 @@
+"""What this machine can do at most: multiply-adds on accumulators in registers, operands in the first-level cache.
+
+No model runs these kernels; `npmobilenet bench` does, for the peak that it measures layers against.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from npmobilenet.kernels.fast.dot_q import _multiply_add
+from npmobilenet.kernels.fast.vector import _fma
+from npmobilenet.kernels.fast.vector_q import FLOAT, INT, INT32, constant, load, pointers_of, splat, vector
+from npmobilenet.kernels.jit import LANES, compile_kernel, isa
+
+LANE = LANES[isa()]
+# As many accumulators as the registers hold, as in tiles.py: 12 x 2 of the 32 of AVX-512, 6 x 2 of 16.
+ROWS, VECTORS = (12, 2) if LANE == 16 else (6, 2)
+# "vnni" multiplies four bytes at a time, the others two int16.
+KIND = "vnni" if isa() == "avx512vnni" else "pairs" if LANE >= 8 else "generic"
+GROUP = 4 if KIND == "vnni" else 2
+DEPTH = 64  # steps over the operands: 64 x (12 + 32) x 4 bytes = 11 KiB, in every first-level cache
+SUMS = ROWS * VECTORS * LANE  # accumulators
+FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * GROUP  # multiplies and adds of one pass
+
+
+def _tile(kind: str) -> Any:
+    """An intrinsic: out[at ...] += over `passes` and DEPTH steps k, x[k, row] * w[k, lane] for ROWS x VECTORS x LANE.
+
+    tile(x, w, passes, out, at). kind: "float", or a `kind` of dot_q.dot_tile, whose groups of GROUP values are 32-bit
+    words here. Arrays are flat; nothing is checked.
+    """
+    cell, word = (FLOAT, FLOAT) if kind == "float" else (INT32, INT32)
+
+    def multiply_add(builder: Any, total: Any, x: Any, w: Any) -> Any:
+        if kind == "float":
+            return _fma(builder, x, w, total, LANE)
+        return _multiply_add(builder, total, x, w, kind, LANE, False)
+
+    @intrinsic
+    def tile(typingctx, x, w, passes, out, at):
+        def codegen(context, builder, signature, args):
+            x_data, w_data, passes, out_data, at = pointers_of(context, builder, signature, args)
+            out_data = builder.gep(out_data, [at])
+            slots = [cgutils.alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(ROWS * VECTORS)]
+            with cgutils.for_range(builder, passes), cgutils.for_range(builder, ir.Constant(INT, DEPTH)) as loop:
+                panel = builder.gep(w_data, [builder.mul(loop.index, INT(VECTORS * LANE))])
+                columns = [load(builder, builder.gep(panel, [INT(v * LANE)]), word, LANE) for v in range(VECTORS)]
+                values = builder.gep(x_data, [builder.mul(loop.index, INT(ROWS))])
+                for r in range(ROWS):
+                    value = splat(builder, builder.load(builder.gep(values, [INT(r)])), LANE)
+                    for v in range(VECTORS):
+                        slot = slots[r * VECTORS + v]
+                        builder.store(multiply_add(builder, builder.load(slot), value, columns[v]), slot)
+            for i, slot in enumerate(slots):
+                pointer = builder.bitcast(builder.gep(out_data, [INT(i * LANE)]), vector(cell, LANE).as_pointer())
+                builder.store(builder.load(slot), pointer, align=4)
+            return context.get_dummy_value()
+
+        return types.void(x, w, types.int64, out, types.int64), codegen
+
+    return tile
+
+
+_float_tile, _integer_tile = _tile("float"), _tile(KIND)
+
+
+def peak_f32(x, w, passes, out):
+    """FLOAT_OPS * passes float32 operations in each of out.shape[0] threads: x (DEPTH * ROWS), w, out (n, SUMS)."""
+    flat = out.reshape(-1)
+    for t in numba.prange(out.shape[0]):
+        _float_tile(x, w, passes, flat, t * SUMS)
+
+
+def peak_q(x, w, passes, out):
+    """INTEGER_OPS * passes operations on bytes (int16 without VNNI) in each thread; int32 arrays of those in words."""
+    flat = out.reshape(-1)
+    for t in numba.prange(out.shape[0]):
+        _integer_tile(x, w, passes, flat, t * SUMS)
+
+
+peak_f32, peak_q = compile_kernel(peak_f32, parallel=True), compile_kernel(peak_q, parallel=True)
+
+
+def operands(integer: bool, threads: int) -> tuple[Any, Any, Any]:
+    """x, w and out for peak_q or peak_f32: ones, so that every result is the number of products."""
+    if not integer:
+        x, w = np.ones(DEPTH * ROWS, np.float32), np.ones(DEPTH * VECTORS * LANE, np.float32)
+        return x, w, np.zeros((threads, SUMS), np.float32)
+    one = np.ones(GROUP, np.int8 if GROUP == 4 else np.int16).view(np.int32)
+    return np.repeat(one, DEPTH * ROWS), np.repeat(one, DEPTH * VECTORS * LANE), np.zeros((threads, SUMS), np.int32)

@@ -1,0 +1,165 @@
+"""The integer tiles that this machine's instruction set calls for, packing for them, and the loops around them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import overload, register_jitable
+
+from npmobilenet.kernels.fast.dot_q import dot_tile, row_sum_tile
+from npmobilenet.kernels.fast.vector_q import requantize_tile
+from npmobilenet.kernels.jit import LANES, isa
+
+LANE = LANES[isa()]
+# "vnni": dot products of four bytes, one operand signed; "pairs": of two int16.
+KIND = "vnni" if isa() == "avx512vnni" else "pairs" if LANE >= 8 else "generic"
+GROUP = 4 if KIND == "vnni" else 2
+PACKED = np.int8 if KIND == "vnni" else np.int16
+# Rows x vectors: accumulators + weight vectors + one broadcast fill the registers, as in tiles.py.
+ROWS = 12 if LANE == 16 else 6
+VECTORS = 2
+WIDTH = VECTORS * LANE  # output channels in a panel
+FEW = 3
+BLOCK = 4 * ROWS  # rows that pass over all panels before the next ones are fetched
+
+tall_tile = dot_tile(ROWS, VECTORS, LANE, KIND)
+few_tile = dot_tile(FEW, VECTORS, LANE, KIND)
+one_tile = dot_tile(1, VECTORS, LANE, KIND)
+requantize_vectors = requantize_tile(LANE)
+
+
+def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(depth, Cout) and bias -> panels (panels, groups, WIDTH, GROUP), bias (panels * WIDTH,), zeros filling up.
+
+    "pairs": the weights without their zero point; rows lose theirs when they are copied. "vnni": the instruction wants
+    one signed and one unsigned operand, so weights w become w' = w - 128 beside unsigned x, w + 128 beside signed x,
+    and their zero point v' = z_w -+ 128 alike: sum (x - z_in)(w - z_w) = sum x w' - v' sum x - z_in sum (w - z_w). The
+    last term goes into the bias here; the one before it is row_sum, which the tile subtracts.
+    """
+    depth, channels = weights.shape
+    panels, groups = -(-channels // WIDTH), -(-depth // GROUP)
+    lost, start = weights.astype(np.int64) - zeros[1], np.zeros(panels * WIDTH, np.int64)
+    start[:channels] = bias
+    padded = np.zeros((groups * GROUP, panels * WIDTH), PACKED)
+    if KIND == "vnni":
+        padded[:depth, :channels] = weights.view(np.int8) ^ np.int8(-128)  # either way, the uppermost bit turns over
+        start[:channels] -= zeros[0] * lost.sum(0)
+    else:
+        padded[:depth, :channels] = lost
+    packed = padded.reshape(groups, GROUP, panels, WIDTH).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(packed), start.astype(np.int32)
+
+
+if KIND == "vnni":
+    row_sum_vectors = row_sum_tile()
+
+    @register_jitable
+    def new_rows(x, size):
+        """A buffer for copied rows."""
+        return np.empty(size, x.dtype)
+
+    @register_jitable
+    def as_row_value(value, z_in):
+        """An input value as the tiles read it."""
+        return value
+
+    @register_jitable
+    def row_sum(buffer, at, padded, x, zeros):
+        """What the tile subtracts for a row: v' times the sum of its values, see pack_dot."""
+        v = zeros[1] + (128 if is_signed(x) else -128)
+        return np.int32(v * row_sum_vectors(buffer, at, padded)) if v != 0 else np.int32(0)
+
+    @register_jitable
+    def rows_in_place(x, depth, first, count):
+        """Rows that the tiles can read where they are: (whether that is so, they)."""
+        return depth % GROUP == 0, x[first * depth : (first + count) * depth]
+
+else:
+
+    @register_jitable
+    def new_rows(x, size):
+        """A buffer for copied rows."""
+        return np.empty(size, np.int16)
+
+    @register_jitable
+    def as_row_value(value, z_in):
+        """An input value as the tiles read it."""
+        return np.int16(np.int16(value) - np.int16(z_in))
+
+    @register_jitable
+    def row_sum(buffer, at, padded, x, zeros):
+        """Nothing: the zero points are off already."""
+        return np.int32(0)
+
+    @register_jitable
+    def rows_in_place(x, depth, first, count):
+        """Rows that the tiles can read where they are: none."""
+        return False, new_rows(x, 0)
+
+
+def is_signed(x):
+    """Whether x is int8."""
+    return x.dtype == np.int8
+
+
+@overload(is_signed)
+def _is_signed(x):
+    signed = str(x.dtype) == "int8"
+    return lambda x: signed
+
+
+@register_jitable
+def gather_rows(x, depth, first, count, padded, zeros, sums):
+    """Rows first ... first + count - 1 of a flat x as the tiles read them, and what to subtract for each."""
+    there, buffer = rows_in_place(x, depth, first, count)
+    if not there:
+        buffer = new_rows(x, count * padded)
+        for r in range(count):
+            row, source = buffer[r * padded : (r + 1) * padded], x[(first + r) * depth : (first + r + 1) * depth]
+            for k in range(depth):
+                row[k] = as_row_value(source[k], zeros[0])
+            for k in range(depth, padded):
+                row[k] = 0
+    for r in range(count):
+        sums[r] = row_sum(buffer, r * padded, padded, x, zeros)
+    return buffer
+
+
+@register_jitable
+def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step, tail):
+    """The outputs of `rows` rows by `columns` channels from their accumulators; `tail` holds rows * LANE values.
+
+    Whole vectors go straight to `out`; the last, partial one, for which acc and the parameters are filled up, by way
+    of `tail`.
+    """
+    # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point takes away (relu).
+    rule = 2 if step.rule == 1 and step.low >= step.zero_point else step.rule
+    whole = columns // LANE * LANE
+    requantize_vectors(acc, 0, acc_step, rows, whole, channel, step.multiplier, step.shift, step.scale, rule,
+                       step.zero_point, step.low, step.high, out, out_at, out_step)  # fmt: skip
+    if whole < columns:
+        requantize_vectors(acc, whole, acc_step, rows, LANE, channel + whole, step.multiplier, step.shift, step.scale,
+                           rule, step.zero_point, step.low, step.high, tail, 0, LANE)  # fmt: skip
+        for r in range(rows):
+            for j in range(columns - whole):
+                out[out_at + r * out_step + whole + j] = tail[r * LANE + j]
+
+
+@register_jitable
+def dot_block(buffer, row_step, groups, w, sums, bias, step, out, channels, first, count, panel, panel_stop):
+    """`count` buffered rows, the output rows from `first`, by panels panel ... panel_stop - 1."""
+    acc, tail = np.empty(ROWS * WIDTH, np.int32), np.empty(ROWS * LANE, out.dtype)
+    for p in range(panel, panel_stop):
+        channel, w_at = p * WIDTH, p * groups * WIDTH * GROUP
+        r = 0
+        while r < count:
+            rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW else 1
+            at = r * row_step
+            if rows == ROWS:
+                tall_tile(buffer, at, row_step, w, w_at, groups, sums, r, bias, channel, acc)
+            elif rows == FEW:
+                few_tile(buffer, at, row_step, w, w_at, groups, sums, r, bias, channel, acc)
+            else:
+                one_tile(buffer, at, row_step, w, w_at, groups, sums, r, bias, channel, acc)
+            requantize_block(acc, WIDTH, rows, min(WIDTH, channels - channel), channel, step,
+                             out, (first + r) * channels + channel, channels, tail)  # fmt: skip
+            r += rows

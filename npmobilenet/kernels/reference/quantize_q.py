@@ -1,0 +1,34 @@
+"""From float32 to 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npmobilenet.fixedpoint import clamped32, round_away, round_away32
+
+
+def quantized(v, scale, rule):
+    """v / scale as a whole float32, by rule number `rule` of `quantparams.edges.QUANTIZATIONS`.
+
+    0: the quotient in float32, ties away from zero. 1: v times the reciprocal, each in float32, ties to even.
+    2: the quotient in float64, ties away from zero, held within +-2^24, where float32 counts in ones.
+    """
+    if rule == 0:
+        return round_away32(v / scale)
+    if rule == 1:
+        return np.rint(v * (np.float32(1) / scale))
+    quotient = np.float64(v) / np.float64(scale)
+    return np.float32(round_away(np.fmin(np.fmax(quotient, -16777216.0), 16777216.0)))
+
+
+def quantize_q(x, scale, rules, split, step, out):
+    """out[n,i] = clamp(zero_point + x[n,i] / scale, rounded), by rules[0] where i < split, by rules[1] after that.
+
+    x: (N, elements) float32. scale: float32. rules: two codes. step: (zero_point, low, high). out: (N, elements) uint8
+    or int8. NaN becomes low.
+    """
+    rows, size = x.shape
+    for n in range(rows):
+        for i in range(size):
+            v = quantized(x[n, i], scale, rules[0] if i < split else rules[1])
+            out[n, i] = np.int64(clamped32(v, step[0], step[1], step[2]))
