@@ -1,4 +1,4 @@
-"""Fast twin of reference/conv2d_q.py: the taps of each output laid side by side, then a product of matrices."""
+"""Fast twin of reference/conv2d_q.py: a product of matrices whose rows are windows of the image."""
 
 from __future__ import annotations
 
@@ -6,56 +6,84 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.tiles_q import GROUP, ROWS, as_row_value, dot_block, new_rows, pack_dot, row_sum
+from npmobilenet.kernels.fast.tiles_q import GROUP, IN_PLACE, ROWS, as_row_value, dot_block, new_rows, pack_dot, row_sum
+from npmobilenet.kernels.fast.windows_q import windows_in_place
 from npmobilenet.kernels.jit import compile_kernel
 
 
 def pack_conv2d_q(weights, bias, zeros):
-    """(kh, kw, Cin, Cout) -> panels of a (kh * kw * Cin, Cout) matrix, see tiles_q.pack_dot."""
-    return pack_dot(weights.reshape(-1, weights.shape[3]), bias, zeros)
+    """(kh, kw, Cin, Cout) -> (panels, kh, groups, WIDTH, GROUP): filter rows are filled up to whole groups."""
+    _, kw, depth, channels = weights.shape
+    rows = [pack_dot(row.reshape(kw * depth, channels), 0 * bias, zeros) for row in weights]
+    start = sum(part.astype(np.int64) for _, part in rows)
+    start[:channels] += bias
+    return np.ascontiguousarray(np.stack([panels for panels, _ in rows], 1)), start.astype(np.int32)
 
 
 @register_jitable
-def copy_window(x, n, iy, ix, dilation, taps, z_in, row):
-    """The taps of one output, row by row; those outside the image are the input's zero point, whose real value is 0."""
+def copy_window(x, n, iy, ix, dilation, taps, z_in, buffer, at, padded):
+    """The taps of one output, filter row by filter row, each filled up to `padded` values with zeros.
+
+    Taps outside the image get the input's zero point, whose real value is 0.
+    """
     in_h, in_w, in_c = x.shape[1], x.shape[2], x.shape[3]
-    at = 0
     for ky in range(taps[0]):
+        row = buffer[at + ky * padded : at + (ky + 1) * padded]
         y = iy + ky * dilation[0]
         for kx in range(taps[1]):
             column = ix + kx * dilation[1]
-            if y < 0 or y >= in_h or column < 0 or column >= in_w:
-                for c in range(in_c):
-                    row[at + c] = as_row_value(z_in, z_in)
-            else:
-                for c in range(in_c):
-                    row[at + c] = as_row_value(x[n, y, column, c], z_in)
-            at += in_c
-    for k in range(at, row.shape[0]):
-        row[k] = 0
+            inside = y >= 0 and y < in_h and column >= 0 and column < in_w
+            for c in range(in_c):
+                value = x[n, y, column, c] if inside else z_in
+                row[kx * in_c + c] = as_row_value(value, z_in)
+        for k in range(taps[1] * in_c, padded):
+            row[k] = 0
 
 
 def conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
-    """As the book's. Moves: the windows of ROWS outputs copied side by side, which fills in the padding; then register
-    tiles as in pointwise_conv2d_q. Threads take output rows.
+    """As the book's. Moves: the taps (kx, ci) of a filter row lie side by side in the image, so tiles that multiply
+    bytes read windows where they are, filter row by filter row, weights of 0 covering what a group reads too much;
+    other windows (cut off by the border, dilated, or for tiles that multiply int16) are copied, which fills in the
+    padding. Then register tiles as in pointwise_conv2d_q. Threads take output rows.
     """
-    panels, groups = weights.shape[0], weights.shape[1]
-    packed = weights.reshape(-1)
-    padded = groups * GROUP
+    panels, groups = weights.shape[0], weights.shape[2]
+    packed, flat_x, flat_out = weights.reshape(-1), x.reshape(-1), out.reshape(-1)
+    in_h, in_w, in_c = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
-    flat_out = out.reshape(-1)
+    padded, window = groups * GROUP, taps[1] * in_c
+    lines = taps[0]
     for row in numba.prange(x.shape[0] * out_h):
-        buffer, sums = new_rows(x, ROWS * padded), np.empty(ROWS, np.int32)
+        buffer, sums = new_rows(x, ROWS * lines * padded), np.empty(ROWS, np.int32)
         n, oy = row // out_h, row % out_h
-        for first in range(0, out_w, ROWS):
-            count = min(ROWS, out_w - first)
-            for r in range(count):
-                row_values = buffer[r * padded : (r + 1) * padded]
-                copy_window(x, n, oy * stride[0] - pad[0], (first + r) * stride[1] - pad[1], dilation, taps, zeros[0],
-                            row_values)  # fmt: skip
-                sums[r] = row_sum(buffer, r * padded, padded, x, zeros)
-            dot_block(buffer, padded, groups, packed, sums, bias, step, flat_out, channels, row * out_w + first, count,
-                      0, panels)  # fmt: skip
+        iy = oy * stride[0] - pad[0]
+        whole = IN_PLACE and dilation[1] == 1 and iy >= 0 and iy + (lines - 1) * dilation[0] < in_h
+        ox = 0
+        while ox < out_w:
+            ix = ox * stride[1] - pad[1]
+            count = 0
+            at = ((n * in_h + iy) * in_w + ix) * in_c
+            segment = dilation[0] * in_w * in_c
+            if whole and ix >= 0:
+                # Windows that lie inside the row, and whose last group doesn't reach beyond the array.
+                count = min((in_w - taps[1] - ix) // stride[1] + 1, out_w - ox, ROWS)
+                while count > 0 and at + (count - 1) * stride[1] * in_c + (lines - 1) * segment + padded > flat_x.size:
+                    count -= 1
+            if count > 0:
+                windows_in_place(
+                    flat_x, at, stride[1] * in_c, segment, lines, window, groups, packed, sums, bias, zeros, step,
+                    flat_out, channels, row * out_w + ox, count, panels
+                )  # fmt: skip
+            else:
+                count = min(ROWS, out_w - ox) if not whole else 1
+                for r in range(count):
+                    copy_window(x, n, iy, (ox + r) * stride[1] - pad[1], dilation, taps, zeros[0], buffer,
+                                r * lines * padded, padded)  # fmt: skip
+                    sums[r] = row_sum(buffer, r * lines * padded, lines * padded, x, zeros)
+                dot_block(
+                    buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, step, flat_out, channels,
+                    row * out_w + ox, count, 0, panels
+                )  # fmt: skip
+            ox += count
 
 
 conv2d_q = compile_kernel(conv2d_q, parallel=True)

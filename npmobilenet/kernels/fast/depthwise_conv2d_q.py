@@ -11,6 +11,7 @@ from npmobilenet.kernels.fast.dot_q import address_of, depthwise_q_tile
 from npmobilenet.kernels.fast.tiles_q import KIND, LANE, requantize_block
 from npmobilenet.kernels.jit import compile_kernel
 
+RUN = 4096  # accumulators that are requantized together, 16 KiB: they stay in the first-level cache
 PIXELS = 4  # neighbouring outputs in a tile: they share each weight load
 WIDE, NARROW = 2 * LANE, 8  # channels that a tile takes; those that neither fills go one by one
 
@@ -44,9 +45,11 @@ def pack_pairs(block):
     taps, width = block.shape
     even = np.concatenate([block, np.zeros((taps % 2, width), block.dtype)])
     pairs = even.reshape(-1, 2, width).transpose(0, 2, 1)  # (pair, channel, tap)
-    low = [c for c in range(width) if c % 8 < 4]  # noqa: PLR2004
-    high = [c for c in range(width) if c % 8 >= 4]  # noqa: PLR2004
-    return np.concatenate([pairs[:, low].reshape(len(pairs), -1), pairs[:, high].reshape(len(pairs), -1)], 1).reshape(-1)
+    low = [c for c in range(width) if c % 8 < 4]
+    high = [c for c in range(width) if c % 8 >= 4]
+    return np.concatenate([pairs[:, low].reshape(len(pairs), -1), pairs[:, high].reshape(len(pairs), -1)], 1).reshape(
+        -1
+    )
 
 
 @register_jitable
@@ -88,27 +91,30 @@ def point_at_taps(addresses, base, x_at, steps, taps, valid, blank):
 
 
 @register_jitable
-def filter_pixels(x, addresses, pixel_step, pairs, w, bias, channels, acc, acc_step, pixels):
-    """All channels of `pixels` (PIXELS or 1) neighbouring outputs, WIDE and then NARROW at a time."""
+def filter_pixels(x, addresses, offset, pixel_step, pairs, w, bias, channels, acc, acc_at, acc_step, pixels):
+    """All channels of `pixels` (PIXELS or 1) neighbouring outputs, WIDE and then NARROW at a time.
+
+    The taps lie `offset` after their addresses, the accumulators at acc_at.
+    """
     c, w_at = 0, 0
     while c + WIDE <= channels:
         if pixels == PIXELS:
-            wide_tile(x, addresses, c, pixel_step, pairs, w, w_at, bias, acc, c, acc_step)
+            wide_tile(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
         else:
-            wide_single(x, addresses, c, pixel_step, pairs, w, w_at, bias, acc, c, acc_step)
+            wide_single(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
         c, w_at = c + WIDE, w_at + pairs * 2 * WIDE
     while c + NARROW <= channels:
         if pixels == PIXELS:
-            narrow_tile(x, addresses, c, pixel_step, pairs, w, w_at, bias, acc, c, acc_step)
+            narrow_tile(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
         else:
-            narrow_single(x, addresses, c, pixel_step, pairs, w, w_at, bias, acc, c, acc_step)
+            narrow_single(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
         c, w_at = c + NARROW, w_at + pairs * 2 * NARROW
 
 
 def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
     """As the book's. Moves: vectorized over channels; two taps in each multiply-add; PIXELS outputs at a time where no
-    tap is cut off; taps outside the image read a row of zero points; accumulators requantized while they are in the
-    first-level cache. Threads take output rows.
+    tap is cut off; taps outside the image read a row of zero points; accumulators requantized, RUN at a
+    time, while they are in the first-level cache. Threads take output rows.
     """
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
     if channels != x.shape[3]:
@@ -118,39 +124,59 @@ def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, ste
     base = address_of(flat_x)
     steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c)
     acc_step, pairs = -(-channels // LANE) * LANE, (taps[0] * taps[1] + 1) // 2
-    blank = np.empty(channels + (PIXELS - 1) * steps[0], x.dtype)  # for a tile of PIXELS, whose taps move on with it
+    blank = np.empty(out_w * steps[0] + channels, x.dtype)  # whole rows, as the taps move on with the outputs
     for c in range(blank.size):
         blank[c] = zeros[0]
     rest = channels // WIDE * WIDE
     rest += (channels - rest) // NARROW * NARROW
+    run = min(max(RUN // acc_step, PIXELS), out_w)  # outputs that are requantized together
     for row in numba.prange(batch * out_h):
-        acc, tail = np.zeros(PIXELS * acc_step, np.int32), np.empty(PIXELS * LANE, out.dtype)
+        acc, tail = np.zeros(run * acc_step, np.int32), np.empty(run * LANE, out.dtype)
         addresses = np.empty(taps[0] * taps[1] + 1, np.int64)
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         ky_first, ky_last = valid_taps(iy, taps[0], dilation[0], in_h)
-        ox = 0
+        origin, first, ox = -1, 0, 0  # the output whose taps the addresses are; the first of the run; the next
         while ox < out_w:
             ix = ox * stride[1] - pad[1]
             kx_first, kx_last = valid_taps(ix, taps[1], dilation[1], in_w)
             valid = (ky_first, ky_last, kx_first, kx_last)
             x_at = ((n * in_h + iy) * in_w + ix) * in_c
+            inner = ix >= 0 and ix + (taps[1] - 1) * dilation[1] < in_w
             end = ix + (PIXELS - 1) * stride[1] + (taps[1] - 1) * dilation[1]
-            pixels = PIXELS if ix >= 0 and end < in_w and ox + PIXELS <= out_w else 1
-            if rest > 0:
+            pixels = PIXELS if inner and end < in_w and ox + PIXELS <= min(out_w, first + run) else 1
+            if not inner or origin < 0:
                 point_at_taps(addresses, base, x_at, steps, taps, valid, address_of(blank))
-                filter_pixels(flat_x, addresses, steps[0], pairs, weights, bias, rest, acc, acc_step, pixels)
+                origin = ox
+            at = (ox - first) * acc_step
+            filter_pixels(
+                flat_x,
+                addresses,
+                (ox - origin) * steps[0],
+                steps[0],
+                pairs,
+                weights,
+                bias,
+                rest,
+                acc,
+                at,
+                acc_step,
+                pixels,
+            )
             for c in range(rest, channels):
                 w_at = pairs * 2 * rest + c - rest
                 for p in range(pixels):
-                    acc[p * acc_step + c] = filter_one(
+                    acc[at + p * acc_step + c] = filter_one(
                         flat_x, x_at + p * steps[0], steps, weights, w_at, channels - rest, taps, valid, zeros[0],
                         bias[c], c
                     )  # fmt: skip
-            requantize_block(
-                acc, acc_step, pixels, channels, 0, step, flat_out, (row * out_w + ox) * channels, channels, tail
-            )
+            if not inner:
+                origin = -1
             ox += pixels
+            if ox == out_w or ox == first + run:
+                out_at = (row * out_w + first) * channels
+                requantize_block(acc, acc_step, ox - first, channels, 0, step, flat_out, out_at, channels, tail)
+                first = ox
 
 
 depthwise_conv2d_q = compile_kernel(depthwise_conv2d_q, parallel=True)

@@ -52,16 +52,16 @@ def _multiply_add(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: in
 def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
     """An intrinsic for `rows` rows by `vectors * lanes` columns of a product of integer matrices.
 
-    tile(x, x_at, row_step, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and column j,
-    acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over g < groups of the dot product of x's
-    group g in that row with w[w_at + (g * width + j) * group ...]; a group is four bytes or two int16, see
-    _multiply_add. Nothing is checked.
+    tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and
+    column j, acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over s < segments and g < groups of
+    the dot product of the group of x at x_at + r * row_step + s * x_segment + g * group with that of w at w_at +
+    ((s * groups + g) * width + j) * group; a group is four bytes or two int16, see _multiply_add. Nothing is checked.
     """
     width = vectors * lanes
     group = 4 if kind == "vnni" else 2
 
     @intrinsic
-    def tile(typingctx, x, x_at, row_step, w, w_at, groups, sums, sums_at, bias, channel, acc):
+    def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc):
         signed = x.dtype == types.int8
 
         def codegen(context, builder, signature, args):
@@ -70,22 +70,23 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
             return context.get_dummy_value()
 
         def body(builder, args):
-            _, x_at, row_step, _, w_at, groups, _, sums_at, _, channel, _ = arrays = args
-            x_data, w_data = builder.gep(arrays[0], [x_at]), builder.gep(arrays[3], [w_at])
+            x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc = args
+            x_data, w_data = builder.gep(x, [x_at]), builder.gep(w, [w_at])
             slots = [cgutils.alloca_once(builder, vector(INT32, lanes)) for _ in range(rows * vectors)]
             for r in range(rows):
-                taken = builder.load(builder.gep(arrays[6], [builder.add(sums_at, INT(r))]))
+                taken = builder.load(builder.gep(sums, [builder.add(sums_at, INT(r))]))
                 taken = splat(builder, taken, lanes)
                 for v in range(vectors):
-                    first = load(builder, builder.gep(arrays[8], [builder.add(channel, INT(v * lanes))]), INT32, lanes)
+                    first = load(builder, builder.gep(bias, [builder.add(channel, INT(v * lanes))]), INT32, lanes)
                     builder.store(builder.sub(first, taken), slots[r * vectors + v])
             row_data = [builder.gep(x_data, [builder.mul(row_step, INT(r))]) for r in range(rows)]
-            with cgutils.for_range(builder, groups) as loop:
-                panel = builder.gep(w_data, [builder.mul(loop.index, INT(width * group))])
+            with cgutils.for_range(builder, segments) as outer, cgutils.for_range(builder, groups) as loop:
+                step = builder.add(builder.mul(outer.index, groups), loop.index)
+                panel = builder.gep(w_data, [builder.mul(step, INT(width * group))])
                 columns = [
                     load(builder, builder.gep(panel, [INT(v * lanes * group)]), INT32, lanes) for v in range(vectors)
                 ]
-                at = builder.mul(loop.index, INT(group))
+                at = builder.add(builder.mul(outer.index, x_segment), builder.mul(loop.index, INT(group)))
                 for r in range(rows):
                     pointer = builder.bitcast(builder.gep(row_data[r], [at]), INT32.as_pointer())
                     value = splat(builder, builder.load(pointer, align=1), lanes)
@@ -94,12 +95,12 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
                         total = _multiply_add(builder, builder.load(slot), value, columns[v], kind, lanes, signed)
                         builder.store(total, slot)
             for i, slot in enumerate(slots):
-                pointer = builder.gep(arrays[10], [INT(i * lanes)])
+                pointer = builder.gep(acc, [INT(i * lanes)])
                 builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)
 
         integer = types.int64
         return types.void(
-            x, integer, integer, w, integer, integer, sums, integer, bias, integer, acc,
+            x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, acc,
         ), codegen  # fmt: skip
 
     return tile
@@ -141,7 +142,7 @@ def row_sum_tile() -> Any:
 
 def _pair_products(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int) -> Any:
     """total + for each lane the sum of two products of int16."""
-    if kind == "vnni" and lanes == 16:  # noqa: PLR2004
+    if kind == "vnni" and lanes == 16:
         return intrinsic_call(builder, "llvm.x86.avx512.vpdpwssd.512", vector(INT32, 16), [total, *(
             builder.bitcast(v, vector(INT32, 16)) for v in (x, w)
         )])  # fmt: skip
@@ -151,11 +152,12 @@ def _pair_products(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: i
 def depthwise_q_tile(pixels: int, lanes: int, kind: str) -> Any:
     """An intrinsic that filters `2 * lanes` channels of `pixels` neighbouring outputs.
 
-    tile(x, addresses, first, pixel_step, pairs, w, w_at, bias, acc, acc_at, acc_step): acc[acc_at + p * acc_step + j] is
-    bias[first + j] plus the sum over t < 2 * pairs of w_t[j] * the byte at addresses[t] + first + p * pixel_step + j. The
-    bytes are signed if x is int8. Two taps at a time are interleaved channel by channel, within each 128 bits of the
-    register (one instruction), so that one multiply-add of int16 pairs sums their products; at w + w_at lie, for each
-    pair of taps, two vectors of `2 * lanes` int16 in that order, see `pack_pairs`. Nothing is checked.
+    tile(x, addresses, offset, pixel_step, pairs, w, w_at, bias, first, acc, acc_at, acc_step): the accumulator
+    acc[acc_at + p * acc_step + j] is bias[first + j] plus the sum over t < 2 * pairs of w_t[j] * the byte at
+    addresses[t] + offset + p * pixel_step + j. The bytes are signed if x is int8. Two taps at a time are interleaved
+    channel by channel, within each 128 bits of the register (one instruction), so that one multiply-add of int16 pairs
+    sums their products; at w + w_at lie, for each pair of taps, two vectors of `2 * lanes` int16 in that order, see
+    `pack_pairs`. Nothing is checked.
     """
     width = 2 * lanes
     half = [8 * (i // 8) + i % 8 // 2 + width * (i % 2) for i in range(width)]
@@ -163,7 +165,7 @@ def depthwise_q_tile(pixels: int, lanes: int, kind: str) -> Any:
     order = [4 * (c // 8) + c % 4 + lanes * (c % 8 // 4) for c in range(width)]  # of channels in the two accumulators
 
     @intrinsic
-    def tile(typingctx, x, addresses, first, pixel_step, pairs, w, w_at, bias, acc, acc_at, acc_step):
+    def tile(typingctx, x, addresses, offset, pixel_step, pairs, w, w_at, bias, first, acc, acc_at, acc_step):
         signed = x.dtype == types.int8
 
         def codegen(context, builder, signature, args):
@@ -172,13 +174,13 @@ def depthwise_q_tile(pixels: int, lanes: int, kind: str) -> Any:
             return context.get_dummy_value()
 
         def body(builder, args):
-            _, addresses, first, pixel_step, pairs, w, w_at, bias, acc, acc_at, acc_step = args
+            _, addresses, offset, pixel_step, pairs, w, w_at, bias, first, acc, acc_at, acc_step = args
             words = vector(INT32, lanes)
             slots = [cgutils.alloca_once_value(builder, constant(INT32, 0, lanes)) for _ in range(2 * pixels)]
             extend = builder.sext if signed else builder.zext
             with cgutils.for_range(builder, pairs) as loop:
                 at = builder.gep(addresses, [builder.mul(loop.index, INT(2))])
-                taps = [builder.add(builder.load(builder.gep(at, [INT(i)])), first) for i in (0, 1)]
+                taps = [builder.add(builder.load(builder.gep(at, [INT(i)])), offset) for i in (0, 1)]
                 weights = builder.gep(w, [builder.add(w_at, builder.mul(loop.index, INT(2 * width)))])
                 w_low, w_high = (load(builder, builder.gep(weights, [INT(i)]), INT16, width) for i in (0, width))
                 for p in range(pixels):
@@ -202,7 +204,7 @@ def depthwise_q_tile(pixels: int, lanes: int, kind: str) -> Any:
 
         integer = types.int64
         return types.void(
-            x, addresses, integer, integer, integer, w, integer, bias, acc, integer, integer
+            x, addresses, integer, integer, integer, w, integer, bias, integer, acc, integer, integer
         ), codegen
 
     return tile

@@ -28,7 +28,9 @@ def pointwise_conv2d_q(x, weights, bias, zeros, step, out):
         sums = np.empty(pixels, np.int32)
         buffer = gather_rows(flat_x, depth, 0, pixels, padded, zeros, sums)
         for p in numba.prange(panels):
-            dot_block(buffer, padded, groups, flat_w, sums, bias, step, flat_out, channels, 0, pixels, p, p + 1)
+            dot_block(
+                buffer, 0, padded, 0, 1, groups, flat_w, sums, bias, step, flat_out, channels, 0, pixels, p, p + 1
+            )
     else:
         block = BLOCK if pixels >= 8 * BLOCK else ROWS
         for b in numba.prange(-(-pixels // block)):
@@ -36,7 +38,9 @@ def pointwise_conv2d_q(x, weights, bias, zeros, step, out):
             count = min(block, pixels - first)
             few_sums = np.empty(block, np.int32)
             rows = gather_rows(flat_x, depth, first, count, padded, zeros, few_sums)
-            dot_block(rows, padded, groups, flat_w, few_sums, bias, step, flat_out, channels, first, count, 0, panels)
+            dot_block(
+                rows, 0, padded, 0, 1, groups, flat_w, few_sums, bias, step, flat_out, channels, first, count, 0, panels
+            )
 
 
 pointwise_conv2d_q = compile_kernel(pointwise_conv2d_q, parallel=True)

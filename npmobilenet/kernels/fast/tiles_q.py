@@ -13,6 +13,7 @@ LANE = LANES[isa()]
 # "vnni": dot products of four bytes, one operand signed; "pairs": of two int16.
 KIND = "vnni" if isa() == "avx512vnni" else "pairs" if LANE >= 8 else "generic"
 GROUP = 4 if KIND == "vnni" else 2
+IN_PLACE = KIND == "vnni"  # tiles that multiply bytes can read their rows where they are
 PACKED = np.int8 if KIND == "vnni" else np.int16
 # Rows x vectors: accumulators + weight vectors + one broadcast fill the registers, as in tiles.py.
 ROWS = 12 if LANE == 16 else 6
@@ -74,6 +75,7 @@ if KIND == "vnni":
         return depth % GROUP == 0, x[first * depth : (first + count) * depth]
 
 else:
+    row_sum_vectors = None
 
     @register_jitable
     def new_rows(x, size):
@@ -131,7 +133,7 @@ def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, o
     Whole vectors go straight to `out`; the last, partial one, for which acc and the parameters are filled up, by way
     of `tail`.
     """
-    # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point takes away (relu).
+    # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
     rule = 2 if step.rule == 1 and step.low >= step.zero_point else step.rule
     whole = columns // LANE * LANE
     requantize_vectors(acc, 0, acc_step, rows, whole, channel, step.multiplier, step.shift, step.scale, rule,
@@ -145,21 +147,22 @@ def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, o
 
 
 @register_jitable
-def dot_block(buffer, row_step, groups, w, sums, bias, step, out, channels, first, count, panel, panel_stop):
-    """`count` buffered rows, the output rows from `first`, by panels panel ... panel_stop - 1."""
+def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bias, step, out, channels, first, count,
+              panel, panel_stop):  # fmt: skip
+    """`count` rows of the buffer from `start`, the output rows from `first`, by panels panel ... panel_stop - 1."""
     acc, tail = np.empty(ROWS * WIDTH, np.int32), np.empty(ROWS * LANE, out.dtype)
     for p in range(panel, panel_stop):
-        channel, w_at = p * WIDTH, p * groups * WIDTH * GROUP
+        channel, w_at = p * WIDTH, p * segments * groups * WIDTH * GROUP
         r = 0
         while r < count:
             rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW else 1
-            at = r * row_step
+            at = start + r * row_step
             if rows == ROWS:
-                tall_tile(buffer, at, row_step, w, w_at, groups, sums, r, bias, channel, acc)
+                tall_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
             elif rows == FEW:
-                few_tile(buffer, at, row_step, w, w_at, groups, sums, r, bias, channel, acc)
+                few_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
             else:
-                one_tile(buffer, at, row_step, w, w_at, groups, sums, r, bias, channel, acc)
+                one_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
             requantize_block(acc, WIDTH, rows, min(WIDTH, channels - channel), channel, step,
                              out, (first + r) * channels + channel, channels, tail)  # fmt: skip
             r += rows

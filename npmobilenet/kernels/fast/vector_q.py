@@ -1,7 +1,7 @@
 """Generators of integer vector code: the step from accumulators to outputs, as LLVM vector IR, and what others share.
 
-The step is taken lane by lane with the operations of fixedpoint.py. Accumulators stay below 2^30 (the plan checks),
-which leaves room for the roundings' additions in 32 bits.
+The step is taken lane by lane with the operations of fixedpoint.py, for any int32 accumulator: its intermediate values
+wrap as the book's do.
 """
 
 from __future__ import annotations
@@ -101,8 +101,10 @@ class Step:
         self.scale = load(builder, scale, DOUBLE, lanes)
         self.left = _max(builder, self.shift, zero)
         self.right = _max(builder, builder.sub(zero, self.shift), zero)
-        self.half = builder.lshr(builder.shl(one, self.right), one)
-        self.shifted = builder.sext(builder.icmp_signed(">", self.right, zero), vector(INT32, lanes))
+        self.last = _min(
+            builder, self.right, one
+        )  # the shift's last bit, and the rest of it: (v >> rest + last) >> last
+        self.rest = builder.sub(self.right, self.last)
 
     def high_mul(self, builder: Any, acc: Any) -> Any:
         """fixedpoint.high_mul of acc << left, even and odd lanes apart.
@@ -121,14 +123,21 @@ class Step:
         return builder.shuffle_vector(even, odd, chosen)
 
     def double_rounding(self, builder: Any, acc: Any) -> Any:
-        """shift_away as (v + half - [v < 0]) >> right: one less below zero moves its ties down, away from zero."""
+        """shift_away as shift_upward of v - [v < 0]: one less below zero moves its ties down, away from zero."""
         v = self.high_mul(builder, acc)
-        below = builder.and_(builder.ashr(v, constant(INT32, 31, self.lanes)), self.shifted)
-        return builder.ashr(builder.add(builder.add(v, self.half), below), self.right)
+        below = builder.and_(builder.lshr(v, constant(INT32, 31, self.lanes)), self.last)
+        return self.shift_upward(builder, builder.sub(v, below))
 
     def upward(self, builder: Any, acc: Any) -> Any:
         """fixedpoint.upward_rounding."""
-        return builder.ashr(builder.add(self.high_mul(builder, acc), self.half), self.right)
+        return self.shift_upward(builder, self.high_mul(builder, acc))
+
+    def shift_upward(self, builder: Any, v: Any) -> Any:
+        """All but the last bit of the shift, add one, the last bit. In 32 bits, as v + 1 is: |v| < 2^31 - 1.
+
+        (high_mul gives no more: its multiplier is at most 2^31 - 1.)
+        """
+        return builder.ashr(builder.add(builder.ashr(v, self.rest), self.last), self.last)
 
     def single(self, builder: Any, acc: Any) -> Any:
         """fixedpoint.single_rounding."""
@@ -142,7 +151,7 @@ class Step:
         """fixedpoint.float32_rounding."""
         kind = vector(FLOAT, self.lanes)
         v = builder.fmul(builder.sitofp(acc, kind), builder.fptrunc(self.scale, kind))
-        low, high = constant(FLOAT, -(2.0**31), self.lanes), constant(FLOAT, 2147483520.0, self.lanes)
+        low, high = constant(FLOAT, -(2.0**30), self.lanes), constant(FLOAT, 2.0**30, self.lanes)
         v = builder.select(builder.fcmp_ordered("<", v, low), low, v)
         v = builder.select(builder.fcmp_ordered(">", v, high), high, v)
         v = intrinsic_call(builder, f"llvm.rint.v{self.lanes}f32", kind, [v])
