@@ -1,0 +1,73 @@
+"""`npmobilenet golden identify`: which runtime's rounding a dump follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from npmobilenet.cli.golden_record import progress
+from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from npmobilenet.golden import Identification
+    from npmobilenet.golden.identifying import Row
+
+DIFFERS = 1
+
+
+@click.command()
+@click.argument("model")
+@click.argument("dump", metavar="DIR")
+@click.option(
+    "--map", "names", metavar="FILE", help="Their names to ours: a .json object or a .csv file of two columns."
+)
+@click.option("--layout", type=click.Choice(["auto", "nhwc", "nchw"]), default="auto", show_default=True,
+              help="Of a foreign dump's arrays of rank 4.")  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="List also the tensors that follow the dialect found.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def identify(model: str, dump: str, names: str | None, layout: str, everything: bool, as_json: bool) -> int:
+    """Tell which dialect a dump of MODEL follows; exit 1 if no single one.
+
+    Each layer is computed by itself from the dump's own inputs of that layer, under every dialect, so that a layer that
+    differs doesn't spoil those behind it. DIR is a folder of .npy files or an .npz archive, as for diff.
+    """
+    from npmobilenet import golden
+
+    with compile_notice(), progress("tensors") as listener:
+        found = golden.identify(model, dump, names=names, layout=layout, progress=listener)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _print(found, everything)
+    return DIFFERS if found.exceptions else 0
+
+
+def _print(found: Identification, everything: bool) -> None:
+    rows = found.rows if everything else found.exceptions
+    dialects = list(dict.fromkeys(d for row in found.checked for d in row.counts))
+    if rows:
+        columns = [Column("tensor"), Column("op", rank=2), Column("values", right=True, rank=1),
+                   *(Column(d, right=True) for d in dialects), Column("follows")]  # fmt: skip
+        print_table(columns, [_row(row, dialects) for row in rows])
+        print_line()
+    telling = sum(row.telling for row in found.integers)
+    facts: list[tuple[str, object]] = [
+        ("dump", found.dump),
+        (
+            "checked",
+            f"{len(found.checked)} tensors, each from the dump's own inputs; {telling} tell the dialects apart",
+        ),
+    ]
+    unchecked = [row for row in found.rows if not row.checked]
+    facts += [("not checked", f"{len(unchecked)}: {unchecked[0].name}: {unchecked[0].note}")] if unchecked else []
+    facts += [("note", note) for note in found.notes]
+    facts.append(("verdict", found.verdict))
+    for row in found.exceptions[:5]:
+        facts += [(row.name if not i else "", text) for i, text in enumerate(filter(None, [row.cause, *row.hints]))]
+    print_facts(facts)
+
+
+def _row(row: Row, dialects: list[str]) -> tuple[object, ...]:
+    follows = ", ".join(row.fits) if row.fits else ("none" if row.checked else row.note)
+    return (row.name, row.entry.op, row.total, *(row.counts.get(d) for d in dialects), follows)
