@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.fast.vector import _data
+from npmobilenet.kernels.fast.vector import _data, outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.fast.vector_q import (
     INT,
     INT8,
@@ -20,8 +20,6 @@ from npmobilenet.kernels.fast.vector_q import (
     constant,
     intrinsic_call,
     load,
-    outlined,
-    pointers_of,
     splat,
     vector,
 )  # fmt: skip
@@ -71,7 +69,7 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
 
         def body(builder, args):
             x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc = args
-            x_data, w_data = builder.gep(x, [x_at]), builder.gep(w, [w_at])
+            w_data = builder.gep(w, [w_at])
             slots = [cgutils.alloca_once(builder, vector(INT32, lanes)) for _ in range(rows * vectors)]
             for r in range(rows):
                 taken = builder.load(builder.gep(sums, [builder.add(sums_at, INT(r))]))
@@ -79,21 +77,25 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
                 for v in range(vectors):
                     first = load(builder, builder.gep(bias, [builder.add(channel, INT(v * lanes))]), INT32, lanes)
                     builder.store(builder.sub(first, taken), slots[r * vectors + v])
-            row_data = [builder.gep(x_data, [builder.mul(row_step, INT(r))]) for r in range(rows)]
-            with cgutils.for_range(builder, segments) as outer, cgutils.for_range(builder, groups) as loop:
-                step = builder.add(builder.mul(outer.index, groups), loop.index)
-                panel = builder.gep(w_data, [builder.mul(step, INT(width * group))])
-                columns = [
-                    load(builder, builder.gep(panel, [INT(v * lanes * group)]), INT32, lanes) for v in range(vectors)
-                ]
-                at = builder.add(builder.mul(outer.index, x_segment), builder.mul(loop.index, INT(group)))
-                for r in range(rows):
-                    pointer = builder.bitcast(builder.gep(row_data[r], [at]), INT32.as_pointer())
-                    value = splat(builder, builder.load(pointer, align=1), lanes)
-                    for v in range(vectors):
-                        slot = slots[r * vectors + v]
-                        total = _multiply_add(builder, builder.load(slot), value, columns[v], kind, lanes, signed)
-                        builder.store(total, slot)
+            row_data = row_pointers(builder, builder.gep(x, [x_at]), row_step, rows)
+            with cgutils.for_range(builder, segments) as outer:
+                skip = builder.mul(outer.index, x_segment)
+                panels = builder.gep(w_data, [builder.mul(outer.index, builder.mul(groups, INT(width * group)))])
+                starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
+                with cgutils.for_range(builder, groups) as loop:
+                    panel = builder.gep(panels, [builder.mul(loop.index, INT(width * group))])
+                    columns = [
+                        load(builder, builder.gep(panel, [INT(v * lanes * group)]), INT32, lanes)
+                        for v in range(vectors)
+                    ]
+                    at = builder.mul(loop.index, INT(group))
+                    for r, address in enumerate(row_addresses(builder, starts, at)):
+                        value = builder.load(builder.bitcast(address, INT32.as_pointer()), align=1)
+                        value = splat(builder, value, lanes)
+                        for v in range(vectors):
+                            slot = slots[r * vectors + v]
+                            total = _multiply_add(builder, builder.load(slot), value, columns[v], kind, lanes, signed)
+                            builder.store(total, slot)
             for i, slot in enumerate(slots):
                 pointer = builder.gep(acc, [INT(i * lanes)])
                 builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)

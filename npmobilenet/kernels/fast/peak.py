@@ -14,8 +14,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.fast.dot_q import _multiply_add
-from npmobilenet.kernels.fast.vector import _fma
-from npmobilenet.kernels.fast.vector_q import FLOAT, INT, INT32, constant, load, pointers_of, splat, vector
+from npmobilenet.kernels.fast.vector import _fma, pointers_of
+from npmobilenet.kernels.fast.vector_q import FLOAT, INT, INT32, constant, load, splat, vector
 from npmobilenet.kernels.jit import LANES, compile_kernel, isa
 
 LANE = LANES[isa()]

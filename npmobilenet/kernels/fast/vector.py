@@ -90,6 +90,57 @@ VECTOR_ACTIVATIONS: dict[int, Callable[[Any, Any, int], Any]] = {
 }
 
 
+def pointers_of(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+    """The arguments with each array as the pointer to its first element."""
+    kinds = signature.args
+    return [
+        _data(context, builder, kind, arg) if isinstance(kind, types.Array) else arg
+        for kind, arg in zip(kinds, args, strict=True)
+    ]
+
+
+def outlined(builder: Any, name: str, args: list[Any], body: Any) -> None:
+    """Call a function of its own, made by `body(builder, args)` where the module hasn't got it yet.
+
+    A tile that is inlined at each of its calls multiplies the time to compile a kernel, and has to share the registers
+    with what is around it; a call costs a few ns.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [a.type for a in args])
+    key = "_".join([name, *(str(a.type).replace("*", "p").replace(" ", "") for a in args if a.type.is_pointer)])
+    function = cgutils.get_or_insert_function(builder.module, kind, key)
+    if not function.blocks:
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inner = ir.IRBuilder(function.append_basic_block())
+        body(inner, function.args)
+        inner.ret_void()
+    builder.call(function, args)
+
+
+THIRDS = 3  # rows that share a pointer
+
+
+def row_pointers(builder: Any, data: Any, row_step: Any, rows: int) -> list[tuple[Any, list[Any]]]:
+    """Pointers to every third row, each with the distances to the rows that it serves.
+
+    x86 has 16 general registers, too few for 12 row pointers; four and two distances fit, as a load can add one.
+    """
+    distances = [None, row_step, builder.mul(row_step, INT(2))]
+    return [
+        (builder.gep(data, [builder.mul(row_step, INT(first))]), distances[: min(THIRDS, rows - first)])
+        for first in range(0, rows, THIRDS)
+    ]
+
+
+def row_addresses(builder: Any, starts: list[tuple[Any, list[Any]]], at: Any) -> list[Any]:
+    """The address of element `at` of each row of row_pointers."""
+    addresses = []
+    for base, distances in starts:
+        pointer = builder.gep(base, [at])
+        addresses += [pointer if distance is None else builder.gep(pointer, [distance]) for distance in distances]
+    return addresses
+
+
 def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
     """An intrinsic that computes `rows` rows by `vectors * lanes` columns of a matrix product, in segments.
 
@@ -107,29 +158,29 @@ def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
         out, out_at, out_step,
     ):  # fmt: skip
         def codegen(context, builder, signature, args):
-            (_, x_at, row_step, x_segment, _, w_at, w_segment, segments, depth, _, channel, activation,
-             _, out_at, out_step) = args  # fmt: skip
-            kinds = signature.args
-            x_data = builder.gep(_data(context, builder, kinds[0], args[0]), [x_at])
-            w_data = builder.gep(_data(context, builder, kinds[4], args[4]), [w_at])
-            bias_data = builder.gep(_data(context, builder, kinds[9], args[9]), [channel])
-            out_data = builder.gep(_data(context, builder, kinds[12], args[12]), [out_at])
-            offsets = [builder.mul(row_step, INT(r)) for r in range(rows)]
+            outlined(builder, f"matrix_{rows}_{vectors}_{lanes}", pointers_of(context, builder, signature, args), body)
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            (x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+             out, out_at, out_step) = args  # fmt: skip
+            bias_data, out_data = builder.gep(bias, [channel]), builder.gep(out, [out_at])
             sums = _variables(builder, rows * vectors, lanes)
             for v in range(vectors):
                 first = _load(builder, builder.gep(bias_data, [INT(v * lanes)]), lanes)
                 for r in range(rows):
                     builder.store(first, sums[r * vectors + v])
+            row_data = row_pointers(builder, builder.gep(x, [x_at]), row_step, rows)
+            w_data = builder.gep(w, [w_at])
             with cgutils.for_range(builder, segments) as outer:
-                segment = builder.gep(x_data, [builder.mul(outer.index, x_segment)])
+                skip = builder.mul(outer.index, x_segment)
                 panels = builder.gep(w_data, [builder.mul(outer.index, w_segment)])
-                row_data = [builder.gep(segment, [offset]) for offset in offsets]
+                starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
                 with cgutils.for_range(builder, depth) as inner:
-                    k = inner.index
-                    panel = builder.gep(panels, [builder.mul(k, INT(width))])
+                    panel = builder.gep(panels, [builder.mul(inner.index, INT(width))])
                     columns = [_load(builder, builder.gep(panel, [INT(v * lanes)]), lanes) for v in range(vectors)]
-                    for r in range(rows):
-                        value = _splat(builder, builder.load(builder.gep(row_data[r], [k])), lanes)
+                    for r, pointer in enumerate(row_addresses(builder, starts, inner.index)):
+                        value = _splat(builder, builder.load(pointer), lanes)
                         for v in range(vectors):
                             slot = sums[r * vectors + v]
                             builder.store(_fma(builder, value, columns[v], builder.load(slot), lanes), slot)
@@ -141,7 +192,6 @@ def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
                 row_out = builder.gep(out_data, [builder.mul(out_step, INT(r))])
                 for v in range(vectors):
                     _store(builder, builder.load(sums[r * vectors + v]), builder.gep(row_out, [INT(v * lanes)]), lanes)
-            return context.get_dummy_value()
 
         integer = types.int64
         return types.void(

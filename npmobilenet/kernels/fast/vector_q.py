@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.fast.vector import _data
+from npmobilenet.kernels.fast.vector import outlined, pointers_of
 
 INT8, INT16, INT32, INT = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
@@ -53,32 +53,6 @@ def intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any
     """A call of an LLVM intrinsic, declared by name (llvmlite can't declare those on vectors itself)."""
     kind = ir.FunctionType(result, [a.type for a in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-
-
-def pointers_of(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
-    """The arguments with each array as the pointer to its first element."""
-    kinds = signature.args
-    return [
-        _data(context, builder, kind, arg) if isinstance(kind, types.Array) else arg
-        for kind, arg in zip(kinds, args, strict=True)
-    ]
-
-
-def outlined(builder: Any, name: str, args: list[Any], body: Any) -> None:
-    """Call a function of its own, made by `body(builder, args)` where the module hasn't got it yet.
-
-    A tile that is inlined at each of its calls multiplies the time to compile a kernel; a call costs a few ns.
-    """
-    kind = ir.FunctionType(ir.VoidType(), [a.type for a in args])
-    key = "_".join([name, *(str(a.type).replace("*", "p").replace(" ", "") for a in args if a.type.is_pointer)])
-    function = cgutils.get_or_insert_function(builder.module, kind, key)
-    if not function.blocks:
-        function.linkage = "internal"
-        function.attributes.add("noinline")
-        inner = ir.IRBuilder(function.append_basic_block())
-        body(inner, function.args)
-        inner.ret_void()
-    builder.call(function, args)
 
 
 def _pairs(builder: Any, values: Any, lanes: int) -> tuple[Any, Any]:
