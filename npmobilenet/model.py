@@ -45,7 +45,7 @@ class Model:
 
     `threads=None` uses all cores that this process may use; a larger number than these is cut to it. The result doesn't
     depend on it, nor on `kernels` ("fast", or "reference": the book). `dialect` names the arithmetic of integer models
-    (docs/exactness.md) and has no effect on float32 ones.
+    (docs/arithmetic.md) and has no effect on float32 ones.
 
     Raises `PlanError` if the weights don't fit the graph or there are no kernels for it.
     """
@@ -140,8 +140,8 @@ class Model:
 
         `taps` are names or fnmatch patterns of endpoints and tensors ("layer_5/*", "*" for all, "#12" for a TFLite
         tensor index); prefixed by "acc:", the accumulators of convolutions and fully connected layers, by "pre:", their
-        results before the activation (see taps.py). With taps the result is `(output, {name: array})`. A model with several outputs returns
-        the first; the others are taps by their names (`graph.outputs`).
+        results before the activation (see taps.py). With taps the result is `(output, {name: array})`. A model with
+        several outputs returns the first; the others are taps by their names (`graph.outputs`).
 
         Raises `InputError` for an unfit array (`check_range=False` drops the check that floats lie near the range of
         the model's recipe), `PlanError` for a tap that matches nothing.

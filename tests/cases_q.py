@@ -27,7 +27,7 @@ def single_q(
     result: tuple[str, Quantization | None],
     **attrs: Any,
 ) -> Graph:
-    """A graph of one node; operands and weights as (shape, dtype, quantization), the result as (dtype, quantization)."""
+    """A graph of one node; operands and weights are (shape, dtype, quantization), the result (dtype, quantization)."""
     builder = GraphBuilder("case")
     names = [builder.input(f"x{i}", s, d, quantization=z) for i, (s, d, z) in enumerate(operands)]
     names += [builder.constant(f"w{i}", s, d, quantization=z) for i, (s, d, z) in enumerate(weights)]

@@ -21,7 +21,7 @@ from design import MACS
 
 import npmobilenet
 from npmobilenet import weightfile
-from npmobilenet.binding import BINDERS
+from npmobilenet.binding import float32, integer
 from npmobilenet.cli import app as app_module
 from npmobilenet.cli import classify, doctor, output, warmup
 from npmobilenet.cli.app import app
@@ -31,7 +31,7 @@ from npmobilenet.model import DIALECTS
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.plan import Plan
 
-VERBS = ("classify", "models", "info", "convert", "evaluate", "doctor", "warmup")
+VERBS = ("classify", "models", "info", "convert", "evaluate", "golden", "quantize", "bench", "doctor", "warmup")
 
 
 def cli(*arguments: object) -> Result:
@@ -358,7 +358,8 @@ def test_classify_refuses(tiny: Path, picture: Path, tmp_path: Path) -> None:
 
 
 def test_dialects_are_those_of_the_engine() -> None:
-    assert classify.DIALECTS == DIALECTS
+    assert tuple(DIALECTS) == classify.DIALECTS
+    assert set(warmup.DIALECTS) <= set(DIALECTS)
 
 
 @pytest.mark.parametrize(("recipe", "expected"), [((), 0.445), (("--preprocess", "whole_image"), 0.889)])
@@ -420,6 +421,7 @@ def test_doctor() -> None:
     assert facts["extras"]["cli"]["missing"] == [] or "pip install" in facts["extras"]["cli"]["install"]
     text = cli("doctor").stdout
     assert "self-check       passed" in text
+    assert f"integers         {facts['kernels']['integer_form']} (" in text
     assert "kernel cache" in text
 
 
@@ -493,12 +495,32 @@ def test_without_a_cache_everything_works(case: str, tiny: Path, picture: Path, 
 
 
 def test_warmup_covers_every_kernel() -> None:
-    graph = warmup.every_op()
-    assert {node.op for node in graph.nodes} == set(BINDERS)
+    for dtype, binders in (("float32", float32.BINDERS), ("uint8", integer.BINDERS), ("int8", integer.BINDERS)):
+        assert {node.op for node in warmup.every_op(dtype).nodes} == set(binders)
     kernels = kernel_set("python")
     kernels._compiled.clear()
-    Plan(graph, {n: np.zeros(t.shape, np.float32) for n, t in graph.constants.items()}, "python")
+    warmup.every_plan("python")
     assert set(kernels._compiled) == set(KERNELS)
+
+
+def test_warmup_compiles_what_integer_models_use() -> None:
+    """Every form (kinds of arguments) in which plans of a model with all integer ops call kernels, in any dialect."""
+    for dtype in ("uint8", "int8"):
+        graph = warmup.every_op(dtype)
+        zeros = {n: np.zeros(t.shape, t.dtype) for n, t in graph.constants.items()}
+        covered = {warmup._form(step) for plan in warmup.every_plan("python", (dtype,)) for step in plan.steps}
+        for dialect in DIALECTS:
+            steps = Plan(graph, zeros, "python", batch=3, dialect=dialect).steps
+            assert {warmup._form(step) for step in steps} <= covered
+
+
+def test_warmup_of_some_dtypes() -> None:
+    assert "--dtype" in fails("warmup", "mobilenet_v2_0.35_96", "--dtype", "int8")
+    assert "--dtype" in fails("warmup", "--dtype", "int16")
+    name, plans = warmup._plans("mobilenet_v2_1.0_224_uint8", "python", ())  # no such file: all that it may hold
+    assert name == "mobilenet_v2_1.0_224_uint8"
+    dtypes = {step.args[0].dtype.name for plan in plans for step in plan.steps}
+    assert "uint8" in dtypes
 
 
 def test_warmup(tiny: Path, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def centred(graph: Graph, rng: Any, powers: bool) -> tuple[Graph, list[Array]]:
     return dataclasses.replace(graph, tensors={**graph.tensors, result.name: result}), arrays
 
 
+@pytest.mark.equal("uint8, int8 convolutions", "the book", "LiteRT 2.3.0, one-op models, each resolver", "bits")
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize(("dtype", "per_channel"), KINDS)
 @pytest.mark.parametrize("op", OPS)
@@ -166,6 +167,9 @@ def values_for(factors: Array, rng: Any, extremes: bool) -> Array:
     return np.clip(np.choose(rng.integers(0, len(choices), count), choices), -(2**31), 2**31 - 1)
 
 
+@pytest.mark.equal(
+    "uint8, int8 convolutions", "the book", "LiteRT 2.3.0, accumulators at and beside ties, each resolver", "bits"
+)
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize(("dtype", "per_channel"), KINDS)
 @pytest.mark.parametrize("op", OPS)
@@ -330,6 +334,12 @@ def arm_nn(acc: int, multiplier: int, shift: int) -> int:
     return quotient if high >= 0 else -quotient
 
 
+@pytest.mark.equal(
+    "uint8, int8 convolutions",
+    "tflite-single-rounding (convolutions), cmsis-nn",
+    "their definition, in rational numbers",
+    "bits",
+)
 @pytest.mark.parametrize(
     ("op", "name", "oracle"),
     [(op, "tflite-single-rounding", rounded_once) for op in OPS[:2]] + [(op, "cmsis-nn", arm_nn) for op in OPS],

@@ -173,6 +173,26 @@ def test_classify_prints_what_readme_says(
     assert done.stdout == output
 
 
+def golden_commands() -> list[tuple[str, str]]:
+    """README's golden example: each command with the lines shown below it."""
+    (block,) = blocks(between(read("README.md"), "golden"), "console")
+    found = [piece.partition("\n") for piece in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    return [(command, output) for command, _, output in found]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this platform has no such shell")
+def test_golden_example_prints_what_readme_says(tmp_path: Path) -> None:
+    """With the model and the picture in the box, in a folder where they lie as in the checkout."""
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "example.png", tmp_path / "docs")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NPMOBILENET_QUIET": "1"}
+    shell = f'npmobilenet() {{ "{sys.executable}" -m npmobilenet "$@"; }}; '
+    for command, output in golden_commands():
+        words = ["sh", "-c", shell + command]
+        done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", output), command
+
+
 def test_every_python_block_compiles() -> None:
     for page in PAGES:
         for block in blocks(page.read_text(encoding="utf-8"), "python"):

@@ -207,6 +207,12 @@ def defined(graph: Graph) -> bool:
     return graph.nodes[0].op not in ("add", "sub") or max(s_x, s_y) * 2 < 2**20 * s_out
 
 
+@pytest.mark.equal(
+    "sums, pools and moves",
+    "fast, 1 and 2 threads",
+    "the book, compiled and plain, each dialect",
+    "bits",
+)
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("op", OPS)
 def test_python_reference_and_fast_give_the_same_bits(op: str, dtype: str) -> None:
@@ -252,6 +258,7 @@ def agrees(graph: Graph, arrays: list[Array], name: str) -> Array:
     return ours
 
 
+@pytest.mark.equal("sums, pools and moves", "the book", "LiteRT 2.3.0, one-op models, each resolver", "bits")
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("op", OPS)
 def test_equals_litert(op: str, dtype: str) -> None:

@@ -76,6 +76,7 @@ def compare(model: Model, peer: Peer, batch: Array) -> set[int]:
     return compared
 
 
+@pytest.mark.equal("quantized files", "fast", "LiteRT 2.3.0, each resolver; every readable tensor of ten files", "bits")
 @pytest.mark.parametrize("dialect", ["tflite-reference", "tflite-optimized", "xnnpack"])
 @pytest.mark.parametrize("stem", FILES)
 def test_every_tensor(data: Path, stem: str, dialect: str) -> None:
@@ -101,6 +102,7 @@ CUT = {
 OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "AVERAGE_POOL_2D", "MEAN", "HARD_SWISH")
 
 
+@pytest.mark.equal("quantized files", "fast, xnnpack", "LiteRT's XNNPACK delegate; files cut off after each op", "bits")
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="this platform has no checkout: tools/ is not installed")
 @pytest.mark.parametrize("stem", CUT)
 def test_inside_the_delegate(data: Path, stem: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,9 +121,18 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _members(command: click.Command) -> str:
+    """The verbs of a group."""
+    if not isinstance(command, click.Group):
+        return ""
+    return f" Verbs: {', '.join(f'`{name}`' for name in command.commands)}."
+
+
 def readme() -> str:
-    """README.md with its table of verbs made anew."""
-    rows = [f"| `{name}` | {_cell(summary(command))} |" for name, command in verbs().items()]
+    """README.md with its table of verbs made anew: a row for each verb, or group of verbs."""
+    rows = [
+        f"| `{name}` | {_cell(summary(command))}{_members(command)} |" for name, command in sorted(app.commands.items())
+    ]
     text = README.read_text(encoding="utf-8")
     if not VERBS.search(text):
         raise SystemExit(f"{README.name}: there is no place marked <!-- verbs --> ... <!-- /verbs -->")

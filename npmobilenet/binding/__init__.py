@@ -33,6 +33,6 @@ def check_supported(graph: Graph) -> None:
         odd = [d for d in dtypes if d not in ("float32", "uint8", "int8", "int32")]
         if odd or node.op not in known:
             raise PlanError(
-                f"node {index} '{node.name}' ({node.op}) works on {', '.join(dict.fromkeys(dtypes))}: there is no kernel "
-                "for that; float32, uint8 and int8 tensors are supported (int32 as biases)"
+                f"node {index} '{node.name}' ({node.op}) works on {', '.join(dict.fromkeys(dtypes))}: there is no "
+                "kernel for that; float32, uint8 and int8 tensors are supported (int32 as biases)"
             )

@@ -12,13 +12,16 @@ import click
 
 import npmobilenet
 from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.bench import bench
 from npmobilenet.cli.classify import classify
 from npmobilenet.cli.convert import convert
 from npmobilenet.cli.doctor import doctor
 from npmobilenet.cli.evaluate import evaluate
+from npmobilenet.cli.golden import golden
 from npmobilenet.cli.info import info
 from npmobilenet.cli.models import models
 from npmobilenet.cli.output import print_error
+from npmobilenet.cli.quantize import quantize
 from npmobilenet.cli.warmup import warmup
 from npmobilenet.errors import NpMobilenetError
 
@@ -71,7 +74,7 @@ def app() -> None:
     """
 
 
-for _verb in (classify, models, info, convert, evaluate, doctor, warmup):
+for _verb in (classify, models, info, convert, evaluate, quantize, bench, golden, doctor, warmup):
     app.add_command(_verb)
 
 

@@ -13,7 +13,8 @@ from npmobilenet.errors import InputError
 if TYPE_CHECKING:
     from npmobilenet.model import Model
 
-DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack")  # model.DIALECTS; a test compares them
+# dialects.DIALECTS; a test compares them
+DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack", "tflite-single-rounding", "cmsis-nn")
 DEFAULT_MODEL = "flowers_float"  # in the package's weights
 IMAGENET_MODEL = "mobilenet_v2_1.0_224"  # the one whose archive is suggested for photographs of other things
 EXAMPLE = "the example picture (a sunflower that the package draws; name an image to classify your own)"

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import npmobilenet
+from npmobilenet.benchmark.machine import cpu_name
 from npmobilenet.cli import BAD_INPUT
 from npmobilenet.cli.output import compile_notice, mebibytes, print_error, print_facts, print_json
 from npmobilenet.errors import NpMobilenetError
@@ -24,6 +25,12 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "plot": (("matplotlib", "matplotlib"),),
 }
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512vl", "avx512vnni")  # LLVM's names
+# kernels/fast/tiles_q.py: KIND
+INTEGER_FORMS = {
+    "vnni": "vnni (dot products of four bytes in one instruction)",
+    "pairs": "pairs (products of int16, added in pairs)",
+    "generic": "generic (plain multiplications and additions)",
+}
 DIFFERS = 1  # exit code
 WORKQUEUE = (
     "slow: 35 to 120 us for every parallel region, 2 with OpenMP or TBB. Install libgomp (apt-get install libgomp1), "
@@ -96,31 +103,31 @@ def _cpu() -> dict[str, Any]:
 
     features = dict(binding.get_host_cpu_features())
     return {
-        "name": _cpu_name() or platform.processor() or "unknown",
+        "name": cpu_name(),
         "llvm_name": binding.get_host_cpu_name(),
         "machine": platform.machine(),
         "features": {name: bool(features.get(name)) for name in CPU_FEATURES},
     }
 
 
-def _cpu_name() -> str | None:
-    """Linux tells it in /proc/cpuinfo."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
-
-
 def _kernels() -> dict[str, Any]:
     from npmobilenet.kernels import KERNELS, SETS
 
-    found: dict[str, Any] = {"sets": list(SETS), "count": len(KERNELS), "isa": None, "error": None}
+    found: dict[str, Any] = {
+        "sets": list(SETS),
+        "count": len(KERNELS),
+        "isa": None,
+        "integer_form": None,
+        "error": None,
+    }
     found["forced_isa"] = os.environ.get("NPMOBILENET_ISA") or None
     try:
         from npmobilenet.kernels.jit import isa
 
         found["isa"] = isa()
+        from npmobilenet.kernels.fast.tiles_q import KIND
+
+        found["integer_form"] = KIND
     except (ValueError, NpMobilenetError) as error:
         found["error"] = str(error)
     return found
@@ -233,6 +240,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, object]]:
         ("features", features),
         ("kernels", f"{kernels['count']} in each of the sets {', '.join(kernels['sets'])}"),
         ("instructions", kernels["error"] or f"{kernels['isa']}{forced}"),
+        ("integers", INTEGER_FORMS.get(kernels["integer_form"], "unknown")),
         ("self-check", _check_text(check)),
         ("threads", f"{threads['count']} ({threads['cores']} cores for this process)"),
         ("threading layer", f"{layer}{': ' + threads['note'] if threads['note'] else ''}"),

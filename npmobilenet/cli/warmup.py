@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,81 +15,105 @@ from npmobilenet.cli.output import Column, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from npmobilenet.binding import Step
-    from npmobilenet.graph import Graph
+    from npmobilenet.graph import Graph, GraphBuilder, Quantization
     from npmobilenet.plan import Plan
 
 PADDING = ((1, 1), (1, 1))
+DTYPES = ("float32", "uint8", "int8")
+# Softmax and bilinear resize have a kernel in fixed point and one in floats: each occurs under one of these.
+DIALECTS = ("tflite-reference", "xnnpack")
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
               help="Which set to compile.")  # fmt: skip
+@click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True,
+              help="Without MODEL: kernels for these values only; may be repeated. Default: all three.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def warmup(model: str | None, kernels: str, as_json: bool) -> None:
+def warmup(model: str | None, kernels: str, dtypes: tuple[str, ...], as_json: bool) -> None:
     """Compile kernels ahead of their first use.
 
-    Those that MODEL needs, or all. They are kept in a private folder of this user, named by `doctor`. Changing the CPU,
-    or the version of Python, Numba or npmobilenet, makes them anew.
+    Those that MODEL needs, which takes about half a minute, or all: for float32 and for uint8 and int8 models, which
+    takes about two minutes. They are kept in a private folder of this user, named by `doctor`. Changing the CPU, or the
+    version of Python, Numba or npmobilenet, makes them anew.
     """
     from npmobilenet.kernels.jit import cache_folder
 
+    if model is not None and dtypes:
+        raise click.UsageError("--dtype is for a warmup without MODEL: a model has its own")
     start = time.perf_counter()
-    name, plan = _plan(model, kernels)
-    timings = _compile(plan)
+    name, plans = _plans(model, kernels, dtypes or DTYPES)
+    timings = _compile(plans)
     seconds = time.perf_counter() - start
     folder = cache_folder()
     if as_json:
         kept = None if folder is None else os.fspath(folder)
         print_json({"model": name, "set": kernels, "kernels": timings, "seconds": round(seconds, 3), "cache": kept})
         return
-    rows = [(t["kernel"], f"{t['seconds']:.2f}", "compiled" if t["compiled"] else "was there") for t in timings]
-    print_table([Column("kernel"), Column("seconds", right=True), Column("")], rows)
+    rows = [
+        (t["kernel"], t["dtype"], f"{t['seconds']:.2f}", "compiled" if t["compiled"] else "was there") for t in timings
+    ]
+    print_table([Column("kernel"), Column("of"), Column("seconds", right=True), Column("")], rows)
     print_line()
     compiled = sum(t["compiled"] for t in timings)
     place = f"kept in {folder}" if folder else "not kept: npmobilenet doctor says why there is no folder for them"
     print_line(f"{compiled} of {len(timings)} kernels compiled in {seconds:.1f} s; {place}")
 
 
-def _plan(model: str | None, kernels: str) -> tuple[str | None, Plan]:
-    """A plan for a batch of one. For a registered name no weights are needed: zeros compile as well."""
-    import numpy as np
-
+def _plans(model: str | None, kernels: str, dtypes: Sequence[str]) -> tuple[str | None, list[Plan]]:
+    """Plans for a batch of one. For a registered name no weights are needed: zeros compile as well."""
     from npmobilenet.build import build_model
     from npmobilenet.errors import ModelNotFound
     from npmobilenet.model import find, load
-    from npmobilenet.plan import Plan
     from npmobilenet.zoo.checkpoints import parse
 
-    name = model
     if model is None:
-        graph = every_op()
-    else:
+        return None, every_plan(kernels, dtypes)
+    try:
+        loaded = load(find(model), kernels)
+        return loaded.name, [loaded.plan()]
+    except ModelNotFound as error:
         try:
-            loaded = load(find(model), kernels)
-            return loaded.name, loaded.plan()
-        except ModelNotFound as error:
-            try:
-                name = str(parse(model))
-            except ModelNotFound:
-                raise error from None
-            graph = build_model(name)
-    return name, Plan(graph, {n: np.zeros(t.shape, t.dtype) for n, t in graph.constants.items()}, kernels)
+            name = parse(model)
+        except ModelNotFound:
+            raise error from None
+        if name.dtype in DTYPES[1:]:  # the zoo's graphs are float32; a quantized file may hold any op
+            return str(name), every_plan(kernels, (name.dtype,))
+        return str(name), [_planned(build_model(str(name)), kernels)]
 
 
-def every_op() -> Graph:
-    """A tiny graph in which every kernel occurs, in every form that the plan gives it."""
+def every_plan(kernels: str, dtypes: Sequence[str] = DTYPES) -> list[Plan]:
+    """Plans in which every kernel for values of these dtypes occurs, in every form that plans give it."""
+    plans = []
+    for dtype in dtypes:
+        dialects = DIALECTS[:1] if dtype == "float32" else DIALECTS
+        plans += [_planned(every_op(dtype), kernels, dialect) for dialect in dialects]
+    return plans
+
+
+def _planned(graph: Graph, kernels: str, dialect: str = "tflite-reference") -> Plan:
+    import numpy as np
+
+    from npmobilenet.plan import Plan
+
+    zeros = {n: np.zeros(t.shape, t.dtype) for n, t in graph.constants.items()}
+    return Plan(graph, zeros, kernels, dialect=dialect)
+
+
+def every_op(dtype: str = "float32") -> Graph:
+    """A tiny graph in which every op on values of a dtype occurs."""
     from npmobilenet.graph import GraphBuilder
 
-    b = GraphBuilder("warmup")
-    x = b.input("x", (1, 4, 4, 8))
+    b = _Builder(GraphBuilder(f"warmup_{dtype}"), dtype)
+    x = b.graph.input("x", (1, 4, 4, 8))
+    if b.integer:
+        x = b.node("quantize", [x], "quantized")
+        x = b.node("quantize", [b.node("quantize", [x], "other", dtype=b.other)], "back")
     window: dict[str, Any] = {"stride": (1, 1), "padding": PADDING}
-    three = [b.constant("conv", (3, 3, 8, 8)), b.constant("conv_bias", (8,))]
-    x = b.node("conv2d", [x, *three], "conv2d", **window)
-    one = [b.constant("pointwise", (1, 1, 8, 8)), b.constant("pointwise_bias", (8,))]
-    y = b.node("conv2d", [x, *one], "pointwise_conv2d", stride=(1, 1), padding=((0, 0), (0, 0)))
-    three = [b.constant("depthwise", (3, 3, 8)), b.constant("depthwise_bias", (8,))]
-    y = b.node("depthwise_conv2d", [y, *three], "depthwise_conv2d", **window)
+    x = b.layer("conv2d", x, (3, 3, 8, 8), "conv2d", **window)
+    y = b.layer("conv2d", x, (1, 1, 8, 8), "pointwise_conv2d", stride=(1, 1), padding=((0, 0), (0, 0)))
+    y = b.layer("depthwise_conv2d", y, (3, 3, 8), "depthwise_conv2d", **window)
     gate = b.node("mean", [y], "mean", keepdims=True)
     y = b.node("mul", [y, gate], "mul")
     y = b.node("sub", [b.node("add", [x, y], "add"), x], "sub")
@@ -99,44 +123,87 @@ def every_op() -> Graph:
     y = b.node("resize_bilinear", [y], "resize", size=(4, 4), align_corners=False, half_pixel_centers=True)
     y = b.node("average_pool", [y], "pool", kernel=(4, 4), stride=(1, 1), padding=((0, 0), (0, 0)))
     y = b.node("reshape", [y], "flat", shape=(1, 16))
-    y = b.node("fully_connected", [y, b.constant("dense", (16, 8)), b.constant("dense_bias", (8,))], "dense_out")
-    return b.finish([b.node("softmax", [y], "softmax", beta=1.0)])
+    y = b.layer("fully_connected", y, (16, 8), "dense")
+    y = b.node("softmax", [y], "softmax", beta=1.0)
+    return b.graph.finish([b.node("dequantize", [y], "real", dtype="float32") if b.integer else y])
 
 
-def _compile(plan: Plan) -> list[dict[str, Any]]:
-    """Run every kernel of the plan once; for each, how long that took and whether anything had to be compiled."""
+class _Builder:
+    """A GraphBuilder for nodes of one dtype: 8-bit tensors get a scale and a zero point that every op accepts."""
+
+    def __init__(self, graph: GraphBuilder, dtype: str) -> None:
+        self.graph, self.dtype, self.integer = graph, dtype, dtype != "float32"
+        self.other = "int8" if dtype == "uint8" else "uint8"
+
+    def quantization(self, dtype: str) -> Quantization | None:
+        """Scale 1/256 and the dtype's least value: softmax's. Weights, biases: scale 1/256, zero point 0."""
+        from npmobilenet.graph import Quantization
+
+        return None if dtype == "float32" else Quantization((1 / 256,), (-128 if dtype == "int8" else 0,))
+
+    def node(self, op: str, inputs: list[str], output: str, dtype: str = "", **attrs: Any) -> str:
+        """A node without weights."""
+        dtype = dtype or self.dtype
+        return self.graph.node(op, inputs, output, dtype=dtype, quantization=self.quantization(dtype), **attrs)
+
+    def layer(self, op: str, x: str, shape: tuple[int, ...], output: str, **attrs: Any) -> str:
+        """A node with weights of this shape and a bias."""
+        from npmobilenet.graph import Quantization
+
+        q = Quantization((1 / 256,), (0,)) if self.integer else None
+        weights = self.graph.constant(f"{output}_weights", shape, self.dtype, quantization=q)
+        bias_dtype = "int32" if self.integer else "float32"
+        bias = self.graph.constant(f"{output}_bias", shape[-1:], bias_dtype, quantization=q)
+        return self.node(op, [x, weights, bias], output, **attrs)
+
+
+def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
+    """Run every kernel of the plans once; for each, how long that took and whether anything had to be compiled."""
     from npmobilenet.kernels import jit
 
-    plan.inputs[0][:] = 0
-    steps = {_form(step): step for step in plan.steps}
+    steps: dict[Any, Step] = {}
+    for plan in plans:
+        for array in plan.inputs:
+            array[:] = 0
+        steps.update({_form(step): step for step in plan.steps if _form(step) not in steps})
     timings = []
     heard: list[str] = []
     before = list(jit.LISTENERS)
     jit.LISTENERS[:] = [heard.append]
     try:
         with _progress(len(steps)) as report:
-            for (name, *_), step in steps.items():
-                report(name, 0)
+            for step in steps.values():
+                name, dtype = _name(step.kernel), step.args[0].dtype.name
+                report(f"{name} {dtype}", 0)
                 heard.clear()
                 start = time.perf_counter()
                 step.kernel(*step.args)
                 seconds = round(time.perf_counter() - start, 3)
-                timings.append({"kernel": name, "seconds": seconds, "compiled": bool(heard)})
-                report(name, 1)
+                timings.append({"kernel": name, "dtype": dtype, "seconds": seconds, "compiled": bool(heard)})
+                report(f"{name} {dtype}", 1)
     finally:
         jit.LISTENERS[:] = before
     return timings
 
 
-def _form(step: Step) -> tuple[str, ...]:
+def _name(kernel: Callable[..., None]) -> str:
+    return getattr(kernel, "__name__", str(kernel))
+
+
+def _form(step: Step) -> tuple[Any, ...]:
     """A kernel's name and the kinds of its arguments: Numba compiles it once for each."""
+    return (_name(step.kernel), *map(_kind, step.args))
+
+
+def _kind(argument: Any) -> Any:
     import numpy as np
 
-    kinds = [
-        f"{a.dtype} {a.ndim} {a.flags.c_contiguous} {a.flags.writeable}" if isinstance(a, np.ndarray) else str(type(a))
-        for a in step.args
-    ]
-    return (getattr(step.kernel, "__name__", str(step.kernel)), *kinds)
+    if isinstance(argument, np.ndarray):
+        flags = argument.flags
+        return str(argument.dtype), argument.ndim, flags.c_contiguous, flags.writeable
+    if isinstance(argument, tuple):
+        return (type(argument), *map(_kind, argument))
+    return type(argument)
 
 
 @contextmanager
