@@ -255,7 +255,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if row.reference and options.reference:
             found["reference"] = compare_reference(file_or_why, options.reference, options.pause)
         if row.title in LAYERED and not options.no_layers:
-            found["layers"] = attempt(measure_fresh, os.fspath(file_or_why), Options(1, 1, 50, True), False)
+            layers = attempt(measure_fresh, os.fspath(file_or_why), Options(1, 1, 50, True), False)
+            found["layers"] = {**layers, "file": file_or_why.name} if isinstance(layers, dict) else layers
         document["rows"][row.title] = found
         say(row.title, found)
         write_json(options.json.with_suffix(".part.json"), document)  # should anything stop this

@@ -7,6 +7,7 @@ LLVM turns the IR into the machine's instructions; on a machine with narrower re
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,14 @@ VECTOR_ACTIVATIONS: dict[int, Callable[[Any, Any, int], Any]] = {
 }
 
 
+def apply_activation(builder: Any, activation: Any, slots: list[Any], lanes: int) -> None:
+    """Apply activation number `activation` to all slots, if it has a vector form."""
+    for code, function in VECTOR_ACTIVATIONS.items():
+        with builder.if_then(builder.icmp_signed("==", activation, INT(code))):
+            for slot in slots:
+                builder.store(function(builder, builder.load(slot), lanes), slot)
+
+
 def pointers_of(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
     """The arguments with each array as the pointer to its first element."""
     kinds = signature.args
@@ -103,7 +112,8 @@ def outlined(builder: Any, name: str, args: list[Any], body: Any) -> None:
     """Call a function of its own, made by `body(builder, args)` where the module hasn't got it yet.
 
     A tile that is inlined at each of its calls multiplies the time to compile a kernel, and has to share the registers
-    with what is around it; a call costs a few ns.
+    with what is around it; a call costs a few ns. "optsize" keeps LLVM from unrolling the loop over k, whose doubled
+    loads don't fit into the registers: spills made V2 1.0_224 take 12 to 20 ms, by the stack's address, instead of 10.
     """
     kind = ir.FunctionType(ir.VoidType(), [a.type for a in args])
     key = "_".join([name, *(str(a.type).replace("*", "p").replace(" ", "") for a in args if a.type.is_pointer)])
@@ -111,6 +121,7 @@ def outlined(builder: Any, name: str, args: list[Any], body: Any) -> None:
     if not function.blocks:
         function.linkage = "internal"
         function.attributes.add("noinline")
+        function.attributes.add("optsize")
         inner = ir.IRBuilder(function.append_basic_block())
         body(inner, function.args)
         inner.ret_void()
@@ -184,10 +195,7 @@ def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
                         for v in range(vectors):
                             slot = sums[r * vectors + v]
                             builder.store(_fma(builder, value, columns[v], builder.load(slot), lanes), slot)
-            for code, function in VECTOR_ACTIVATIONS.items():
-                with builder.if_then(builder.icmp_signed("==", activation, INT(code))):
-                    for slot in sums:
-                        builder.store(function(builder, builder.load(slot), lanes), slot)
+            apply_activation(builder, activation, sums, lanes)
             for r in range(rows):
                 row_out = builder.gep(out_data, [builder.mul(out_step, INT(r))])
                 for v in range(vectors):
@@ -202,49 +210,61 @@ def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
     return tile
 
 
-def depthwise_tile(pixels: int, lanes: int) -> Any:
+def depthwise_tile(pixels: int, lanes: int, taps: tuple[int, int] | None = None) -> Any:
     """An intrinsic that filters `lanes` channels of `pixels` neighbouring outputs.
 
-    tile(x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step, taps_y, taps_x,
-    bias, channel, out, out_at, out_step): for each pixel p and lane j, out[out_at + p * out_step + j] is the fma chain
-    over ky < taps_y, kx < taps_x of x[x_at + p * pixel_step + ky * row_step + kx * column_step + j] *
-    w[w_at + ky * w_row_step + kx * w_column_step + j], from bias[channel + j]. Arrays are flat; nothing is checked.
+    tile(x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step, taps_y, taps_x, bias, channel,
+    activation, out, out_at, out_step): for each pixel p and lane j, out[out_at + p * out_step + j] is the activation
+    (of VECTOR_ACTIVATIONS; others are left to the caller) of the fma chain over ky < taps_y, kx < taps_x of
+    x[x_at + p * pixel_step + ky * row_step + kx * column_step + j] * w[w_at + ky * w_row_step + kx * w_column_step +
+    j], from bias[channel + j]. `taps`, where given, are taps_y and taps_x, and there is no loop over them. Arrays are
+    flat; nothing is checked.
     """
 
     @intrinsic
     def tile(
         typingctx, x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step,
-        taps_y, taps_x, bias, channel, out, out_at, out_step,
+        taps_y, taps_x, bias, channel, activation, out, out_at, out_step,
     ):  # fmt: skip
         def codegen(context, builder, signature, args):
-            (_, x_at, pixel_step, row_step, column_step, _, w_at, w_row_step, w_column_step,
-             taps_y, taps_x, _, channel, _, out_at, out_step) = args  # fmt: skip
-            kinds = signature.args
-            x_data = builder.gep(_data(context, builder, kinds[0], args[0]), [x_at])
-            w_data = builder.gep(_data(context, builder, kinds[5], args[5]), [w_at])
-            bias_data = builder.gep(_data(context, builder, kinds[11], args[11]), [channel])
-            out_data = builder.gep(_data(context, builder, kinds[13], args[13]), [out_at])
+            outlined(
+                builder, f"depthwise_{pixels}_{lanes}_{taps}", pointers_of(context, builder, signature, args), body
+            )
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            (x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step,
+             taps_y, taps_x, bias, channel, activation, out, out_at, out_step) = args  # fmt: skip
+            x_data, w_data = builder.gep(x, [x_at]), builder.gep(w, [w_at])
+            bias_data, out_data = builder.gep(bias, [channel]), builder.gep(out, [out_at])
             pixel_data = [builder.gep(x_data, [builder.mul(pixel_step, INT(p))]) for p in range(pixels)]
             sums = _variables(builder, pixels, lanes)
             start = _load(builder, bias_data, lanes)
             for slot in sums:
                 builder.store(start, slot)
-            with cgutils.for_range(builder, taps_y) as loop_y, cgutils.for_range(builder, taps_x) as loop_x:
-                ky, kx = loop_y.index, loop_x.index
+
+            def tap(ky, kx):
                 at = builder.add(builder.mul(ky, row_step), builder.mul(kx, column_step))
                 w_at_tap = builder.add(builder.mul(ky, w_row_step), builder.mul(kx, w_column_step))
                 weight = _load(builder, builder.gep(w_data, [w_at_tap]), lanes)
                 for p, slot in enumerate(sums):
                     value = _load(builder, builder.gep(pixel_data[p], [at]), lanes)
                     builder.store(_fma(builder, value, weight, builder.load(slot), lanes), slot)
+
+            if taps:
+                for ky, kx in itertools.product(range(taps[0]), range(taps[1])):
+                    tap(INT(ky), INT(kx))
+            else:
+                with cgutils.for_range(builder, taps_y) as loop_y, cgutils.for_range(builder, taps_x) as loop_x:
+                    tap(loop_y.index, loop_x.index)
+            apply_activation(builder, activation, sums, lanes)
             for p, slot in enumerate(sums):
                 _store(builder, builder.load(slot), builder.gep(out_data, [builder.mul(out_step, INT(p))]), lanes)
-            return context.get_dummy_value()
 
         integer = types.int64
         return types.void(
             x, integer, integer, integer, integer, w, integer, integer, integer,
-            integer, integer, bias, integer, out, integer, integer,
+            integer, integer, bias, integer, integer, out, integer, integer,
         ), codegen  # fmt: skip
 
     return tile
