@@ -59,19 +59,22 @@ class _App(click.Group):
         sys.exit(_exit_code(lambda: click_main(args, prog_name or PROGRAM, standalone_mode=False)))
 
 
-@click.group(PROGRAM, cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = """MobileNet in NumPy and Numba, with results defined to the bit.
+
+\b
+A first run:
+  npmobilenet models 'mobilenet_v2*' --urls     what there is, and where
+  npmobilenet convert model.tflite model.h5     make it a weight file
+  npmobilenet classify photo.jpg --model model.h5
+
+MODEL is a name from the list of models, or a path: .h5, .tflite, a TensorFlow checkpoint, a Keras file.
+"""
+
+
+@click.group(PROGRAM, cls=_App, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(npmobilenet.__version__, "-V", "--version", message="%(prog)s %(version)s")
 def app() -> None:
-    r"""MobileNet in NumPy and Numba, with results defined to the bit.
-
-    \b
-    A first run:
-      npmobilenet models 'mobilenet_v2*' --urls     what there is, and where
-      npmobilenet convert model.tflite model.h5     make it a weight file
-      npmobilenet classify photo.jpg --model model.h5
-
-    MODEL is a name from the list of models, or a path: .h5, .tflite, a TensorFlow checkpoint, a Keras file.
-    """
+    """The group of all verbs."""
 
 
 for _verb in (classify, models, info, convert, evaluate, quantize, bench, golden, doctor, warmup):
