@@ -13,19 +13,24 @@ CHUNK = 4096  # elements that a thread takes at a time: 16 KiB, well within its 
 
 @register_jitable
 def activate_all(values, first, count, activation):
-    """values[i] = activate(values[i]) for `count` elements from `first`; one loop for each common function."""
+    """values[i] = activate(values[i]) for `count` elements from `first`; one loop for each common function.
+
+    The loops run over a slice from 0: an index that might be negative, and so count from the end, keeps LLVM from
+    vectorizing.
+    """
+    piece = values[first : first + count]
     if activation == 1:
-        for i in range(first, first + count):
-            values[i] = relu(values[i])
+        for i in range(count):
+            piece[i] = relu(piece[i])
     elif activation == 2:
-        for i in range(first, first + count):
-            values[i] = relu6(values[i])
+        for i in range(count):
+            piece[i] = relu6(piece[i])
     elif activation == 4:
-        for i in range(first, first + count):
-            values[i] = hard_swish(values[i])
+        for i in range(count):
+            piece[i] = hard_swish(piece[i])
     elif activation != 0:
-        for i in range(first, first + count):
-            values[i] = activate(values[i], activation)
+        for i in range(count):
+            piece[i] = activate(piece[i], activation)
 
 
 def activation_f32(x, activation, out):
@@ -34,8 +39,9 @@ def activation_f32(x, activation, out):
     for chunk in numba.prange(-(-size // CHUNK)):
         first = chunk * CHUNK
         count = min(CHUNK, size - first)
-        for i in range(first, first + count):
-            out[i] = x[i]
+        source, target = x[first : first + count], out[first : first + count]
+        for i in range(count):
+            target[i] = source[i]
         activate_all(out, first, count, activation)
 
 

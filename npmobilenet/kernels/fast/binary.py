@@ -60,25 +60,32 @@ def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) 
         for row in numba.prange(batch * height):
             first, count = row * width * channels, width * channels
             n = row // height
-            if spread_x == FULL and spread_y == FULL:
-                for i in range(first, first + count):
-                    flat_out[i] = function(flat_x[i], flat_y[i])
-            elif spread_y == SCALAR:
-                for i in range(first, first + count):
-                    flat_out[i] = function(flat_x[i], flat_y[0])
-            elif spread_x == SCALAR:
-                for i in range(first, first + count):
-                    flat_out[i] = function(flat_x[0], flat_y[i])
-            elif spread_y == VECTOR:
-                gate = n % y.shape[0] * channels
-                for i in range(first, first + count, channels):
-                    for c in range(channels):
-                        flat_out[i + c] = function(flat_x[i + c], flat_y[gate + c])
+            target = flat_out[first : first + count]
+            if spread_x == FULL:
+                full, other, gate = flat_x[first : first + count], flat_y, n % y.shape[0] * channels
             else:
-                gate = n % x.shape[0] * channels
-                for i in range(first, first + count, channels):
-                    for c in range(channels):
-                        flat_out[i + c] = function(flat_x[gate + c], flat_y[i + c])
+                full, other, gate = flat_y[first : first + count], flat_x, n % x.shape[0] * channels
+            if spread_x == FULL and spread_y == FULL:
+                second = flat_y[first : first + count]
+                for i in range(count):
+                    target[i] = function(full[i], second[i])
+            elif spread_y == SCALAR:
+                for i in range(count):
+                    target[i] = function(full[i], other[0])
+            elif spread_x == SCALAR:
+                for i in range(count):
+                    target[i] = function(other[0], full[i])
+            else:
+                factors = other[gate : gate + channels]
+                for pixel in range(width):
+                    values = full[pixel * channels : (pixel + 1) * channels]
+                    results = target[pixel * channels : (pixel + 1) * channels]
+                    if spread_y == VECTOR:
+                        for c in range(channels):
+                            results[c] = function(values[c], factors[c])
+                    else:
+                        for c in range(channels):
+                            results[c] = function(factors[c], values[c])
             activate_all(flat_out, first, count, activation)
 
     # Numba names cache files after the function: one name each.
