@@ -33,10 +33,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-# Turns of its waiting loop that an idle OpenMP thread takes before it sleeps: some 60 us, longer than the gap between
-# two kernels. GNU OpenMP's own count amounts to milliseconds: with other busy processes on both cores, a run of V2
-# 0.5_96 (uint8, two threads) took 756 ms with that and 5 to 12 ms with this; alone, 1.4 ms with either.
-SPINS = "3000"
+# Turns of its waiting loop that an idle OpenMP thread takes before it sleeps: some 200 us, longer than the gap between
+# two kernels and what one thread usually waits for the other. GNU OpenMP's own count amounts to milliseconds: with
+# other processes busy on both cores, a run of V2 0.5_96 (uint8, two threads) took 756 ms with that and 70 ms with this;
+# alone, 0.8 to 1 ms with either. A tenth of it would suit busy machines better (9 ms) and idle ones worse (1.3 ms).
+SPINS = "10000"
 
 
 def limit_spinning() -> None:
