@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from npmobilenet.binding.site import Step
+from npmobilenet.binding.site import Step, corner, rank4
 from npmobilenet.graph import ACTIVATIONS, Node
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
@@ -15,16 +15,6 @@ from npmobilenet.modeldata import Array
 
 def _code(node: Node, attr: str = "activation") -> int:
     return ACTIVATIONS.index(node.attrs.get(attr, "none"))
-
-
-def _corner(node: Node) -> tuple[int, int]:
-    (top, _), (left, _) = node.attrs["padding"]
-    return top, left
-
-
-def _rank4(array: Array) -> Array:
-    """The same values seen as (N, ..., C) of rank 4: dimensions of 1 go between the batch and the rest."""
-    return array.reshape(array.shape[0], *(1,) * (4 - array.ndim), *array.shape[1:])
 
 
 def conv2d(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
@@ -36,7 +26,7 @@ def conv2d(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> l
         flat = (x.reshape(-1, x.shape[3]), matrix, bias, _code(node), out.reshape(-1, out.shape[3]))
         return [Step(kernels.pointwise_conv2d_f32, flat, node.name)]
     packed = kernels.pack("conv2d_f32", weights)
-    args = (x, packed, bias, node.attrs["stride"], _corner(node), node.attrs.get("dilation", (1, 1)), _code(node), out)
+    args = (x, packed, bias, node.attrs["stride"], corner(node), node.attrs.get("dilation", (1, 1)), _code(node), out)
     return [Step(kernels.conv2d_f32, args, node.name)]
 
 
@@ -44,7 +34,7 @@ def depthwise_conv2d(node: Node, inputs: list[Array], out: Array, kernels: Kerne
     """The weights are read as they are; the multiplier shows in the shapes."""
     x, weights, bias = inputs
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, weights, bias, node.attrs["stride"], _corner(node), dilation, _code(node), out)
+    args = (x, weights, bias, node.attrs["stride"], corner(node), dilation, _code(node), out)
     return [Step(kernels.depthwise_conv2d_f32, args, node.name)]
 
 
@@ -58,7 +48,7 @@ def fully_connected(node: Node, inputs: list[Array], out: Array, kernels: Kernel
 
 def average_pool(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Bottom and right padding show in the output's shape."""
-    args = (inputs[0], node.attrs["kernel"], node.attrs["stride"], _corner(node), _code(node), out)
+    args = (inputs[0], node.attrs["kernel"], node.attrs["stride"], corner(node), _code(node), out)
     return [Step(kernels.average_pool_f32, args, node.name)]
 
 
@@ -70,7 +60,7 @@ def mean(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> lis
 def binary(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Add, sub and mul, both operands seen as rank 4."""
     kernel = {"add": kernels.add_f32, "sub": kernels.sub_f32, "mul": kernels.mul_f32}[node.op]
-    return [Step(kernel, (_rank4(inputs[0]), _rank4(inputs[1]), _code(node), _rank4(out)), node.name)]
+    return [Step(kernel, (rank4(inputs[0]), rank4(inputs[1]), _code(node), rank4(out)), node.name)]
 
 
 def activation(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
@@ -88,7 +78,7 @@ def softmax(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> 
 
 def pad(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Bottom and right padding show in the output's shape."""
-    return [Step(kernels.pad_f32, (inputs[0], _corner(node), out), node.name)]
+    return [Step(kernels.pad_f32, (inputs[0], corner(node), out), node.name)]
 
 
 def reshape(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:

@@ -8,19 +8,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from npmobilenet.binding import integer_elementwise, integer_functions
-from npmobilenet.binding.site import Site, Step
+from npmobilenet.binding.site import Site, Step, corner
 from npmobilenet.fixedpoint import Requantization
-from npmobilenet.graph import Node
 from npmobilenet.kernels import kernel_set
 from npmobilenet.quantparams import convolution as conv
 from npmobilenet.quantparams.ranges import zero_point_of
 
 LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
-
-
-def _corner(node: Node) -> tuple[int, int]:
-    (top, _), (left, _) = node.attrs["padding"]
-    return top, left
 
 
 def _requantization(site: Site) -> Requantization:
@@ -60,7 +54,7 @@ def conv2d(site: Site) -> list[Step]:
         return [Step(kernels.pointwise_conv2d_q, flat, node.name)]
     packed = kernels.pack_q("conv2d_q", weights, bias, zeros)
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], _corner(node), dilation, step, out)
+    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], corner(node), dilation, step, out)
     return [Step(kernels.conv2d_q, args, node.name)]
 
 
@@ -72,7 +66,7 @@ def depthwise_conv2d(site: Site) -> list[Step]:
     kernels = kernel_set("reference") if mixed else site.kernels
     packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zeros)
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], _corner(node), dilation, step, site.out)
+    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], corner(node), dilation, step, site.out)
     return [Step(kernels.depthwise_conv2d_q, args, node.name)]
 
 

@@ -5,20 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from npmobilenet.binding.site import Site, Step
-from npmobilenet.modeldata import Array
+from npmobilenet.binding.site import Site, Step, corner, rank4
 from npmobilenet.quantparams import elementwise, pooling
 from npmobilenet.quantparams.ranges import zero_point_of
-
-
-def _rank4(array: Array) -> Array:
-    """The same values seen as (N, ..., C) of rank 4: dimensions of 1 go between the batch and the rest."""
-    return array.reshape(array.shape[0], *(1,) * (4 - array.ndim), *array.shape[1:])
-
-
-def _corner(site: Site) -> tuple[int, int]:
-    (top, _), (left, _) = site.node.attrs["padding"]
-    return top, left
 
 
 def _checked(site: Site) -> Site:
@@ -30,7 +19,7 @@ def sums(site: Site) -> list[Step]:
     """Add and sub: one kernel, which knows the sign."""
     x, y = _checked(site).operands
     p = elementwise.addition(site.node, x, y, site.result, site.dialect)
-    args = (_rank4(site.inputs[0]), _rank4(site.inputs[1]), p, _rank4(site.out))
+    args = (rank4(site.inputs[0]), rank4(site.inputs[1]), p, rank4(site.out))
     return [Step(site.kernels.add_q, args, site.node.name)]
 
 
@@ -38,14 +27,14 @@ def mul(site: Site) -> list[Step]:
     """Both operands seen as rank 4."""
     x, y = _checked(site).operands
     p = elementwise.multiplication(site.node, x, y, site.result, site.dialect)
-    args = (_rank4(site.inputs[0]), _rank4(site.inputs[1]), p, _rank4(site.out))
+    args = (rank4(site.inputs[0]), rank4(site.inputs[1]), p, rank4(site.out))
     return [Step(site.kernels.mul_q, args, site.node.name)]
 
 
 def average_pool(site: Site) -> list[Step]:
     """Bottom and right padding show in the output's shape."""
     attrs, p = _checked(site).node.attrs, pooling.pool(site.node, site.result)
-    args = (site.inputs[0], attrs["kernel"], attrs["stride"], _corner(site), p, site.out)
+    args = (site.inputs[0], attrs["kernel"], attrs["stride"], corner(site.node), p, site.out)
     return [Step(site.kernels.average_pool_q, args, site.node.name)]
 
 
@@ -57,7 +46,7 @@ def mean(site: Site) -> list[Step]:
 
 def pad(site: Site) -> list[Step]:
     """Filled with the output's zero point; values are moved as they are, as every runtime does."""
-    args = (site.inputs[0], zero_point_of(_checked(site).result), _corner(site), site.out)
+    args = (site.inputs[0], zero_point_of(_checked(site).result), corner(site.node), site.out)
     return [Step(site.kernels.pad_q, args, site.node.name)]
 
 

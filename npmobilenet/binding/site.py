@@ -35,3 +35,14 @@ class Site:
     kernels: KernelSet
     dialect: Dialect
     stage: str = "output"
+
+
+def corner(node: Node) -> tuple[int, int]:
+    """The padding above and on the left; what is below and on the right shows in the output's shape."""
+    (top, _), (left, _) = node.attrs["padding"]
+    return top, left
+
+
+def rank4(array: Array) -> Array:
+    """The same values seen as (N, ..., C) of rank 4: dimensions of 1 go between the batch and the rest."""
+    return array.reshape(array.shape[0], *(1,) * (4 - array.ndim), *array.shape[1:])

@@ -20,13 +20,13 @@ from npmobilenet.cli.output import (
     print_json,
     print_line,
     print_table,
+    unreadable_lines,
 )
 
 if TYPE_CHECKING:
     from npmobilenet.evaluate import Evaluation, Progress
 
 Listener = Callable[["Progress"], None]
-NAMED = 20  # unreadable images named one by one; --json names all
 SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
 
 
@@ -104,7 +104,7 @@ def _print(result: Evaluation) -> None:
             ("top-1", _share(result, result.top1_hits)),
             *([] if result.top5_hits is None else [("top-5", _share(result, result.top5_hits))]),
             ("speed", _speed(result)),
-            *_named(result),
+            *unreadable_lines(result.unreadable),
         ]
     )
     print_line()
@@ -147,16 +147,6 @@ def _speed(result: Evaluation) -> str:
     kept = len(result.names) - result.ran
     more = f"; {kept} came from the state" if kept > 0 else ""
     return f"{result.images_per_second:.1f} images/s ({result.ran} in {result.seconds:.1f} s{more})"
-
-
-def _named(result: Evaluation) -> list[tuple[str, object]]:
-    bad = list(result.unreadable.items())
-    lines: list[tuple[str, object]] = [("", f"{name}: {error}") for name, error in bad[:NAMED]]
-    if len(bad) > NAMED:
-        lines.append(("", f"and {len(bad) - NAMED} more, which --json names"))
-    if lines:
-        lines[0] = ("unreadable", lines[0][1])
-    return lines
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -191,3 +191,16 @@ def compile_notice() -> Iterator[None]:
     finally:
         status.stop()
         jit.LISTENERS[:] = before
+
+
+NAMED = 20  # unreadable images named one by one; --json names all
+
+
+def unreadable_lines(unreadable: Mapping[str, str]) -> list[tuple[str, object]]:
+    """Facts that name the images which couldn't be read, and why: the first NAMED, then how many more."""
+    lines: list[tuple[str, object]] = [("", f"{name}: {error}") for name, error in list(unreadable.items())[:NAMED]]
+    if len(unreadable) > NAMED:
+        lines.append(("", f"and {len(unreadable) - NAMED} more, which --json names"))
+    if lines:
+        lines[0] = ("unreadable", lines[0][1])
+    return lines

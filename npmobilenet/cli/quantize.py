@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npmobilenet.cli.output import compile_notice, print_facts, print_json
+from npmobilenet.cli.output import compile_notice, print_facts, print_json, unreadable_lines
 from npmobilenet.errors import InputError
 
 if TYPE_CHECKING:
     from npmobilenet.modeldata import ModelData
     from npmobilenet.quantize import Calibration, Images
 
-NAMED = 20  # unreadable images named one by one; --json names all
 SAMPLES = 100
 
 
@@ -88,7 +87,7 @@ def quantize(
             ("scheme", made.info.provenance["quantization"]),
             ("input, output", _ports(made)),
             ("calibration", f"{found.images} images of {images.where}"),
-            *_named(found),
+            *unreadable_lines(found.unreadable),
             ("bytes", f"{facts['bytes']:,}"),
             ("sha256", facts["sha256"]),
         ]
@@ -109,16 +108,6 @@ def _ports(made: ModelData) -> str:
         q = tensor.quantization
         texts.append(tensor.dtype + (f" (scale {q.scale[0]:.8g}, zero point {q.zero_point[0]})" if q else ""))
     return ", ".join(texts)
-
-
-def _named(found: Calibration) -> list[tuple[str, object]]:
-    bad = list(found.unreadable.items())
-    lines: list[tuple[str, object]] = [("", f"{name}: {error}") for name, error in bad[:NAMED]]
-    if len(bad) > NAMED:
-        lines.append(("", f"and {len(bad) - NAMED} more, which --json names"))
-    if lines:
-        lines[0] = ("unreadable", lines[0][1])
-    return lines
 
 
 def _check_target(target: Path, inputs: list[str], force: bool) -> None:
