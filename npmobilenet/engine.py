@@ -8,10 +8,10 @@ from npmobilenet.modeldata import Array
 from npmobilenet.plan import Plan
 
 
-def run(plan: Plan, *inputs: Array) -> list[Array]:
+def run(plan: Plan, *inputs: Array, threads: int = 1) -> list[Array]:
     """Run a plan on its inputs (batch, ...). The results are views that the next run of this plan overwrites."""
     for target, source in zip(plan.inputs, inputs, strict=True):
         np.copyto(target, source, casting="no")
-    for step in plan.steps:
-        step.kernel(*step.args)
+    for function in plan.functions:
+        function(threads)
     return plan.outputs

@@ -150,11 +150,11 @@ class Model:
         names = () if taps is None else self.match_taps([taps] if isinstance(taps, str) else taps)
         pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}
-        with parallel.exclusive(self.threads, self.kernels):
+        with parallel.exclusive(self.threads, self.kernels) as threads:
             for first in range(0, len(inputs[0]), CHUNK):
                 chunk = [array[first : first + CHUNK] for array in inputs]
                 plan = self._plan(len(chunk[0]), names)
-                pieces.append(engine.run(plan, *chunk)[0].copy())
+                pieces.append(engine.run(plan, *chunk, threads=threads)[0].copy())
                 for name, views in tapped.items():
                     views.append(plan.taps[name].copy())
         output = np.concatenate(pieces)

@@ -63,16 +63,17 @@ class exclusive:  # noqa: N801
         self.threads = threads
         self.compiled = kernels != "python"
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> int:
+        """The number of threads. One thread, and kernels that aren't compiled, need none of Numba's."""
         _State.lock.acquire()
+        self.before: int | None = None
         try:
-            if self.compiled:
-                self._start()
+            return self._start() if self.compiled and self.threads != 1 else 1
         except BaseException:
             _State.lock.release()
             raise
 
-    def _start(self) -> None:
+    def _start(self) -> int:
         import numba
 
         limit_spinning()
@@ -86,12 +87,13 @@ class exclusive:  # noqa: N801
             self.before = numba.get_num_threads()  # starts the threads if need be
         except ValueError as error:
             raise PlanError(f"Numba can't start its threads: {error} Check NUMBA_THREADING_LAYER") from error
+        _State.ran = True
         if self.threads is not None:
             numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
-        _State.ran = True
+        return int(numba.get_num_threads())
 
     def __exit__(self, *_: object) -> None:
-        if self.compiled:
+        if self.before is not None:
             import numba
 
             numba.set_num_threads(self.before)

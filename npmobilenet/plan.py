@@ -7,7 +7,8 @@ engine is a list of kernel calls on fixed arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from npmobilenet.binding import Site, Step, bind, check_supported
 from npmobilenet.dialects import dialect as dialect_named
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import Graph
-from npmobilenet.kernels import kernel_set
+from npmobilenet.kernels import as_functions, kernel_set
 from npmobilenet.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.modeldata import Array
 from npmobilenet.taps import with_taps
@@ -71,6 +72,11 @@ class Plan:
         self.outputs = [arrays[n] for n in graph.outputs]
         self.taps = {tap: arrays[name] for tap, name in kept.items()}
         self.weight_bytes = sum(array.nbytes for array in self._held())
+
+    @functools.cached_property
+    def functions(self) -> tuple[Callable[[int], None], ...]:
+        """All steps as functions of the number of threads, to be called in turn. Compiled when first asked for."""
+        return as_functions(self.steps)
 
     def _held(self) -> list[Array]:
         """The weights and other parameters that the steps read: their arrays that aren't views into the block."""

@@ -10,19 +10,25 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
+import sys
 import numpy as np
-from npmobilenet.kernels import kernel_set, jit
+from npmobilenet.binding import Step
+from npmobilenet.kernels import as_functions, kernel_set, jit
 compiled = []
 jit.LISTENERS[:] = [compiled.append]
 out = np.empty((1, 3), np.float32)
-kernel_set("fast").softmax_f32(np.zeros((1, 3), np.float32), np.float32(1), out)
+step = Step(kernel_set(sys.argv[1]).softmax_f32, (np.zeros((1, 3), np.float32), np.float32(1), out), "softmax")
+for function in as_functions([step]):
+    function(int(sys.argv[2]))
 print(out[0, 0] == np.float32(1) / np.float32(3), *compiled, jit.cache_folder() is not None)
 """
 
 
-def run(cache: Path, **more: str) -> str:
+def run(cache: Path, kernels: str = "reference", threads: int = 1, **more: str) -> str:
     env = {**os.environ, "NPMOBILENET_CACHE": str(cache), **more}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, kernels, str(threads)], env=env, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
 
@@ -31,6 +37,12 @@ def test_kernels_are_compiled_once(tmp_path: Path) -> None:
     assert run(cache) == "True softmax_f32 True"
     assert run(cache) == "True True"
     assert (cache.stat().st_mode & 0o777) == 0o700
+
+
+@pytest.mark.parametrize(("threads", "loop"), [(1, "run_alone"), (2, "run_together")])
+def test_tasks_are_compiled_once(tmp_path: Path, threads: int, loop: str) -> None:
+    assert run(tmp_path, "fast", threads) == f"True softmax_f32 {loop} True"
+    assert run(tmp_path, "fast", threads) == "True True"
 
 
 @pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
@@ -55,3 +67,23 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
 def test_no_compiler_is_said(tmp_path: Path) -> None:
     assert "NUMBA_DISABLE_JIT is set" in run(tmp_path, NUMBA_DISABLE_JIT="1")
     assert "expected one of generic, avx2, avx512" in run(tmp_path, NPMOBILENET_ISA="sse9")
+
+
+FORMS = """
+import sys
+import numpy as np
+from npmobilenet.kernels import kernel_set
+for dtype in sys.argv[1:]:
+    out = np.zeros((1, 4), dtype)
+    kernel_set("fast").reshape_q(np.arange(4).astype(dtype), out.reshape(-1))
+    print(*out[0])
+"""
+
+
+def test_forms_of_a_task_are_kept_apart(tmp_path: Path) -> None:
+    """Loaded or compiled, in any order: every form has symbols of its own."""
+    env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path)}
+    for dtypes in (["uint8"], ["uint8", "int8"], ["int8"], ["int8", "uint8", "int32"]):
+        words = [sys.executable, "-c", FORMS, *dtypes]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.split("\n")[:-1] == ["0 1 2 3"] * len(dtypes)

@@ -65,11 +65,10 @@ def open_ours(file: str, threads: int, batch: int) -> Opened:
     model = npmobilenet.load(file, threads=threads)
     plan = model.plan(batch)
     x = random_input((batch, *model.input.shape[1:]), model.input.dtype, SEED)
-    # Entered once and never left: requests come one at a time. The number of threads is set for each request.
-    context = parallel.exclusive(threads, model.kernels)
 
     def run() -> Array:
-        return engine.run(plan, x)[0]
+        with parallel.exclusive(threads, model.kernels) as used:
+            return engine.run(plan, x, threads=used)[0]
 
     facts = {
         "version": npmobilenet.__version__,
@@ -77,9 +76,7 @@ def open_ours(file: str, threads: int, batch: int) -> Opened:
         "integer": model.graph.tensors[model.graph.nodes[0].output].dtype != "float32",
         "resolution": [*model.input.shape[1:3]],
     }
-    opened = Opened(run, facts)
-    opened.facts["__context__"] = context
-    return opened
+    return Opened(run, facts)
 
 
 def _open_litert(file: str, threads: int, batch: int, resolver: str) -> Opened:
@@ -240,15 +237,6 @@ class Server:
         """Make a model ready, and run it once, which compiles or packs what the engine does late."""
         start = time.perf_counter()
         opened = ENGINES[self.engine](file, threads, batch)
-        context = opened.facts.pop("__context__", None)
-        if context is not None:
-            inner = opened.run
-
-            def run() -> Array:
-                with context:
-                    return inner()
-
-            opened.run = run
         opened.run()
         self.opened[key] = opened
         return {"facts": opened.facts, "seconds": round(time.perf_counter() - start, 3)}

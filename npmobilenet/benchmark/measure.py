@@ -12,6 +12,7 @@ import numpy as np
 from npmobilenet import parallel
 from npmobilenet.binding import Step
 from npmobilenet.graph import Graph, Node
+from npmobilenet.kernels import as_functions
 from npmobilenet.model import Model
 from npmobilenet.modeldata import Array
 
@@ -46,11 +47,12 @@ def step_times(model: Model, inputs: Mapping[str, Array], batch: int, runs: int)
     for name, target in zip(model.graph.inputs, plan.inputs, strict=True):
         np.copyto(target, inputs[name])
     times = np.zeros((WARM_RUNS + runs, len(plan.steps)))
-    with parallel.exclusive(model.threads, model.kernels):
+    functions = [as_functions([step])[0] for step in plan.steps]
+    with parallel.exclusive(model.threads, model.kernels) as threads:
         for row in times:
-            for i, step in enumerate(plan.steps):
+            for i, function in enumerate(functions):
                 start = time.perf_counter()
-                step.kernel(*step.args)
+                function(threads)
                 row[i] = time.perf_counter() - start
     return times[WARM_RUNS:]
 

@@ -159,7 +159,8 @@ class _Builder:
 
 def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     """Run every kernel of the plans once; for each, how long that took and whether anything had to be compiled."""
-    from npmobilenet.kernels import jit
+    from npmobilenet import parallel
+    from npmobilenet.kernels import as_functions, jit
 
     steps: dict[Any, Step] = {}
     for plan in plans:
@@ -177,10 +178,14 @@ def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
                 report(f"{name} {dtype}", 0)
                 heard.clear()
                 start = time.perf_counter()
-                step.kernel(*step.args)
+                for function in as_functions([step]):
+                    function(1)
                 seconds = round(time.perf_counter() - start, 3)
                 timings.append({"kernel": name, "dtype": dtype, "seconds": seconds, "compiled": bool(heard)})
                 report(f"{name} {dtype}", 1)
+            with parallel.exclusive(None, "fast") as threads:  # the loop that runs them on several threads
+                for function in as_functions([step]):
+                    function(threads)
     finally:
         jit.LISTENERS[:] = before
     return timings

@@ -18,7 +18,7 @@ from npmobilenet.dialects import dialect as dialect_named
 from npmobilenet.errors import PlanError
 from npmobilenet.fixedpoint import INT32_MAX
 from npmobilenet.graph import Node, Quantization, Tensor
-from npmobilenet.kernels import kernel_set
+from npmobilenet.kernels import as_functions, kernel_set
 from npmobilenet.modeldata import Array, ModelData
 from npmobilenet.taps import ACC, ACCUMULATING, PRE
 
@@ -87,9 +87,9 @@ def steps(what: Alone, dialect: str, kernels: str, stage: str = "output") -> tup
 def run(what: Alone, dialect: str, kernels: str = "fast", stage: str = "output") -> Array:
     """The node's output (or the stage before it). Raises `PlanError`."""
     calls, out = steps(what, dialect, kernels, stage)
-    with parallel.exclusive(None, kernels):
-        for step in calls:
-            step.kernel(*step.args)
+    with parallel.exclusive(None, kernels) as threads:
+        for function in as_functions(calls):
+            function(threads)
     return out
 
 

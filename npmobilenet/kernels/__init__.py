@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from npmobilenet.errors import PlanError
@@ -99,6 +100,26 @@ class KernelSet:
         module = importlib.import_module(f"npmobilenet.kernels.fast.{KERNELS[kernel]}")
         pack = getattr(module, f"pack_{kernel}", None)
         return (weights, bias) if pack is None else pack(weights, bias, zeros)
+
+
+def as_functions(steps: Iterable[Any]) -> tuple[Callable[[int], None], ...]:
+    """Steps, each with a `kernel` and its `args`, as functions of the number of threads, to be called in turn.
+
+    Fast kernels that follow each other make one function, which doesn't come back to Python between them.
+    """
+    functions: list[Callable[[int], None]] = []
+    for fast, group in itertools.groupby(steps, lambda step: hasattr(step.kernel, "bind")):
+        if fast:
+            from npmobilenet.kernels.fast.program import Program
+
+            functions.append(Program([step.kernel.bind(*step.args) for step in group]).run)
+        else:
+            functions += [_call(step.kernel, step.args) for step in group]
+    return tuple(functions)
+
+
+def _call(kernel: Callable[..., None], args: tuple[Any, ...]) -> Callable[[int], None]:
+    return lambda threads: kernel(*args)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import stat
@@ -23,6 +24,7 @@ import llvmlite.binding
 import numba
 import numpy as np
 from numba.core import caching, config, types
+from numba.core.bytecode import FunctionIdentity
 from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet import fixedpoint
@@ -120,7 +122,18 @@ def cache_folder() -> Path | None:
     return folder
 
 
-class _Cache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
+class _Files(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
+    """Numba's cache files of one function, which its module and qualified name must tell apart from all others.
+
+    Numba would also pickle and hash what a function closes over, which takes longer than loading its code, and isn't
+    the same in every process; here the folder's name stands for all sources.
+    """
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple()
+
+
+class KernelCache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
     """Numba's on-disk cache where there is a private folder; failures to read or write it are cache misses."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -131,13 +144,14 @@ class _Cache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
             return
         previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
         try:
-            self._inner = caching.FunctionCache(function)
+            self._inner = _Files(function)
         except (OSError, RuntimeError):
             self._inner = None
         finally:
             config.CACHE_DIR = previous
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled code, None where there is none."""
         found = None
         if self._inner is not None:
             try:
@@ -150,6 +164,7 @@ class _Cache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep compiled code."""
         if self._inner is None:
             return
         try:
@@ -187,10 +202,19 @@ LISTENERS: list[Callable[[str], None]] = [_default_listener]
 # Compiling
 
 
+# Numba numbers the functions that it compiles, from 1 in each process, and their symbols carry the number. Code from the
+# cache keeps the numbers of the process that compiled it, so two functions made by one factory (same name, same types)
+# could share a symbol, and the first to be loaded would be called for both. Numbers from a random start don't meet.
+FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 12)
+
+# Never fastmath: it would let LLVM reorder and fuse what docs/arithmetic.md defines.
+OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
+
+
 def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
-    """Numba's compiled form of a kernel. Never fastmath: it would let LLVM reorder and fuse what 4.1 defines."""
-    dispatcher = numba.njit(parallel=parallel, error_model="numpy", nogil=True, boundscheck=False)(function)
-    dispatcher._cache = _Cache(function)
+    """Numba's compiled form of a kernel, which is called with arrays; see fast/task.py for the other form."""
+    dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
+    dispatcher._cache = KernelCache(function)
     return dispatcher
 
 
@@ -251,4 +275,4 @@ for _helper in (
 ):
     register_jitable(_helper)
 
-__all__ = ["ISAS", "LANES", "LISTENERS", "cache_folder", "compile_kernel", "isa"]
+__all__ = ["ISAS", "LANES", "LISTENERS", "OPTIONS", "KernelCache", "cache_folder", "compile_kernel", "isa"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
 
 CHUNK = 4096  # elements that a thread takes at a time: 16 KiB, well within its first-level cache
@@ -33,16 +32,19 @@ def activate_all(values, first, count, activation):
             piece[i] = activate(piece[i], activation)
 
 
-def activation_f32(x, activation, out):
+def chunks(x, activation, out):
+    """Units are chunks."""
+    return Work(-(-x.size // CHUNK), 8 * CHUNK)
+
+
+@task(chunks)
+def activation_f32(start, stop, x, activation, out):
     """As the book's. Moves: one vectorized loop for each function; threads take chunks."""
     size = x.shape[0]
-    for chunk in numba.prange(-(-size // CHUNK)):
+    for chunk in range(start, stop):
         first = chunk * CHUNK
         count = min(CHUNK, size - first)
         source, target = x[first : first + count], out[first : first + count]
         for i in range(count):
             target[i] = source[i]
         activate_all(out, first, count, activation)
-
-
-activation_f32 = compile_kernel(activation_f32, parallel=True)

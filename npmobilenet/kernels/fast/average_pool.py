@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import Work, task
 
 
-def average_pool_f32(x, kernel, stride, pad, activation, out):
+def output_rows(x, kernel, stride, pad, activation, out):
+    """Units are output rows."""
+    return Work(out.shape[0] * out.shape[1], 4 * kernel[0] * kernel[1] * out.shape[2] * out.shape[3])
+
+
+@task(output_rows)
+def average_pool_f32(first, stop, x, kernel, stride, pad, activation, out):
     """As the book's. Moves: all channels of an output at once, so that the loop over them is vectorized."""
-    batch, in_h, in_w, channels = x.shape
+    _, in_h, in_w, channels = x.shape
     out_h, out_w = out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    for row in numba.prange(batch * out_h):
+    for row in range(first, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         ky_first, ky_last = valid_taps(iy, kernel[0], 1, in_h)
@@ -34,6 +39,3 @@ def average_pool_f32(x, kernel, stride, pad, activation, out):
             for c in range(channels):
                 flat_out[at + c] = flat_out[at + c] / count
             activate_all(flat_out, at, channels, activation)
-
-
-average_pool_f32 = compile_kernel(average_pool_f32, parallel=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from npmobilenet.kernels.fast.average_pool import output_rows
 from npmobilenet.kernels.fast.conv2d import valid_taps
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import task
 
 
-def average_pool_q(x, kernel, stride, pad, p, out):
+@task(output_rows)
+def average_pool_q(start, stop, x, kernel, stride, pad, p, out):
     """As the book's. Moves: all channels of an output at once, summed in int32; the division in float64, vectorized.
 
     The quotient of integers a <= 2^31 and count <= 2^23 is at most 256 here and, where it isn't an integer, at least
@@ -19,7 +20,7 @@ def average_pool_q(x, kernel, stride, pad, p, out):
     in_h, in_w, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    for row in numba.prange(out.shape[0] * out_h):
+    for row in range(start, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         ky_first, ky_last = valid_taps(iy, kernel[0], 1, in_h)
@@ -45,6 +46,3 @@ def average_pool_q(x, kernel, stride, pad, p, out):
                 nearest = np.int32(total + half if total >= 0 else total - half)
                 v = np.int32(np.float64(nearest) / divisor)
                 result[c] = min(max(v, np.int32(p.low)), np.int32(p.high))
-
-
-average_pool_q = compile_kernel(average_pool_q, parallel=True)

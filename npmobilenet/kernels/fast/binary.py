@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.activation import activate_all
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import Task, Work
 from npmobilenet.kernels.reference import binary as book
 
 
@@ -43,21 +42,33 @@ def _spread(operand, out):
     return OTHER
 
 
-def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) -> Callable[..., None]:
+def spreads_simply(x, y, out):
+    """Whether rows of the result can be computed on their own: one operand has its shape, the other is spread."""
+    spread_x, spread_y = _spread(x, out), _spread(y, out)
+    return min(spread_x, spread_y) == FULL and max(spread_x, spread_y) != OTHER
+
+
+def output_rows(x, y, how, out):
+    """Units are output rows, or, for another broadcast, everything."""
+    rows = out.shape[0] * out.shape[1]
+    return Work(rows, 4 * out.shape[2] * out.shape[3]) if spreads_simply(x, y, out) else Work(1, 4 * out.size)
+
+
+def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) -> Task:
     """The kernel for one binary function. Moves: where one operand has the result's shape and the other has too, or is
     one value (a scale, a shift) or one pixel (squeeze-excite's gate), a vectorized loop for that case; threads take
     rows, each activated while it is in the first-level cache. Any other broadcast goes through the book's loops.
     """
     register_jitable(general)
 
-    def kernel(x, y, activation, out):
-        batch, height, width, channels = out.shape
+    def kernel(start, stop, x, y, activation, out):
+        _, height, width, channels = out.shape
         spread_x, spread_y = _spread(x, out), _spread(y, out)
         if min(spread_x, spread_y) != FULL or max(spread_x, spread_y) == OTHER:
             general(x, y, activation, out)
             return
         flat_x, flat_y, flat_out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
-        for row in numba.prange(batch * height):
+        for row in range(start, stop):
             first, count = row * width * channels, width * channels
             n = row // height
             target = flat_out[first : first + count]
@@ -88,9 +99,8 @@ def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) 
                             results[c] = function(factors[c], values[c])
             activate_all(flat_out, first, count, activation)
 
-    # Numba names cache files after the function: one name each.
-    kernel.__name__ = kernel.__qualname__ = name
-    return compile_kernel(kernel, parallel=True)
+    kernel.__name__ = name
+    return Task(kernel, output_rows)
 
 
 add_f32 = _fast(_add, book.add_f32, "add_f32")

@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.fixedpoint import single_rounding
-from npmobilenet.kernels.fast.binary import FULL, OTHER, SCALAR, _spread
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.binary import FULL, OTHER, SCALAR, _spread, output_rows
+from npmobilenet.kernels.fast.task import Task, TaskFamily
 from npmobilenet.kernels.reference import binary_q as book
 
 # The rounding steps of fixedpoint.py in 32-bit arithmetic, without the cases that can't occur here. Operands are
@@ -168,7 +167,7 @@ def _row(operand, spread, length):
     return row
 
 
-def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callable[..., None], name: str) -> Any:
+def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callable[..., None], name: str) -> Task:
     """The kernel for a pair of rules: of the rest, and of full vectors.
 
     Moves: where one operand has the result's shape and the other too, or is one value
@@ -176,8 +175,8 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
     is one vectorized loop of one rule. Any other broadcast goes through the book's loops.
     """
 
-    def kernel(x, y, p, out):
-        batch, height, width, channels = out.shape
+    def kernel(start, stop, x, y, p, out):
+        _, height, width, channels = out.shape
         spread_x, spread_y = _spread(x, out), _spread(y, out)
         if min(spread_x, spread_y) != FULL or max(spread_x, spread_y) == OTHER:
             general(x, y, p, out)
@@ -185,7 +184,7 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
         long = width * channels
         flat_x, flat_y, flat_out = _row(x, spread_x, long), _row(y, spread_y, long), out.reshape(-1)
         piece = channels if 1 in (spread_x, spread_y) else long  # a pixel beside a gate
-        for row in numba.prange(batch * height):
+        for row in range(start, stop):
             n, first = row // height, row % height * long  # first: of the row, in its image
             moved = n * height * long
             i = first
@@ -206,29 +205,23 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
                     rest(flat_x, x_at, flat_y, y_at, p, flat_out, moved + i, end - i)
                 i = end
 
-    # Numba names cache files after the function: one name each.
-    kernel.__name__ = kernel.__qualname__ = name
-    return compile_kernel(kernel, parallel=True)
+    kernel.__name__ = name
+    return Task(kernel, output_rows)
 
 
 _add_general, _mul_general = register_jitable(book.add_q), register_jitable(book.mul_q)
 
 
 @functools.cache
-def _add(rule: int, lanes: int) -> Callable[..., None]:
+def _add(rule: int, lanes: int) -> Task:
     return _fast(_SUMS[rule], _SUMS[lanes], _add_general, f"add_q_{rule}{lanes}")
 
 
 @functools.cache
-def _mul(rule: int, narrow: int) -> Callable[..., None]:
+def _mul(rule: int, narrow: int) -> Task:
     return _fast(_PRODUCTS[rule], _NARROWED.get(narrow, _PRODUCTS[rule]), _mul_general, f"mul_q_{rule}{narrow}")
 
 
-def add_q(x: Any, y: Any, p: Any, out: Any) -> None:
-    """As the book's. Moves: a kernel for each pair of rules, so that only what a model needs is compiled; see _fast."""
-    _add(p.rule, p.lanes)(x, y, p, out)
-
-
-def mul_q(x: Any, y: Any, p: Any, out: Any) -> None:
-    """As the book's. Moves: as add_q's."""
-    _mul(p.rule, p.narrow)(x, y, p, out)
+# A kernel for each pair of rules.
+add_q = TaskFamily("add_q", lambda x, y, p, out: _add(p.rule, p.lanes))
+mul_q = TaskFamily("mul_q", lambda x, y, p, out: _mul(p.rule, p.narrow))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, block, pack_panels, rows_at_once
-from npmobilenet.kernels.jit import compile_kernel
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -34,7 +33,13 @@ def copy_taps(x, x_at, x_line, x_step, in_c, lines, width, taps):
                 taps[(ky * width + kx) * in_c + c] = x[x_at + ky * x_line + kx * x_step + c]
 
 
-def conv2d_f32(x, weights, bias, stride, pad, dilation, activation, out):
+def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
+    """Units are output rows."""
+    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size)
+
+
+@task(output_rows)
+def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
     """As the book's. Moves: weights in panels; register tiles of ROWS outputs along a row; taps of a row in one go.
 
     In NHWC the taps (kx, ci) of one filter row lie side by side, in the image as in the panel, so a tile takes kw * Cin
@@ -42,12 +47,12 @@ def conv2d_f32(x, weights, bias, stride, pad, dilation, activation, out):
     by side. Outputs whose taps are cut off by the left or right border go one by one over the taps that remain; filter
     rows outside are skipped. Threads take output rows.
     """
-    batch, in_h, in_w, in_c = x.shape
+    _, in_h, in_w, in_c = x.shape
     panels, kernel_h, kernel_w = weights.shape[0], weights.shape[1], weights.shape[2]
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
     x_line, w_line = dilation[0] * in_w * in_c, kernel_w * in_c * WIDTH
-    for row in numba.prange(batch * out_h):
+    for row in range(start, stop):
         scratch = np.empty((1 + ROWS) * WIDTH, np.float32)
         taps = np.empty(kernel_h * kernel_w * in_c if dilation[1] > 1 else 0, np.float32)
         n, oy = row // out_h, row % out_h
@@ -78,6 +83,3 @@ def conv2d_f32(x, weights, bias, stride, pad, dilation, activation, out):
                     block(flat_x, x_at, stride[1] * in_c, x_line, flat_w, w_at, w_line, segments, width * in_c,
                           bias, first, columns, activation, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
             ox += rows
-
-
-conv2d_f32 = compile_kernel(conv2d_f32, parallel=True)

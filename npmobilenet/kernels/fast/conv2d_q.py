@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.fast.tiles_q import GROUP, IN_PLACE, ROWS, as_row_value, dot_block, new_rows, pack_dot, row_sum
 from npmobilenet.kernels.fast.windows_q import windows_in_place
-from npmobilenet.kernels.jit import compile_kernel
 
 
 def pack_conv2d_q(weights, bias, zeros):
@@ -40,7 +39,13 @@ def copy_window(x, n, iy, ix, dilation, taps, z_in, buffer, at, padded):
             row[k] = 0
 
 
-def conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+    """Units are output rows."""
+    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size)
+
+
+@task(output_rows)
+def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
     """As the book's. Moves: the taps (kx, ci) of a filter row lie side by side in the image, so tiles that multiply
     bytes read windows where they are, filter row by filter row, weights of 0 covering what a group reads too much;
     other windows (cut off by the border, dilated, or for tiles that multiply int16) are copied, which fills in the
@@ -52,7 +57,7 @@ def conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
     padded, window = groups * GROUP, taps[1] * in_c
     lines = taps[0]
-    for row in numba.prange(x.shape[0] * out_h):
+    for row in range(start, stop):
         buffer, sums = new_rows(x, ROWS * lines * padded), np.empty(ROWS, np.int32)
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
@@ -84,6 +89,3 @@ def conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
                     row * out_w + ox, count, 0, panels
                 )  # fmt: skip
             ox += count
-
-
-conv2d_q = compile_kernel(conv2d_q, parallel=True)

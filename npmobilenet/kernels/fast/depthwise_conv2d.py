@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.fast.tiles import LANE, LEFT_OUT
 from npmobilenet.kernels.fast.vector import depthwise_tile
-from npmobilenet.kernels.jit import compile_kernel
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
 
@@ -77,16 +76,22 @@ def filter_multiplied(x, x_at, steps, w, w_at, taps, bias, in_c, channels, activ
         out[out_at + c] = finished(acc, activation)
 
 
-def depthwise_conv2d_f32(x, weights, bias, stride, pad, dilation, activation, out):
+def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
+    """Units are output rows."""
+    return Work(out.shape[0] * out.shape[1], 2 * out.shape[2] * weights.size)
+
+
+@task(output_rows)
+def depthwise_conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
     """As the book's. Moves: vectorized over channels; PIXELS outputs at a time where no tap is cut off; the
     common activations in the registers. Threads take output rows.
     """
-    batch, in_h, in_w, in_c = x.shape
+    _, in_h, in_w, in_c = x.shape
     kernel_h, kernel_w, channels = weights.shape
     out_h, out_w = out.shape[1], out.shape[2]
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
     steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c, kernel_w * channels, channels)
-    for row in numba.prange(batch * out_h):
+    for row in range(start, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         ky_first, ky_last = valid_taps(iy, kernel_h, dilation[0], in_h)
@@ -111,6 +116,3 @@ def depthwise_conv2d_f32(x, weights, bias, stride, pad, dilation, activation, ou
             ox += pixels
         if activation in LEFT_OUT:
             activate_all(flat_out, row * out_w * channels, out_w * channels, activation)
-
-
-depthwise_conv2d_f32 = compile_kernel(depthwise_conv2d_f32, parallel=True)

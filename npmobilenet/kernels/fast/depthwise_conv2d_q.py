@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.conv2d import valid_taps
 from npmobilenet.kernels.fast.dot_q import address_of, depthwise_q_tile
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.fast.tiles_q import KIND, LANE, requantize_block
-from npmobilenet.kernels.jit import compile_kernel
 
 RUN = 4096  # accumulators that are requantized together, 16 KiB: they stay in the first-level cache
 PIXELS = 4  # neighbouring outputs in a tile: they share each weight load
@@ -111,7 +110,13 @@ def filter_pixels(x, addresses, offset, pixel_step, pairs, w, bias, channels, ac
         c, w_at = c + NARROW, w_at + pairs * 2 * NARROW
 
 
-def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+    """Units are output rows."""
+    return Work(out.shape[0] * out.shape[1], 2 * out.shape[2] * weights.size)
+
+
+@task(output_rows)
+def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
     """As the book's. Moves: vectorized over channels; two taps in each multiply-add; PIXELS outputs at a time where no
     tap is cut off; taps outside the image read a row of zero points; accumulators requantized, RUN at a
     time, while they are in the first-level cache. Threads take output rows.
@@ -119,7 +124,7 @@ def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, ste
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
     if channels != x.shape[3]:
         x = repeat_channels(x, channels // x.shape[3])
-    batch, in_h, in_w, in_c = x.shape
+    _, in_h, in_w, in_c = x.shape
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
     base = address_of(flat_x)
     steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c)
@@ -130,7 +135,7 @@ def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, ste
     rest = channels // WIDE * WIDE
     rest += (channels - rest) // NARROW * NARROW
     run = min(max(RUN // acc_step, PIXELS), out_w)  # outputs that are requantized together
-    for row in numba.prange(batch * out_h):
+    for row in range(start, stop):
         acc, tail = np.zeros(run * acc_step, np.int32), np.empty(run * LANE, out.dtype)
         addresses = np.empty(taps[0] * taps[1] + 1, np.int64)
         n, oy = row // out_h, row % out_h
@@ -177,6 +182,3 @@ def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, ste
                 out_at = (row * out_w + first) * channels
                 requantize_block(acc, acc_step, ox - first, channels, 0, step, flat_out, out_at, channels, tail)
                 first = ox
-
-
-depthwise_conv2d_q = compile_kernel(depthwise_conv2d_q, parallel=True)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.reference import mean_q as book
 
 BLOCK = 128  # channels that a thread sums at a time: two cache lines of the image, eight of sums
 
 
-def mean_q(x, p, out):
+def blocks(x, p, out):
+    """Units are blocks of channels of an image."""
+    return Work(x.shape[0] * -(-x.shape[3] // BLOCK), 8 * x.shape[1] * x.shape[2] * BLOCK)
+
+
+@task(blocks)
+def mean_q(start, stop, x, p, out):
     """As the book's. Moves: the loop over channels is innermost and vectorized, in int32; threads take blocks."""
-    batch, channels = x.shape[0], x.shape[3]
+    channels = x.shape[3]
     pixels = x.shape[1] * x.shape[2]
-    blocks = (channels + BLOCK - 1) // BLOCK
+    parts = (channels + BLOCK - 1) // BLOCK
     flat_x = x.reshape(-1)
-    for part in numba.prange(batch * blocks):
-        n, first = part // blocks, part % blocks * BLOCK
+    for part in range(start, stop):
+        n, first = part // parts, part % parts * BLOCK
         count = min(BLOCK, channels - first)
         acc = np.zeros(BLOCK, np.int32)
         for i in range(pixels):
@@ -29,6 +34,3 @@ def mean_q(x, p, out):
         for c in range(count):
             v = book.mean_of(np.int64(acc[c]), p, p.lanes if first + c < p.full else p.rule)
             out[n, first + c] = min(max(v, p.low), p.high)
-
-
-mean_q = compile_kernel(mean_q, parallel=True)

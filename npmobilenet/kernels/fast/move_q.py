@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import Work, in_one, task
 from npmobilenet.kernels.reference import move_q as book
 
 
-def pad_q(x, value, pad, out):
+def output_rows(x, value, pad, out):
+    """Units are output rows."""
+    return Work(out.shape[0] * out.shape[1], 4 * out.shape[2] * out.shape[3])
+
+
+@task(output_rows)
+def pad_q(start, stop, x, value, pad, out):
     """As the book's. Moves: a row is three plain runs: value, pixels, value."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    for row in range(out.shape[0] * out_h):
+    for row in range(start, stop):
         n, iy = row // out_h, row % out_h - pad[0]
         first, left = row * out_w * channels, pad[1] * channels
         right = left + width * channels
@@ -31,16 +37,22 @@ def pad_q(x, value, pad, out):
             edge[i] = value
 
 
-def concat_q(x, offset, p, out):
+def outer_parts(x, offset, p, out):
+    """Units are what lies before the axis."""
+    return Work(x.shape[0], 4 * x.shape[1] * x.shape[2])
+
+
+@task(outer_parts)
+def concat_q(start, stop, x, offset, p, out):
     """As the book's. Moves: an operand's part of each outer index is one run; a rescaling is a table of 256 values."""
-    outer, count = x.shape[0], x.shape[1] * x.shape[2]
+    count = x.shape[1] * x.shape[2]
     step, first = out.shape[1] * out.shape[2], offset * out.shape[2]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
     table = np.empty(256, np.int16)
     if not p.copy:
         for v in range(256):
             table[v] = book.rescaled(v + p.low, p)  # p.low: the dtype's least value
-    for o in range(outer):
+    for o in range(start, stop):
         source, target = flat_x[o * count : (o + 1) * count], flat_out[o * step + first : o * step + first + count]
         if p.copy:
             target[:] = source
@@ -49,6 +61,4 @@ def concat_q(x, offset, p, out):
                 target[i] = table[np.int64(source[i]) - p.low]
 
 
-pad_q = compile_kernel(pad_q)
-reshape_q = compile_kernel(book.reshape_q)
-concat_q = compile_kernel(concat_q)
+reshape_q = in_one(book.reshape_q)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+from numba.extending import register_jitable
 
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.fast.tiles import ROWS, matrix_block, pack_panels
-from npmobilenet.kernels.jit import compile_kernel
 
 BLOCK = 4 * ROWS
 
@@ -16,7 +16,24 @@ def pack_pointwise_conv2d_f32(weights: np.ndarray) -> np.ndarray:
     return pack_panels(weights)
 
 
-def pointwise_conv2d_f32(x, weights, bias, activation, out):
+@register_jitable
+def rows_of_unit(pixels, panels):
+    """The rows of a unit of work: BLOCK, ROWS, or, where there are too few to share out, all: then units are panels."""
+    if pixels >= 8 * BLOCK:
+        return BLOCK
+    return 0 if panels >= 4 else ROWS
+
+
+def blocks(x, weights, *rest):
+    """Units are blocks of pixels, or panels of output channels."""
+    pixels, panels, operations = x.shape[0], weights.shape[0], x.shape[0] * weights.size
+    rows = rows_of_unit(pixels, panels)
+    units = -(-pixels // rows) if rows else panels
+    return Work(units, operations // max(units, 1))
+
+
+@task(blocks)
+def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
     """As the book's. Moves: weights in panels; register tiles of ROWS pixels; threads take blocks of pixels.
 
     BLOCK rows at a time pass over all panels, so that they stay in the first-level cache while the panels stream by.
@@ -26,14 +43,10 @@ def pointwise_conv2d_f32(x, weights, bias, activation, out):
     channels = out.shape[1]
     panels = weights.shape[0]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    if pixels < 8 * BLOCK and panels >= 4:
-        for p in numba.prange(panels):
-            matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, 0, pixels, p, p + 1)
+    rows = rows_of_unit(pixels, panels)
+    if rows == 0:
+        matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, 0, pixels, start, stop)
     else:
-        block = BLOCK if pixels >= 8 * BLOCK else ROWS
-        for b in numba.prange(-(-pixels // block)):
-            row, stop = b * block, min((b + 1) * block, pixels)
-            matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, row, stop, 0, panels)
-
-
-pointwise_conv2d_f32 = compile_kernel(pointwise_conv2d_f32, parallel=True)
+        for unit in range(start, stop):
+            first, end = unit * rows, min((unit + 1) * rows, pixels)
+            matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, first, end, 0, panels)

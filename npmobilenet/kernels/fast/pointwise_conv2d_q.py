@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from npmobilenet.kernels.fast.tiles_q import BLOCK, GROUP, ROWS, dot_block, gather_rows, pack_dot
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.pointwise_conv2d import blocks, rows_of_unit
+from npmobilenet.kernels.fast.task import task
+from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, gather_rows, pack_dot
 
 
 def pack_pointwise_conv2d_q(weights, bias, zeros):
@@ -14,7 +14,8 @@ def pack_pointwise_conv2d_q(weights, bias, zeros):
     return pack_dot(weights, bias, zeros)
 
 
-def pointwise_conv2d_q(x, weights, bias, zeros, step, out):
+@task(blocks)
+def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     """As the book's. Moves: weights in panels of grouped products; rows read where they are, or copied into the form
     that the tiles need; register tiles of ROWS pixels, requantized while in the first-level cache; threads take blocks
     of pixels, or panels where pixels are few.
@@ -24,23 +25,16 @@ def pointwise_conv2d_q(x, weights, bias, zeros, step, out):
     panels, groups = weights.shape[0], weights.shape[1]
     padded = groups * GROUP
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
-    if pixels < 8 * BLOCK and panels >= 4:
-        sums = np.empty(pixels, np.int32)
-        buffer = gather_rows(flat_x, depth, 0, pixels, padded, zeros, sums)
-        for p in numba.prange(panels):
-            dot_block(
-                buffer, 0, padded, 0, 1, groups, flat_w, sums, bias, step, flat_out, channels, 0, pixels, p, p + 1
-            )
-    else:
-        block = BLOCK if pixels >= 8 * BLOCK else ROWS
-        for b in numba.prange(-(-pixels // block)):
-            first = b * block
-            count = min(block, pixels - first)
-            few_sums = np.empty(block, np.int32)
-            rows = gather_rows(flat_x, depth, first, count, padded, zeros, few_sums)
-            dot_block(
-                rows, 0, padded, 0, 1, groups, flat_w, few_sums, bias, step, flat_out, channels, first, count, 0, panels
-            )
-
-
-pointwise_conv2d_q = compile_kernel(pointwise_conv2d_q, parallel=True)
+    few = rows_of_unit(pixels, panels)
+    rows = few if few > 0 else pixels
+    first_panel, last_panel = (0, panels) if few > 0 else (start, stop)
+    first_block, last_block = (start, stop) if few > 0 else (0, 1)
+    sums = np.empty(rows, np.int32)
+    for unit in range(first_block, last_block):
+        first = unit * rows
+        count = min(rows, pixels - first)
+        buffer = gather_rows(flat_x, depth, first, count, padded, zeros, sums)
+        dot_block(
+            buffer, 0, padded, 0, 1, groups, flat_w, sums, bias, step, flat_out, channels, first, count,
+            first_panel, last_panel
+        )  # fmt: skip

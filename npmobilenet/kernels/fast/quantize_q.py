@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.fixedpoint import clamped32
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.reference.quantize_q import quantized
 
 CHUNK = 4096  # elements that a thread takes at a time
@@ -27,16 +26,19 @@ def quantize_some(x, scale, rule, step, out):
             out[i] = np.int32(clamped32(quantized(x[i], scale, 2), step[0], step[1], step[2]))
 
 
-def quantize_q(x, scale, rules, split, step, out):
+def chunks(x, scale, rules, split, step, out):
+    """Units are chunks of images."""
+    return Work(x.shape[0] * -(-x.shape[1] // CHUNK), 16 * CHUNK)
+
+
+@task(chunks)
+def quantize_q(start, stop, x, scale, rules, split, step, out):
     """As the book's. Moves: threads take chunks of an image; one loop for each rule."""
-    rows, size = x.shape
-    chunks = -(-size // CHUNK)
-    for part in numba.prange(rows * chunks):
-        n, first = part // chunks, part % chunks * CHUNK
+    size = x.shape[1]
+    parts = -(-size // CHUNK)
+    for part in range(start, stop):
+        n, first = part // parts, part % parts * CHUNK
         end = min(first + CHUNK, size)
         middle = min(max(split, first), end)
         quantize_some(x[n, first:middle], scale, rules[0], step, out[n, first:middle])
         quantize_some(x[n, middle:end], scale, rules[1], step, out[n, middle:end])
-
-
-quantize_q = compile_kernel(quantize_q, parallel=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.jit import compile_kernel
+from npmobilenet.kernels.fast.task import Work, task
 
 
 @register_jitable
@@ -26,10 +25,17 @@ def row_fixed(x, y, dy, columns, bits, upward, out):
             out[ox, i] = np.int32(total + half) >> np.int32(2 * bits)
 
 
-def resize_bilinear_fixed_q(x, rows, columns, bits, upward, out):
+def output_rows(x, rows, columns, *rest):
+    """Units are output rows."""
+    out = rest[-1]
+    return Work(out.shape[0] * out.shape[1], 8 * out.shape[2] * out.shape[3])
+
+
+@task(output_rows)
+def resize_bilinear_fixed_q(start, stop, x, rows, columns, bits, upward, out):
     """As the book's. Moves: threads take output rows; four weights for each pixel, so channels are one plain loop."""
-    batch, out_h = out.shape[0], out.shape[1]
-    for part in numba.prange(batch * out_h):
+    out_h = out.shape[1]
+    for part in range(start, stop):
         n, oy = part // out_h, part % out_h
         y = (rows[0][oy], rows[1][oy])
         row_fixed(x[n], y, np.int32(rows[2][oy]), columns, bits, upward, out[n, oy])
@@ -53,13 +59,10 @@ def row_float(x, y, dy, columns, weighted, out):
             out[ox, i] = np.int32(total + np.float32(0.5))
 
 
-def resize_bilinear_float_q(x, rows, columns, weighted, out):
+@task(output_rows)
+def resize_bilinear_float_q(start, stop, x, rows, columns, weighted, out):
     """As the book's. Moves: threads take output rows; channels are one plain loop."""
-    batch, out_h = out.shape[0], out.shape[1]
-    for part in numba.prange(batch * out_h):
+    out_h = out.shape[1]
+    for part in range(start, stop):
         n, oy = part // out_h, part % out_h
         row_float(x[n], (rows[0][oy], rows[1][oy]), rows[2][oy], columns, weighted, out[n, oy])
-
-
-resize_bilinear_fixed_q = compile_kernel(resize_bilinear_fixed_q, parallel=True)
-resize_bilinear_float_q = compile_kernel(resize_bilinear_float_q, parallel=True)
