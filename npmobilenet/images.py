@@ -10,9 +10,10 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ MAX_SIDE = 65_535  # JPEG's limit; a resize of a longer side would need filters 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 # The decoders that are tried. Pillow has others that start programs (EPS) or that nobody photographs with.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+EMPTY = "an empty list of images: expected at least one path or uint8 array (height, width, 3)"
 
 CHANNELS = 3
 NHWC = 4  # rank of an input tensor
@@ -56,8 +59,47 @@ def load_images(source: Source, exif_orientation: bool = True) -> list[Image]:
     if not isinstance(source, (list, tuple)):
         return [load_image(source, exif_orientation)]
     if not source:
-        raise InputError("an empty list of images: expected at least one path or uint8 array (height, width, 3)")
+        raise InputError(EMPTY)
     return [_item(item, i, exif_orientation) for i, item in enumerate(source)]
+
+
+def each_image(source: Source) -> Iterator[Callable[[], Image]]:
+    """For each image that `source` holds, in order, what loads it: so that loading can be shared among threads.
+
+    `source` as for `load_images`, or an iterator of images, which is asked for one only when this is, and may be
+    endless. An iterator may reuse what it gave (a camera's buffer), so of it only paths and bytes wait to be loaded.
+
+    Raises `InputError`, as what it gives does, in the words of `load_images`.
+    """
+    if isinstance(source, np.ndarray) and source.ndim == NHWC:
+        check_image_array(source, "the batch")
+        yield from (partial(load_image, image) for image in source)
+        return
+    # A file has lines to give, but isn't meant so.
+    endless = isinstance(source, Iterator) and not hasattr(source, "read")
+    if not endless and not isinstance(source, (list, tuple)):
+        yield partial(load_image, source)
+        return
+    # Two threads may not decode one Pillow image, which a list may hold twice.
+    can_wait = (str, os.PathLike, bytes) if endless else (str, os.PathLike, bytes, np.ndarray)
+    i = -1
+    for i, item in enumerate(source):
+        yield partial(_item, item, i, True) if isinstance(item, can_wait) else _loaded(item, i)
+    if i < 0:
+        raise InputError(EMPTY)
+
+
+def _loaded(item: Source, i: int) -> Callable[[], Image]:
+    """What gives an image that is loaded, and is nobody else's; or raises, when its turn comes, what was wrong."""
+    try:
+        image = np.array(_item(item, i, True))
+    except InputError as error:
+        return partial(_fail, error)
+    return lambda: image
+
+
+def _fail(error: InputError) -> NoReturn:
+    raise error
 
 
 def _item(item: Source, i: int, exif_orientation: bool) -> Image:

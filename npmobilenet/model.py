@@ -13,19 +13,20 @@ from typing import Any, overload
 
 import numpy as np
 
-from npmobilenet import engine, images, labels, parallel, preprocess, weightfile
+from npmobilenet import engine, images, labels, parallel, prefetch, preprocess, weightfile
 from npmobilenet.converters import is_weight_file, read_model
 from npmobilenet.dialects import DIALECTS
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.graph import Graph, Node
+from npmobilenet.images import each_image
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.plan import Plan
 from npmobilenet.taps import ACCUMULATING, split_prefix
-from npmobilenet.zoo import checkpoints
 
 Inputs = Array | Mapping[str, Array]
 
 CHUNK = 8  # images in one plan: larger batches run in pieces, so memory doesn't grow with the batch
+AHEAD = 2 * CHUNK  # images that `predict` takes before the model needs them: 600 KB each at 224 x 224, once prepared
 PLANS_KEPT = 4
 
 
@@ -229,6 +230,8 @@ class Model:
     def predict(self, images: Any, top: int = 5, recipe: str | None = None) -> list[list[labels.Prediction]]:
         """For each image its best classes: `[(class_id, label, score), ...]`, best first.
 
+        `images`: as for `preprocess`, or an iterator of paths, bytes or arrays (H, W, 3). Several are prepared by
+        threads while the model runs (`prefetch`), at most `AHEAD + CHUNK` images at a time, so memory doesn't grow.
         A quantized model's scores are real values, `scale * (output - zero_point)`, as a float one's.
         `class_id` is the model's own output index (0 is "background" where there are 1001 classes). Raises `InputError`
         for unfit images, and for a model that isn't a classifier.
@@ -239,7 +242,13 @@ class Model:
                 "expected (1, classes) with labels or out of a softmax; "
                 "use run(preprocess(image)) to get it"
             )
-        return labels.decode(self.scores(self.run(self.preprocess(images, recipe))), self.info, top)
+        preprocess.get_recipe(recipe or self.info.preprocessing)
+        found: list[list[labels.Prediction]] = []
+        loaders = each_image(images)
+        with prefetch.in_order(lambda load: self.preprocess(load(), recipe), loaders, AHEAD) as tensors:
+            for batch in prefetch.batches(tensors, CHUNK):
+                found += labels.decode(self.scores(self.run(np.concatenate(batch))), self.info, top)
+        return found
 
     def scores(self, output: Array) -> Array:
         """The real values of an output: float32 ones as they are, integers by the output's scale and zero point."""
@@ -287,6 +296,8 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
         for stem in (text, f"{text}_float"):
             if (folder / f"{stem}.h5").is_file():
                 return folder / f"{stem}.h5"
+    from npmobilenet.zoo import checkpoints  # the tables: 15 ms that a file's path doesn't need
+
     row = checkpoints.resolve(text)
     for folder in weight_folders():
         if (folder / f"{row.name}.h5").is_file():

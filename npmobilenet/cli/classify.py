@@ -12,6 +12,7 @@ from npmobilenet.errors import InputError
 
 if TYPE_CHECKING:
     from npmobilenet.model import Model
+    from npmobilenet.modeldata import Array
 
 # dialects.DIALECTS; a test compares them
 DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack", "tflite-single-rounding", "cmsis-nn")
@@ -57,7 +58,8 @@ def classify(
     Prints the model's best classes with their probabilities. A class id is the model's own output index. An image that
     can't be read is reported, the others are classified, and the exit code is 2.
     """
-    from npmobilenet.model import load
+    from npmobilenet.model import AHEAD, load
+    from npmobilenet.prefetch import in_order
     from npmobilenet.preprocess import get_recipe
 
     if recipe is not None:
@@ -65,22 +67,30 @@ def classify(
     engine = load(model or DEFAULT_MODEL, kernels, dialect, threads)
     _check_classifier(engine)
     kind = score_kind(engine)
-    results = []
-    for image in images or [None]:
-        with compile_notice():
-            result = _classify_one(engine, image, top, recipe)
-        results.append(result)
-        if result["error"]:
-            print_error(result["error"])
-        elif not as_json:
-            _print_result(result, kind, first=not any(r["predictions"] for r in results[:-1]))
-    doubtful = [r for r in results if r["low_confidence"]]
+    results: list[dict[str, Any]] = []
+    doubtful: list[str] = []
+    failed = named = False
+    todo = images or (None,)
+    with in_order(lambda image: _prepared(engine, image, recipe), todo, AHEAD) as tensors:
+        for image in todo:
+            with compile_notice():
+                result = _classify_one(engine, image, next(tensors), top)
+            if as_json:
+                results.append(result)
+            if result["error"]:
+                failed = True
+                print_error(result["error"])
+            elif not as_json:
+                _print_result(result, kind, first=not named)
+                named = True
+            if result["low_confidence"]:
+                doubtful.append(result["image"])
     if as_json:
         about = {"name": engine.name, "preprocessing": recipe or engine.info.preprocessing, "kernels": kernels}
         print_json({"model": about, "score": kind, "images": results})
     elif model is None and images:
         _print_about_default(engine, doubtful)
-    return BAD_INPUT if any(result["error"] for result in results) else 0
+    return BAD_INPUT if failed else 0
 
 
 def score_kind(model: Model) -> str:
@@ -100,11 +110,23 @@ def _check_classifier(model: Model) -> None:
     label_names(model.info, model.output.shape[1])
 
 
-def _classify_one(model: Model, image: str | None, top: int, recipe: str | None) -> dict[str, Any]:
-    """The best classes of an image file, or of the example picture where there is none."""
+def _prepared(model: Model, image: str | None, recipe: str | None) -> Array | InputError:
+    """The input tensor of an image file, or why there is none; of the example picture where there is no file."""
+    try:
+        return model.preprocess([_example() if image is None else image], recipe)
+    except InputError as error:
+        return error
+
+
+def _classify_one(model: Model, image: str | None, x: Array | InputError, top: int) -> dict[str, Any]:
+    """The best classes of an image, by its input tensor."""
+    from npmobilenet.labels import decode
+
     name = EXAMPLE if image is None else image
     try:
-        (best,) = model.predict([_example() if image is None else image], top, recipe)
+        if isinstance(x, InputError):
+            raise x
+        (best,) = decode(model.scores(model.run(x)), model.info, top)
     except InputError as error:
         return {
             "image": name,
@@ -133,7 +155,7 @@ def _example() -> Any:
     return draw_sunflower()
 
 
-def _print_about_default(model: Model, doubtful: list[dict[str, Any]]) -> None:
+def _print_about_default(model: Model, doubtful: list[str]) -> None:
     """What the model in the box knows, which answers are doubtful, and how to get a model that knows more."""
     from npmobilenet.zoo.checkpoints import resolve
 
@@ -141,8 +163,8 @@ def _print_about_default(model: Model, doubtful: list[dict[str, Any]]) -> None:
     names = ", ".join(labels) if isinstance(labels, tuple) else labels
     print_line()
     print_line(f"The model in the box, {model.name}, knows five flowers only: {names}.")
-    for result in doubtful:
-        print_line(f"{result['image']}: low confidence (below {LOW_CONFIDENCE:g}), perhaps none of these.")
+    for image in doubtful:
+        print_line(f"{image}: low confidence (below {LOW_CONFIDENCE:g}), perhaps none of these.")
     print_line("For ImageNet's 1000 classes: download and unpack")
     print_line(f"  {resolve(IMAGENET_MODEL).url}")
     print_line("then convert the .tflite or checkpoint in it, once, and name the result:")

@@ -6,8 +6,9 @@ loop.py runs, state.py keeps what is done, tally.py counts, files.py writes pred
 from __future__ import annotations
 
 from npmobilenet.evaluate.files import check_output, write_confusion, write_predictions
-from npmobilenet.evaluate.loop import Progress, evaluate, model_threads, rehearse
+from npmobilenet.evaluate.loop import Progress, evaluate, rehearse
 from npmobilenet.evaluate.tally import ClassRow, Evaluation, wilson
+from npmobilenet.prefetch import model_threads
 
 __all__ = [
     "ClassRow",

@@ -1,13 +1,10 @@
-"""The loop: a few threads read and prepare images, a bounded number of them ahead of the model."""
+"""The loop: prepared images to predictions, kept in the state as they come."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +17,12 @@ from npmobilenet.evaluate.state import DONE, Identity, ScoresFile, State
 from npmobilenet.evaluate.tally import FEWEST_FOR_TOP5, Evaluation
 from npmobilenet.model import CHUNK, Model
 from npmobilenet.modeldata import Array
+from npmobilenet.prefetch import batches, in_order
 from npmobilenet.preprocess import get_recipe
 
 SAVE_EVERY = 5.0  # seconds between two writings of the state
 # Prepared images that wait for the model: 600 KB each at 224 x 224. Two batches keep it busy while the next is read.
 AHEAD = 3 * CHUNK
-MOST_WORKERS = 4  # a decoded photo of the largest size allowed has 300 MB, so not one for each of many cores
 
 Prepared = Array | InputError
 
@@ -114,8 +111,8 @@ def _run(
     saved = time.monotonic()
     try:
         report()
-        with _prepared(model, data, recipe, todo) as results:
-            for batch in _batches(results):
+        with in_order(lambda i: (i, prepare(model, data, i, recipe)), todo, AHEAD) as results:
+            for batch in batches(results, CHUNK):
                 _keep_batch(model, batch, kept, rows)
                 report()
                 if time.monotonic() - saved > SAVE_EVERY:
@@ -140,69 +137,12 @@ def _keep_batch(model: Model, batch: Sequence[tuple[int, Prepared]], kept: State
         kept.predicted(i, [p[0] for p in prediction], [p[2] for p in prediction])
 
 
-def _batches(results: Iterator[tuple[int, Prepared]]) -> Iterator[list[tuple[int, Prepared]]]:
-    batch: list[tuple[int, Prepared]] = []
-    for result in results:
-        batch.append(result)
-        if len(batch) == CHUNK:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def prepare(model: Model, data: Dataset, i: int, recipe: str | None) -> Prepared:
     """The input tensor of image i, or why there is none."""
     try:
         return model.preprocess(data.source(i), recipe)
     except InputError as error:
         return error
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def workers() -> int:
-    """The number of threads that prepare images."""
-    return min(MOST_WORKERS, cores())
-
-
-def model_threads() -> int:
-    """The number of threads that suits a model which `evaluate` runs: the cores that the preparation leaves over.
-
-    Preparing a photo takes longer than classifying it, and kernels wait for their slowest thread: on two cores
-    MobileNet V2 1.0_224 ran 20 images a second on one thread, 11 on two.
-    """
-    return max(1, cores() - workers())
-
-
-@contextmanager
-def _prepared(
-    model: Model, data: Dataset, recipe: str | None, todo: Sequence[int]
-) -> Iterator[Iterator[tuple[int, Prepared]]]:
-    """Images in the order of `todo`, prepared by threads: at most `AHEAD` of them exist at a time, besides a batch.
-
-    Reading, decoding and resizing release Python's lock for most of their time, so threads are enough.
-    """
-    pool = ThreadPoolExecutor(workers(), "npmobilenet-images")
-    waiting: deque[tuple[int, Future[Prepared]]] = deque()
-
-    def results() -> Iterator[tuple[int, Prepared]]:
-        rest = iter(todo)
-        while True:
-            while len(waiting) < AHEAD and (i := next(rest, None)) is not None:
-                waiting.append((i, pool.submit(prepare, model, data, i, recipe)))
-            if not waiting:
-                return
-            index, future = waiting.popleft()
-            yield index, future.result()
-
-    try:
-        yield results()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Reporter:
