@@ -25,6 +25,7 @@ import numba
 import numpy as np
 from numba.core import caching, config, types
 from numba.core.bytecode import FunctionIdentity
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet import fixedpoint
@@ -155,7 +156,10 @@ class KernelCache(caching.NullCache):  # type: ignore[misc]  # Numba has no type
         found = None
         if self._inner is not None:
             try:
-                found = self._inner.load_overload(sig, target_context)
+                # Numba's own load_overload begins by importing all that it can compile, 0.2 s. Compiled code needs
+                # only the runtime's functions for memory, and to know where they are.
+                rtsys.initialize(target_context)
+                found = self._inner._load_overload(sig, target_context)
             except Exception:  # a damaged cache file raises whatever its bytes lead to; compile anew instead
                 found = None
         if found is None:
@@ -202,9 +206,10 @@ LISTENERS: list[Callable[[str], None]] = [_default_listener]
 # Compiling
 
 
-# Numba numbers the functions that it compiles, from 1 in each process, and their symbols carry the number. Code from the
-# cache keeps the numbers of the process that compiled it, so two functions made by one factory (same name, same types)
-# could share a symbol, and the first to be loaded would be called for both. Numbers from a random start don't meet.
+# Numba numbers the functions that it compiles, from 1 in each process, and their symbols carry the number. Code from
+# the cache keeps the numbers of the process that compiled it, so two functions made by one factory (same name, same
+# types) could share a symbol, and the first to be loaded would be called for both. Numbers from a random start don't
+# meet.
 FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 12)
 
 # Never fastmath: it would let LLVM reorder and fuse what docs/arithmetic.md defines.
