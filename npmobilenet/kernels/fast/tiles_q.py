@@ -6,7 +6,8 @@ import numpy as np
 from numba.extending import overload, register_jitable
 
 from npmobilenet.kernels.fast.dot_q import dot_tile, row_sum_tile
-from npmobilenet.kernels.fast.vector_q import requantize_tile
+from npmobilenet.kernels.fast.requantize_q import requantize_tile
+from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING, UPWARD
 from npmobilenet.kernels.jit import LANES, isa
 
 LANE = LANES[isa()]
@@ -128,22 +129,15 @@ def gather_rows(x, depth, first, count, padded, zeros, sums):
 
 @register_jitable
 def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step, tail):
-    """The outputs of `rows` rows by `columns` channels from their accumulators; `tail` holds rows * LANE values.
+    """The outputs of `rows` rows by `columns` channels from their accumulators.
 
-    Whole vectors go straight to `out`; the last, partial one, for which acc and the parameters are filled up, by way
-    of `tail`.
+    acc and the parameters are read a whole vector at least, so fewer columns have to be filled up to LANE. `tail` isn't
+    used.
     """
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
-    rule = 2 if step.rule == 1 and step.low >= step.zero_point else step.rule
-    whole = columns // LANE * LANE
-    requantize_vectors(acc, 0, acc_step, rows, whole, channel, step.multiplier, step.shift, step.scale, rule,
+    rule = UPWARD if step.rule == DOUBLE_ROUNDING and step.low >= step.zero_point else step.rule
+    requantize_vectors(acc, 0, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, rule,
                        step.zero_point, step.low, step.high, out, out_at, out_step)  # fmt: skip
-    if whole < columns:
-        requantize_vectors(acc, whole, acc_step, rows, LANE, channel + whole, step.multiplier, step.shift, step.scale,
-                           rule, step.zero_point, step.low, step.high, tail, 0, LANE)  # fmt: skip
-        for r in range(rows):
-            for j in range(columns - whole):
-                out[out_at + r * out_step + whole + j] = tail[r * LANE + j]
 
 
 @register_jitable

@@ -1,6 +1,6 @@
-"""Generators of integer vector code: the step from accumulators to outputs, as LLVM vector IR, and what others share.
+"""Generators of integer vector code: what they share, and every rule of requantization as LLVM vector IR.
 
-The step is taken lane by lane with the operations of fixedpoint.py, for any int32 accumulator: its intermediate values
+The rules are followed lane by lane with the operations of fixedpoint.py, for any int32 accumulator: intermediate values
 wrap as the book's do.
 """
 
@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
-from npmobilenet.kernels.fast.vector import outlined, pointers_of
+from numba.core import cgutils
 
 INT8, INT16, INT32, INT = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
@@ -41,11 +38,13 @@ def constant(kind: Any, value: int | float, lanes: int) -> Any:
     return ir.Constant(vector(kind, lanes), [ir.Constant(kind, value)] * lanes)
 
 
-def _max(builder: Any, a: Any, b: Any) -> Any:
+def max_of(builder: Any, a: Any, b: Any) -> Any:
+    """The greater of signed integers, scalars or lanes."""
     return builder.select(builder.icmp_signed(">", a, b), a, b)
 
 
-def _min(builder: Any, a: Any, b: Any) -> Any:
+def min_of(builder: Any, a: Any, b: Any) -> Any:
+    """The lesser of signed integers, scalars or lanes."""
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
@@ -55,12 +54,28 @@ def intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def _pairs(builder: Any, values: Any, lanes: int) -> tuple[Any, Any]:
-    """The even and the odd lanes of int32 values, sign-extended to int64: what one 32 x 32 -> 64 multiply reads."""
+def pairs(builder: Any, values: Any, lanes: int) -> tuple[Any, Any]:
+    """The even and the odd lanes of int32 values, sign-extended to int64: what one 32 x 32 -> 64 multiply reads.
+
+    LLVM has to see the extension, or it multiplies 64 bits by 64. With AVX2, which has no arithmetic shift of 64 bits,
+    it doesn't see it in a shift of the upper word by 32; in a shift to and fro it does, so the odd lanes move first.
+    """
     wide = vector(INT, lanes // 2)
-    both = builder.bitcast(values, wide)
     word = constant(INT, 32, lanes // 2)
-    return builder.ashr(builder.shl(both, word), word), builder.ashr(both, word)
+    both = builder.bitcast(values, wide)
+    even = builder.ashr(builder.shl(both, word), word)
+    if lanes == 16:  # AVX-512
+        return even, builder.ashr(both, word)
+    moved = builder.shuffle_vector(values, values, ir.Constant(values.type, [lane | 1 for lane in range(lanes)]))
+    return even, builder.ashr(builder.shl(builder.bitcast(moved, wide), word), word)
+
+
+def multiply_pairs(builder: Any, values: Any, factors: tuple[Any, Any], addend: Any, lanes: int) -> tuple[Any, Any]:
+    """values * factors + addend in 64 bits, even and odd lanes apart; `factors` are `pairs`."""
+    even, odd = (
+        builder.add(builder.mul(v, m), addend) for v, m in zip(pairs(builder, values, lanes), factors, strict=True)
+    )
+    return even, odd
 
 
 class Step:
@@ -71,13 +86,12 @@ class Step:
         zero, one = constant(INT32, 0, lanes), constant(INT32, 1, lanes)
         self.shift = load(builder, shift, INT32, lanes)
         self.multiplier = load(builder, multiplier, INT32, lanes)
-        self.pairs = _pairs(builder, self.multiplier, lanes)
+        self.pairs = pairs(builder, self.multiplier, lanes)
         self.scale = load(builder, scale, DOUBLE, lanes)
-        self.left = _max(builder, self.shift, zero)
-        self.right = _max(builder, builder.sub(zero, self.shift), zero)
-        self.last = _min(
-            builder, self.right, one
-        )  # the shift's last bit, and the rest of it: (v >> rest + last) >> last
+        self.left = max_of(builder, self.shift, zero)
+        self.right = max_of(builder, builder.sub(zero, self.shift), zero)
+        # The shift to the right in two parts, so that the rounding's addition can't overflow: shift_upward.
+        self.last = min_of(builder, self.right, one)
         self.rest = builder.sub(self.right, self.last)
 
     def high_mul(self, builder: Any, acc: Any) -> Any:
@@ -87,10 +101,7 @@ class Step:
         """
         words, wide = vector(INT32, self.lanes), vector(INT, self.lanes // 2)
         half = constant(INT, 1 << 30, self.lanes // 2)
-        even, odd = (
-            builder.add(builder.mul(v, m), half)
-            for v, m in zip(_pairs(builder, builder.shl(acc, self.left), self.lanes), self.pairs, strict=True)
-        )
+        even, odd = multiply_pairs(builder, builder.shl(acc, self.left), self.pairs, half, self.lanes)
         even = builder.bitcast(builder.lshr(even, ir.Constant(wide, [31] * (self.lanes // 2))), words)
         odd = builder.bitcast(builder.shl(odd, ir.Constant(wide, [1] * (self.lanes // 2))), words)
         chosen = ir.Constant(words, [lane + self.lanes * (lane % 2) for lane in range(self.lanes)])
@@ -148,57 +159,3 @@ class Step:
             FLOAT32: self.float32,
             FLOAT64: self.float64,
         }
-
-
-def _finish(builder: Any, value: Any, zero_point: Any, low: Any, high: Any, pointer: Any, lanes: int) -> None:
-    """Add the zero point, clamp, narrow to the output's type and store."""
-    value = builder.add(value, zero_point)
-    value = _min(builder, _max(builder, value, low), high)
-    kind = pointer.type.pointee
-    if kind != INT32:
-        value = builder.trunc(value, vector(kind, lanes))
-    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
-
-
-def requantize_tile(lanes: int) -> Any:
-    """An intrinsic that takes the step from accumulators to outputs for a block of rows and channels.
-
-    tile(acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low, high, out,
-    out_at, out_step): out[out_at + r * out_step + j] = fixedpoint.requantized(acc[acc_at + r * acc_step + j],
-    channel + j, ...) for r < rows and j < columns, a multiple of `lanes`. Each group of lanes loads its parameters once
-    for all rows, and looks at the rule once. Nothing is checked.
-    """
-
-    @intrinsic
-    def tile(typingctx, acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low,
-             high, out, out_at, out_step):  # fmt: skip
-        def codegen(context, builder, signature, args):
-            outlined(builder, f"requantize_{lanes}", pointers_of(context, builder, signature, args), body)
-            return context.get_dummy_value()
-
-        def body(builder, args):
-            (_, acc_at, acc_step, rows, columns, channel, _, _, _, rule, zero_point, low, high, _, out_at,
-             out_step) = arrays = args  # fmt: skip
-            limits = [splat(builder, builder.trunc(value, INT32), lanes) for value in (zero_point, low, high)]
-            with cgutils.for_range(builder, builder.udiv(columns, INT(lanes))) as vectors:
-                j = builder.mul(vectors.index, INT(lanes))
-                at = builder.add(channel, j)
-                step = Step(builder, *(builder.gep(arrays[i], [at]) for i in (6, 7, 8)), lanes)
-                source = builder.gep(arrays[0], [builder.add(acc_at, j)])
-                target = builder.gep(arrays[13], [builder.add(out_at, j)])
-                for code, function in step.by_rule().items():
-                    with (
-                        builder.if_then(builder.icmp_signed("==", rule, INT(code))),
-                        cgutils.for_range(builder, rows) as loop,
-                    ):
-                        sums = load(builder, builder.gep(source, [builder.mul(loop.index, acc_step)]), INT32, lanes)
-                        pointer = builder.gep(target, [builder.mul(loop.index, out_step)])
-                        _finish(builder, function(builder, sums), *limits, pointer, lanes)
-
-        integer = types.int64
-        return types.void(
-            acc, integer, integer, integer, integer, integer, multiplier, shift, scale, integer, integer, integer,
-            integer, out, integer, integer,
-        ), codegen  # fmt: skip
-
-    return tile
