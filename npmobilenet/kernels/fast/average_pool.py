@@ -28,14 +28,16 @@ def average_pool_f32(first, stop, x, kernel, stride, pad, activation, out):
             ix = ox * stride[1] - pad[1]
             kx_first, kx_last = valid_taps(ix, kernel[1], 1, in_w)
             at = (row * out_w + ox) * channels
+            sums = flat_out[at : at + channels]  # slices, as in activation.activate_all
             for c in range(channels):
-                flat_out[at + c] = np.float32(0)
+                sums[c] = np.float32(0)
             for ky in range(ky_first, ky_last):
                 for kx in range(kx_first, kx_last):
                     pixel = ((n * in_h + iy + ky) * in_w + ix + kx) * channels
+                    values = flat_x[pixel : pixel + channels]
                     for c in range(channels):
-                        flat_out[at + c] = flat_out[at + c] + flat_x[pixel + c]
+                        sums[c] = sums[c] + values[c]
             count = np.float32(max(max(ky_last - ky_first, 0) * max(kx_last - kx_first, 0), 1))
             for c in range(channels):
-                flat_out[at + c] = flat_out[at + c] / count
+                sums[c] = sums[c] / count
             activate_all(flat_out, at, channels, activation)

@@ -10,10 +10,8 @@ from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, block, pack_panels, rows
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
-    """(kh, kw, Cin, Cout) -> (panels, kh, kw, Cin, WIDTH): a panel of output channels is contiguous."""
-    kh, kw, depth, channels = weights.shape
-    panels = pack_panels(weights.reshape(kh * kw * depth, channels))
-    return panels.reshape(panels.shape[0], kh, kw, depth, WIDTH)
+    """(kh, kw, Cin, Cout) -> panels of output channels, see tiles.pack_panels."""
+    return pack_panels(weights)
 
 
 @register_jitable
@@ -48,10 +46,11 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
     rows outside are skipped. Threads take output rows.
     """
     _, in_h, in_w, in_c = x.shape
-    panels, kernel_h, kernel_w = weights.shape[0], weights.shape[1], weights.shape[2]
+    kernel_h, kernel_w = weights.shape[0], weights.shape[1]
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
+    padded = weights.shape[3]
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
-    x_line, w_line = dilation[0] * in_w * in_c, kernel_w * in_c * WIDTH
+    x_line, taps_in_panel = dilation[0] * in_w * in_c, kernel_h * kernel_w * in_c
     for row in range(start, stop):
         scratch = np.empty((1 + ROWS) * WIDTH, np.float32)
         taps = np.empty(kernel_h * kernel_w * in_c if dilation[1] > 1 else 0, np.float32)
@@ -72,9 +71,10 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
             elif width == kernel_w:
                 whole = (in_w - kernel_w - ix) // stride[1] + 1
                 rows = rows_at_once(min(whole, out_w - ox))
-            for p in range(panels):
-                w_at = ((p * kernel_h + ky_first) * kernel_w + kx_first) * in_c * WIDTH
-                first = p * WIDTH
+            for first in range(0, padded, WIDTH):
+                panel = min(WIDTH, padded - first)
+                w_at = taps_in_panel * first + (ky_first * kernel_w + kx_first) * in_c * panel
+                w_line = kernel_w * in_c * panel
                 columns, out_at = min(WIDTH, out_c - first), (row * out_w + ox) * out_c + first
                 if dilation[1] > 1:
                     block(taps, 0, 0, width * in_c, flat_w, w_at, w_line, segments, width * in_c,

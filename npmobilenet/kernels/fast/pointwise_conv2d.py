@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import ROWS, matrix_block, pack_panels
+from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, matrix_block, pack_panels
 
 BLOCK = 4 * ROWS
 
@@ -26,7 +26,7 @@ def rows_of_unit(pixels, panels):
 
 def blocks(x, weights, *rest):
     """Units are blocks of pixels, or panels of output channels."""
-    pixels, panels, operations = x.shape[0], weights.shape[0], x.shape[0] * weights.size
+    pixels, panels, operations = x.shape[0], -(-rest[-1].shape[1] // WIDTH), x.shape[0] * weights.size
     rows = rows_of_unit(pixels, panels)
     units = -(-pixels // rows) if rows else panels
     return Work(units, operations // max(units, 1))
@@ -41,7 +41,7 @@ def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
     """
     pixels, depth = x.shape
     channels = out.shape[1]
-    panels = weights.shape[0]
+    panels = -(-channels // WIDTH)
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
     rows = rows_of_unit(pixels, panels)
     if rows == 0:

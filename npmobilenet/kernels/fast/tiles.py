@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba.extending import register_jitable
 
@@ -18,22 +20,34 @@ VECTORS = 2
 WIDTH = VECTORS * LANE  # output channels in a panel
 FEW = 3  # rows of the middle tile, for what the tall one leaves
 
-tall_tile = matrix_tile(ROWS, VECTORS, LANE)
-few_tile = matrix_tile(FEW, VECTORS, LANE)
-one_tile = matrix_tile(1, VECTORS, LANE)
+HALF = LANE // 2
+
+# Tiles by their height; of a panel that is whole, three quarters, a half or a quarter of WIDTH.
+tall_tile = matrix_tile(ROWS, (LANE, LANE))
+few_tile = matrix_tile(FEW, (LANE, LANE))
+one_tile = matrix_tile(1, (LANE, LANE))
+tall_tile_3 = matrix_tile(ROWS, (LANE, HALF))
+one_tile_3 = matrix_tile(1, (LANE, HALF))
+tall_tile_2 = matrix_tile(ROWS, (LANE,))
+one_tile_2 = matrix_tile(1, (LANE,))
+tall_tile_1 = matrix_tile(ROWS, (HALF,))
+one_tile_1 = matrix_tile(1, (HALF,))
 # Activations that the tiles leave to activate_all.
 LEFT_OUT = tuple(code for code in range(1, len(ACTIVATIONS)) if code not in VECTOR_ACTIVATIONS)
 
 
 def pack_panels(weights: np.ndarray) -> np.ndarray:
-    """(depth, Cout) -> (panels, depth, WIDTH): output channels in groups of WIDTH, the last filled with zeros."""
-    depth, channels = weights.shape
-    panels = -(-channels // WIDTH)
-    packed = np.zeros((panels, depth, WIDTH), np.float32)
-    for p in range(panels):
-        part = weights[:, p * WIDTH : (p + 1) * WIDTH]
-        packed[p, :, : part.shape[1]] = part
-    return packed
+    """(..., depth, Cout) -> (..., depth, padded): one panel of WIDTH output channels after the other.
+
+    The last panel is as wide as its channels need, in steps of HALF, filled up with zeros. The shape only tells the
+    numbers of taps and channels; in memory panel p, (..., depth, its width), begins at p * WIDTH * (taps * depth).
+    """
+    *taps, channels = weights.shape
+    padded = -(-channels // HALF) * HALF
+    flat = np.zeros((math.prod(taps), padded), np.float32)
+    flat[:, :channels] = weights.reshape(-1, channels)
+    panels = [flat[:, first : first + WIDTH].reshape(-1) for first in range(0, padded, WIDTH)]
+    return np.concatenate(panels).reshape(*taps, padded)
 
 
 @register_jitable
@@ -46,35 +60,58 @@ def rows_at_once(left):
 
 @register_jitable
 def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
-            bias, channel, activation, out, out_at, out_step, rows):  # fmt: skip
-    """`rows` (ROWS, FEW or 1) rows of a whole panel, straight into `out`."""
-    if rows == ROWS:
-        tall_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                  out, out_at, out_step)  # fmt: skip
-    elif rows == FEW:
-        few_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                 out, out_at, out_step)  # fmt: skip
+            bias, channel, activation, out, out_at, out_step, rows, width):  # fmt: skip
+    """`rows` (ROWS, FEW or 1) rows of a panel of `width` columns, straight into `out`."""
+    if width == WIDTH:
+        if rows == ROWS:
+            tall_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                      out, out_at, out_step)  # fmt: skip
+        elif rows == FEW:
+            few_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                     out, out_at, out_step)  # fmt: skip
+        else:
+            one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                     out, out_at, out_step)  # fmt: skip
+    elif rows == ROWS:
+        if width == 3 * HALF:
+            tall_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                        out, out_at, out_step)  # fmt: skip
+        elif width == LANE:
+            tall_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                        out, out_at, out_step)  # fmt: skip
+        else:
+            tall_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                        out, out_at, out_step)  # fmt: skip
     else:
-        one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                 out, out_at, out_step)  # fmt: skip
+        for r in range(rows):
+            if width == 3 * HALF:
+                one_tile_3(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
+                           channel, activation, out, out_at + r * out_step, out_step)  # fmt: skip
+            elif width == LANE:
+                one_tile_2(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
+                           channel, activation, out, out_at + r * out_step, out_step)  # fmt: skip
+            else:
+                one_tile_1(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
+                           channel, activation, out, out_at + r * out_step, out_step)  # fmt: skip
 
 
 @register_jitable
 def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
           bias, channel, columns, activation, out, out_at, out_step, rows, scratch):  # fmt: skip
-    """As `compute`, for the last panel too, of which only `columns` columns exist.
+    """As `compute`, for panels of any number of columns.
 
-    A narrow panel is computed whole, with zero weights and biases, into `scratch`, and its columns are copied out.
-    `scratch` holds WIDTH biases and then ROWS * WIDTH values.
+    One that doesn't fill its vectors is computed whole, with zero weights and biases, into `scratch`, and its columns
+    are copied out. `scratch` holds WIDTH biases and then ROWS * WIDTH values.
     """
-    if columns == WIDTH:
+    width = (columns + HALF - 1) // HALF * HALF
+    if columns == width:
         compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                out, out_at, out_step, rows)  # fmt: skip
+                out, out_at, out_step, rows, width)  # fmt: skip
     else:
-        for j in range(WIDTH):
+        for j in range(width):
             scratch[j] = bias[channel + j] if j < columns else np.float32(0)
         compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, scratch, 0, activation,
-                scratch, WIDTH, WIDTH, rows)  # fmt: skip
+                scratch, WIDTH, WIDTH, rows, width)  # fmt: skip
         for r in range(rows):
             for j in range(columns):
                 out[out_at + r * out_step + j] = scratch[WIDTH + r * WIDTH + j]

@@ -55,10 +55,9 @@ def _fma(builder: Any, a: Any, b: Any, c: Any, lanes: int) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def _variables(builder: Any, count: int, lanes: int) -> list[Any]:
-    """Stack slots for accumulators; LLVM's mem2reg keeps them in registers."""
-    kind = FLOAT if lanes == 1 else ir.VectorType(FLOAT, lanes)
-    return [cgutils.alloca_once(builder, kind) for _ in range(count)]
+def _variable(builder: Any, lanes: int) -> Any:
+    """A stack slot for an accumulator; LLVM's mem2reg keeps it in a register."""
+    return cgutils.alloca_once(builder, FLOAT if lanes == 1 else ir.VectorType(FLOAT, lanes))
 
 
 def _constant(value: float, lanes: int) -> Any:
@@ -91,11 +90,11 @@ VECTOR_ACTIVATIONS: dict[int, Callable[[Any, Any, int], Any]] = {
 }
 
 
-def apply_activation(builder: Any, activation: Any, slots: list[Any], lanes: int) -> None:
-    """Apply activation number `activation` to all slots, if it has a vector form."""
+def apply_activation(builder: Any, activation: Any, slots: list[tuple[Any, int]]) -> None:
+    """Apply activation number `activation` to all slots, given with their lanes, if it has a vector form."""
     for code, function in VECTOR_ACTIVATIONS.items():
         with builder.if_then(builder.icmp_signed("==", activation, INT(code))):
-            for slot in slots:
+            for slot, lanes in slots:
                 builder.store(function(builder, builder.load(slot), lanes), slot)
 
 
@@ -152,16 +151,17 @@ def row_addresses(builder: Any, starts: list[tuple[Any, list[Any]]], at: Any) ->
     return addresses
 
 
-def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
-    """An intrinsic that computes `rows` rows by `vectors * lanes` columns of a matrix product, in segments.
+def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
+    """An intrinsic that computes `rows` rows by sum(vectors) columns of a matrix product, in segments.
 
     tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation, out, out_at,
     out_step): out[out_at + r * out_step + j] = act(the fma chain over s < segments, k < depth of
-    x[x_at + r * row_step + s * x_segment + k] * w[w_at + s * w_segment + k * width + j], from bias[channel + j]), width
-    being vectors * lanes. Arrays are flat float32, the rest integers; nothing is checked. Activations outside
-    VECTOR_ACTIVATIONS are left to the caller.
+    x[x_at + r * row_step + s * x_segment + k] * w[w_at + s * w_segment + k * width + j], from bias[channel + j]).
+    `vectors` are the lanes of the vectors that make up a row, and width is their sum. Arrays are flat float32, the rest
+    integers; nothing is checked. Activations outside VECTOR_ACTIVATIONS are left to the caller.
     """
-    width = vectors * lanes
+    width = sum(vectors)
+    parts = [(sum(vectors[:v]), lanes) for v, lanes in enumerate(vectors)]  # (first column, lanes)
 
     @intrinsic
     def tile(
@@ -169,18 +169,18 @@ def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
         out, out_at, out_step,
     ):  # fmt: skip
         def codegen(context, builder, signature, args):
-            outlined(builder, f"matrix_{rows}_{vectors}_{lanes}", pointers_of(context, builder, signature, args), body)
+            outlined(builder, f"matrix_{rows}_{vectors}", pointers_of(context, builder, signature, args), body)
             return context.get_dummy_value()
 
         def body(builder, args):
             (x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
              out, out_at, out_step) = args  # fmt: skip
             bias_data, out_data = builder.gep(bias, [channel]), builder.gep(out, [out_at])
-            sums = _variables(builder, rows * vectors, lanes)
-            for v in range(vectors):
-                first = _load(builder, builder.gep(bias_data, [INT(v * lanes)]), lanes)
-                for r in range(rows):
-                    builder.store(first, sums[r * vectors + v])
+            sums = [[_variable(builder, lanes) for _, lanes in parts] for _ in range(rows)]
+            for v, (first, lanes) in enumerate(parts):
+                start = _load(builder, builder.gep(bias_data, [INT(first)]), lanes)
+                for row in sums:
+                    builder.store(start, row[v])
             row_data = row_pointers(builder, builder.gep(x, [x_at]), row_step, rows)
             w_data = builder.gep(w, [w_at])
             with cgutils.for_range(builder, segments) as outer:
@@ -189,17 +189,18 @@ def matrix_tile(rows: int, vectors: int, lanes: int) -> Any:
                 starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
                 with cgutils.for_range(builder, depth) as inner:
                     panel = builder.gep(panels, [builder.mul(inner.index, INT(width))])
-                    columns = [_load(builder, builder.gep(panel, [INT(v * lanes)]), lanes) for v in range(vectors)]
-                    for r, pointer in enumerate(row_addresses(builder, starts, inner.index)):
-                        value = _splat(builder, builder.load(pointer), lanes)
-                        for v in range(vectors):
-                            slot = sums[r * vectors + v]
-                            builder.store(_fma(builder, value, columns[v], builder.load(slot), lanes), slot)
-            apply_activation(builder, activation, sums, lanes)
-            for r in range(rows):
+                    columns = [_load(builder, builder.gep(panel, [INT(first)]), lanes) for first, lanes in parts]
+                    for row, pointer in zip(sums, row_addresses(builder, starts, inner.index), strict=True):
+                        value = builder.load(pointer)
+                        for slot, column, (_, lanes) in zip(row, columns, parts, strict=True):
+                            term = _splat(builder, value, lanes)
+                            builder.store(_fma(builder, term, column, builder.load(slot), lanes), slot)
+            lanes_of = [lanes for _, lanes in parts]
+            apply_activation(builder, activation, [pair for row in sums for pair in zip(row, lanes_of, strict=True)])
+            for r, row in enumerate(sums):
                 row_out = builder.gep(out_data, [builder.mul(out_step, INT(r))])
-                for v in range(vectors):
-                    _store(builder, builder.load(sums[r * vectors + v]), builder.gep(row_out, [INT(v * lanes)]), lanes)
+                for slot, (first, lanes) in zip(row, parts, strict=True):
+                    _store(builder, builder.load(slot), builder.gep(row_out, [INT(first)]), lanes)
 
         integer = types.int64
         return types.void(
@@ -238,7 +239,7 @@ def depthwise_tile(pixels: int, lanes: int, taps: tuple[int, int] | None = None)
             x_data, w_data = builder.gep(x, [x_at]), builder.gep(w, [w_at])
             bias_data, out_data = builder.gep(bias, [channel]), builder.gep(out, [out_at])
             pixel_data = [builder.gep(x_data, [builder.mul(pixel_step, INT(p))]) for p in range(pixels)]
-            sums = _variables(builder, pixels, lanes)
+            sums = [_variable(builder, lanes) for _ in range(pixels)]
             start = _load(builder, bias_data, lanes)
             for slot in sums:
                 builder.store(start, slot)
@@ -257,7 +258,7 @@ def depthwise_tile(pixels: int, lanes: int, taps: tuple[int, int] | None = None)
             else:
                 with cgutils.for_range(builder, taps_y) as loop_y, cgutils.for_range(builder, taps_x) as loop_x:
                     tap(loop_y.index, loop_x.index)
-            apply_activation(builder, activation, sums, lanes)
+            apply_activation(builder, activation, [(slot, lanes) for slot in sums])
             for p, slot in enumerate(sums):
                 _store(builder, builder.load(slot), builder.gep(out_data, [builder.mul(out_step, INT(p))]), lanes)
 
