@@ -8,13 +8,14 @@ engine is a list of kernel calls on fixed arrays.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from npmobilenet.binding import Site, Step, bind, check_supported
+from npmobilenet.binding import Site, Step, bind, bind_bands, check_supported
 from npmobilenet.dialects import dialect as dialect_named
 from npmobilenet.errors import PlanError
+from npmobilenet.fusion import Group, fused
 from npmobilenet.graph import Graph
 from npmobilenet.kernels import as_functions, kernel_set
 from npmobilenet.memory import ALIGNMENT, Lifetime, arena_offsets
@@ -28,7 +29,7 @@ class Plan:
     """Steps ready to run for one batch size. Not safe to run from two threads at once: they would share its memory.
 
     `inputs`, `outputs` and `taps` are views into the plan's memory, (batch, ...), overwritten by each run.
-    `weight_bytes` and `arena_bytes` say how much memory the plan holds.
+    `weight_bytes` and `arena_bytes` say how much memory the plan holds. `fusions` are names of fusion.PASSES.
 
     Raises `PlanError`: weights missing, left over or misshapen, a dtype without kernels, an unknown tap.
     """
@@ -41,6 +42,7 @@ class Plan:
         batch: int = 1,
         taps: Iterable[str] = (),
         dialect: str = "tflite-reference",
+        fusions: Iterable[str] | None = None,
     ) -> None:
         check_tensors(graph, tensors)
         check_supported(graph)
@@ -51,11 +53,14 @@ class Plan:
         tapped = with_taps(graph, taps)
         graph, kept, stages = tapped.graph, tapped.kept, tapped.stages
         chosen = kernel_set(kernels)
-        arrays = self._allocate(graph, tensors, kept)
-        self.steps: tuple[Step, ...] = tuple(
-            step
-            for node in graph.nodes
-            for step in bind(
+        groups = fused(graph, kept.values(), fusions if kernels == "fast" else ())
+        arrays = self._allocate(graph, groups, tensors, kept)
+
+        def bound(group: Group) -> list[Step]:
+            if len(group) > 1:
+                return [bind_bands(group, arrays, chosen)]
+            node = group[0]
+            return bind(
                 Site(
                     node,
                     [graph.tensors[n] for n in node.inputs],
@@ -67,7 +72,8 @@ class Plan:
                     stages.get(node.output, "output"),
                 )
             )
-        )
+
+        self.steps: tuple[Step, ...] = tuple(step for group in groups for step in bound(group))
         self.inputs = [arrays[n] for n in graph.inputs]
         self.outputs = [arrays[n] for n in graph.outputs]
         self.taps = {tap: arrays[name] for tap, name in kept.items()}
@@ -88,12 +94,13 @@ class Plan:
                         found[array.ctypes.data] = array
         return list(found.values())
 
-    def _allocate(self, graph: Graph, tensors: Mapping[str, Array], kept: Mapping[str, str]) -> dict[str, Array]:
-        """An array for every tensor: weights as they are, the rest as views into one block."""
-        last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
-        end = len(graph.nodes)
-        last.update(dict.fromkeys([*graph.outputs, *kept.values()], end))
-        first = {node.output: i for i, node in enumerate(graph.nodes)} | dict.fromkeys(graph.inputs, -1)
+    def _allocate(
+        self, graph: Graph, groups: Sequence[Group], tensors: Mapping[str, Array], kept: Mapping[str, str]
+    ) -> dict[str, Array]:
+        """An array for every tensor outside the groups: weights as they are, the rest as views into one block."""
+        last = {name: i for i, group in enumerate(groups) for node in group for name in node.inputs}
+        last.update(dict.fromkeys([*graph.outputs, *kept.values()], len(groups)))
+        first = {group[-1].output: i for i, group in enumerate(groups)} | dict.fromkeys(graph.inputs, -1)
         lifetimes = {
             name: Lifetime(at, last.get(name, at), self.batch * graph.tensors[name].nbytes)
             for name, at in first.items()

@@ -17,7 +17,8 @@ PACKAGE = Path(npmobilenet.__file__).parent
 ROOMS = (
     "errors", "example", "fixedpoint", "dialects", "ops", "graph", "modeldata", "quantparams", "zoo", "build",
     "weightfile", "converters", "resize", "images", "preprocess", "prefetch", "labels", "kernels", "binding", "memory",
-    "taps", "plan", "engine", "parallel", "model", "datasets", "evaluate", "benchmark", "golden", "quantize", "cli",
+    "taps", "fusion", "plan", "engine", "parallel", "model", "datasets", "evaluate", "benchmark", "golden", "quantize",
+    "cli",
 )  # fmt: skip
 
 

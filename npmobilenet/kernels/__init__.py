@@ -51,6 +51,9 @@ KERNELS = {
     "concat_q": "move_q",
 }
 
+# Kernels that compute several nodes at once. The book has none of them.
+FUSED = {"bands_f32": "bands_f32"}
+
 SETS = ("reference", "fast", "python")
 
 
@@ -66,7 +69,7 @@ class KernelSet:
         self._compiled: dict[str, Callable[..., None]] = {}
 
     def __getattr__(self, kernel: str) -> Callable[..., None]:
-        if kernel.startswith("_") or kernel not in KERNELS:
+        if kernel.startswith("_") or kernel not in (KERNELS | FUSED if self.name == "fast" else KERNELS):
             raise AttributeError(f"no kernel is called '{kernel}'")
         found = self._compiled.get(kernel)
         if found is None:
@@ -77,7 +80,7 @@ class KernelSet:
         if self.name != "python" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
             raise PlanError("NUMBA_DISABLE_JIT is set, so no kernel can be compiled: unset it, or use kernels='python'")
         folder = "fast" if self.name == "fast" else "reference"
-        module = importlib.import_module(f"npmobilenet.kernels.{folder}.{KERNELS[kernel]}")
+        module = importlib.import_module(f"npmobilenet.kernels.{folder}.{(KERNELS | FUSED)[kernel]}")
         function: Callable[..., None] = getattr(module, kernel)
         if self.name == "reference":
             from npmobilenet.kernels.jit import compile_kernel

@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, block, pack_panels, rows_at_once
+from npmobilenet.kernels.fast.tiles import WIDTH, block, new_scratch, pack_panels, rows_at_once
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -51,8 +51,8 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
     padded = weights.shape[3]
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
     x_line, taps_in_panel = dilation[0] * in_w * in_c, kernel_h * kernel_w * in_c
+    scratch = new_scratch()
     for row in range(start, stop):
-        scratch = np.empty((1 + ROWS) * WIDTH, np.float32)
         taps = np.empty(kernel_h * kernel_w * in_c if dilation[1] > 1 else 0, np.float32)
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]

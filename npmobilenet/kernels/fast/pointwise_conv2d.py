@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, matrix_block, pack_panels
+from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, matrix_block, new_scratch, pack_panels
 
 BLOCK = 4 * ROWS
 
@@ -43,10 +43,10 @@ def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
     channels = out.shape[1]
     panels = -(-channels // WIDTH)
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    rows = rows_of_unit(pixels, panels)
+    rows, scratch = rows_of_unit(pixels, panels), new_scratch()
     if rows == 0:
-        matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, 0, pixels, start, stop)
+        matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, 0, pixels, start, stop, scratch)
     else:
         for unit in range(start, stop):
             first, end = unit * rows, min((unit + 1) * rows, pixels)
-            matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, first, end, 0, panels)
+            matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, first, end, 0, panels, scratch)

@@ -31,10 +31,11 @@ MOST_PIECES = 16
 
 
 class Work(NamedTuple):
-    """How a call can be shared out: the number of units, and the multiply-adds of one unit, roughly."""
+    """How a call can be shared out: the number of units, the multiply-adds of one, roughly, and the most pieces."""
 
     units: int
     cost: int
+    most: int = MOST_PIECES
 
 
 class Call(NamedTuple):
@@ -64,7 +65,7 @@ class Task:
         if address is None:
             address = self._addresses[kinds] = _compile(self._function, self.__name__, kinds)
         work = self._work(*args)
-        pieces = max(1, min(MOST_PIECES, work.units, work.units * work.cost // GRAIN))
+        pieces = max(1, min(work.most, work.units, work.units * work.cost // GRAIN))
         return Call(address, np.array(_words(args), np.int64), work.units, -(-work.units // pieces), args)
 
     def __call__(self, *args: Any) -> None:

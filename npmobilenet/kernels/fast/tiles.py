@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba.extending import register_jitable
 
@@ -21,6 +19,7 @@ WIDTH = VECTORS * LANE  # output channels in a panel
 FEW = 3  # rows of the middle tile, for what the tall one leaves
 
 HALF = LANE // 2
+LINE = 16  # float32 values in a cache line
 
 # Tiles by their height; of a panel that is whole, three quarters, a half or a quarter of WIDTH.
 tall_tile = matrix_tile(ROWS, (LANE, LANE))
@@ -44,10 +43,15 @@ def pack_panels(weights: np.ndarray) -> np.ndarray:
     """
     *taps, channels = weights.shape
     padded = -(-channels // HALF) * HALF
-    flat = np.zeros((math.prod(taps), padded), np.float32)
-    flat[:, :channels] = weights.reshape(-1, channels)
+    matrix = weights.reshape(-1, channels)
+    flat = np.zeros((len(matrix), padded), np.float32)
+    flat[:, :channels] = matrix
     panels = [flat[:, first : first + WIDTH].reshape(-1) for first in range(0, padded, WIDTH)]
-    return np.concatenate(panels).reshape(*taps, padded)
+    block = np.empty(flat.size + LINE, np.float32)
+    start = -(block.ctypes.data // 4) % LINE  # a vector that lies in two cache lines takes two loads
+    packed = block[start : start + flat.size]
+    np.concatenate(panels, out=packed)
+    return packed.reshape(*taps, padded)
 
 
 @register_jitable
@@ -121,9 +125,17 @@ def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
 
 
 @register_jitable
-def matrix_block(x, depth, packed, bias, activation, out, channels, row, stop, panel, panel_stop):
-    """Rows row ... stop - 1 by panels panel ... panel_stop - 1 of a matrix product; x and out flat and contiguous."""
-    scratch = np.empty((1 + ROWS) * WIDTH, np.float32)
+def new_scratch():
+    """What block needs."""
+    return np.empty((1 + ROWS) * WIDTH, np.float32)
+
+
+@register_jitable
+def matrix_block(x, depth, packed, bias, activation, out, channels, row, stop, panel, panel_stop, scratch):
+    """Rows row ... stop - 1 by panels panel ... panel_stop - 1 of a matrix product; x and out flat and contiguous.
+
+    `scratch`: see block.
+    """
     w = packed.reshape(-1)
     for p in range(panel, panel_stop):
         first = p * WIDTH

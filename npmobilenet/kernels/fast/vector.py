@@ -7,7 +7,6 @@ LLVM turns the IR into the machine's instructions; on a machine with narrower re
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -211,61 +210,78 @@ def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
     return tile
 
 
-def depthwise_tile(pixels: int, lanes: int, taps: tuple[int, int] | None = None) -> Any:
-    """An intrinsic that filters `lanes` channels of `pixels` neighbouring outputs.
+def depthwise_tile(pixels: int, lanes: int, window: tuple[int, int] | None = None) -> Any:
+    """An intrinsic that filters a run of outputs, `lanes` channels of `pixels` neighbours at a time.
 
     tile(x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step, taps_y, taps_x, bias, channel,
-    activation, out, out_at, out_step): for each pixel p and lane j, out[out_at + p * out_step + j] is the activation
-    (of VECTOR_ACTIVATIONS; others are left to the caller) of the fma chain over ky < taps_y, kx < taps_x of
-    x[x_at + p * pixel_step + ky * row_step + kx * column_step + j] * w[w_at + ky * w_row_step + kx * w_column_step +
-    j], from bias[channel + j]. `taps`, where given, are taps_y and taps_x, and there is no loop over them. Arrays are
-    flat; nothing is checked.
+    activation, out, out_at, out_step, groups, blocks): for each pixel p < pixels * groups and channel j < lanes *
+    blocks, out[out_at + p * out_step + j] is the activation (of VECTOR_ACTIVATIONS; others are left to the caller) of
+    the fma chain over ky < taps_y, kx < taps_x of x[x_at + p * pixel_step + ky * row_step + kx * column_step + j] *
+    w[w_at + ky * w_row_step + kx * w_column_step + j], from bias[channel + j]. Arrays are flat; nothing is checked.
+
+    `window`, where given, is (taps_x, pixel_step / column_step): a column of the image that several of the neighbours
+    read is then loaded once.
     """
 
     @intrinsic
     def tile(
         typingctx, x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step,
-        taps_y, taps_x, bias, channel, activation, out, out_at, out_step,
+        taps_y, taps_x, bias, channel, activation, out, out_at, out_step, groups, blocks,
     ):  # fmt: skip
         def codegen(context, builder, signature, args):
-            outlined(
-                builder, f"depthwise_{pixels}_{lanes}_{taps}", pointers_of(context, builder, signature, args), body
-            )
+            name = f"depthwise_{pixels}_{lanes}_{window}"
+            outlined(builder, name, pointers_of(context, builder, signature, args), body)
             return context.get_dummy_value()
 
         def body(builder, args):
             (x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step,
-             taps_y, taps_x, bias, channel, activation, out, out_at, out_step) = args  # fmt: skip
-            x_data, w_data = builder.gep(x, [x_at]), builder.gep(w, [w_at])
-            bias_data, out_data = builder.gep(bias, [channel]), builder.gep(out, [out_at])
-            pixel_data = [builder.gep(x_data, [builder.mul(pixel_step, INT(p))]) for p in range(pixels)]
-            sums = [_variable(builder, lanes) for _ in range(pixels)]
-            start = _load(builder, bias_data, lanes)
-            for slot in sums:
-                builder.store(start, slot)
+             taps_y, taps_x, bias, channel, activation, out, out_at, out_step, groups, blocks) = args  # fmt: skip
+            slots = [_variable(builder, lanes) for _ in range(pixels)]
 
-            def tap(ky, kx):
-                at = builder.add(builder.mul(ky, row_step), builder.mul(kx, column_step))
-                w_at_tap = builder.add(builder.mul(ky, w_row_step), builder.mul(kx, w_column_step))
-                weight = _load(builder, builder.gep(w_data, [w_at_tap]), lanes)
-                for p, slot in enumerate(sums):
-                    value = _load(builder, builder.gep(pixel_data[p], [at]), lanes)
-                    builder.store(_fma(builder, value, weight, builder.load(slot), lanes), slot)
+            def add(slot, value, weight):
+                builder.store(_fma(builder, value, weight, builder.load(slot), lanes), slot)
 
-            if taps:
-                for ky, kx in itertools.product(range(taps[0]), range(taps[1])):
-                    tap(INT(ky), INT(kx))
-            else:
-                with cgutils.for_range(builder, taps_y) as loop_y, cgutils.for_range(builder, taps_x) as loop_x:
-                    tap(loop_y.index, loop_x.index)
-            apply_activation(builder, activation, [(slot, lanes) for slot in sums])
-            for p, slot in enumerate(sums):
-                _store(builder, builder.load(slot), builder.gep(out_data, [builder.mul(out_step, INT(p))]), lanes)
+            def add_row(row, w_row):
+                with cgutils.for_range(builder, taps_x) as loop:
+                    weight = _load(builder, builder.gep(w_row, [builder.mul(loop.index, w_column_step)]), lanes)
+                    tap = builder.gep(row, [builder.mul(loop.index, column_step)])
+                    for p, slot in enumerate(slots):
+                        pointer = builder.gep(tap, [builder.mul(pixel_step, INT(p))])
+                        add(slot, _load(builder, pointer, lanes), weight)
+
+            def add_row_of_window(row, w_row):
+                taps, stride = window
+                weights = [_load(builder, builder.gep(w_row, [builder.mul(w_column_step, INT(k))]), lanes)
+                           for k in range(taps)]  # fmt: skip
+                pointer = row
+                for column in range((pixels - 1) * stride + taps):
+                    value = _load(builder, pointer, lanes)
+                    pointer = builder.gep(pointer, [column_step])
+                    for p, slot in enumerate(slots):
+                        if 0 <= column - p * stride < taps:
+                            add(slot, value, weights[column - p * stride])
+
+            with cgutils.for_range(builder, blocks) as block, cgutils.for_range(builder, groups) as loop:
+                c, first = builder.mul(block.index, INT(lanes)), builder.mul(loop.index, INT(pixels))
+                group = builder.gep(x, [builder.add(builder.add(x_at, c), builder.mul(first, pixel_step))])
+                w_data = builder.gep(w, [builder.add(w_at, c)])
+                start = _load(builder, builder.gep(bias, [builder.add(channel, c)]), lanes)
+                for slot in slots:
+                    builder.store(start, slot)
+                with cgutils.for_range(builder, taps_y) as rows:
+                    row = builder.gep(group, [builder.mul(rows.index, row_step)])
+                    w_row = builder.gep(w_data, [builder.mul(rows.index, w_row_step)])
+                    (add_row_of_window if window else add_row)(row, w_row)
+                apply_activation(builder, activation, [(slot, lanes) for slot in slots])
+                target = builder.gep(out, [builder.add(builder.add(out_at, c), builder.mul(first, out_step))])
+                for slot in slots:
+                    _store(builder, builder.load(slot), target, lanes)
+                    target = builder.gep(target, [out_step])
 
         integer = types.int64
         return types.void(
             x, integer, integer, integer, integer, w, integer, integer, integer,
-            integer, integer, bias, integer, integer, out, integer, integer,
+            integer, integer, bias, integer, integer, out, integer, integer, integer, integer,
         ), codegen  # fmt: skip
 
     return tile
