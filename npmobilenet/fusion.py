@@ -75,8 +75,8 @@ def split_into_bands(graph: Graph, groups: list[Group], visible: Collection[str]
     Each of the two pointwise convolutions may be missing. Float32 only.
     """
     uses = _Uses(groups, visible)
-    chains: dict[str, Group] = {}
-    gone: set[str] = set()
+    chains: dict[str, Group] = {}  # output -> the nodes up to it
+    gone: set[str] = set()  # outputs inside a chain
     for group in groups:
         node = group[0]
         if len(group) > 1 or node.op != "depthwise_conv2d" or not _is_float(graph, node):
@@ -85,6 +85,8 @@ def split_into_bands(graph: Graph, groups: list[Group], visible: Collection[str]
         if x.shape[-1] != result.shape[-1]:
             continue
         before, after = uses.hidden_writer(x.name), uses.only_reader(result.name)
+        if before and before[-1].output in chains:  # MobileNetV1: the projection of the depthwise convolution before
+            before = None
         expand = before if before and x.nbytes >= LARGE and _is_pointwise(graph, before) else ()
         project = after if after and result.nbytes >= LARGE / 4 and _is_pointwise(graph, after) else ()
         if not expand and not (project and result.nbytes >= LARGE):

@@ -121,6 +121,23 @@ def test_taps_undo_what_hides_them_and_nothing_else() -> None:
 
 
 @pytest.mark.usefixtures("small_is_large")
+def test_a_projection_is_not_the_next_ones_expansion() -> None:
+    """MobileNetV1: depthwise and pointwise by turns; each node is computed once."""
+    b = GraphBuilder("turns")
+    x = b.input("x", (1, 8, 8, 8))
+    for i in range(3):
+        x = b.node("depthwise_conv2d", [x, b.constant(f"f{i}", (3, 3, 8)), b.constant(f"g{i}", (8,))], f"filtered{i}",
+                   stride=(1, 1), padding=((1, 1), (1, 1)), activation="relu6")  # fmt: skip
+        x = b.node("conv2d", [x, b.constant(f"w{i}", (1, 1, 8, 8)), b.constant(f"b{i}", (8,))], f"mixed{i}",
+                   stride=(1, 1), padding=((0, 0), (0, 0)), activation="relu6")  # fmt: skip
+    graph = b.finish([x])
+    weights, image = weights_of(graph), np.random.default_rng(0).standard_normal((2, 8, 8, 8)).astype(np.float32)
+    plan = Plan(graph, weights, batch=2)
+    assert len(plan.steps) == 3
+    assert run(plan, image, 2).tobytes() == run(Plan(graph, weights, batch=2, fusions=()), image).tobytes()
+
+
+@pytest.mark.usefixtures("small_is_large")
 def test_what_others_read_is_not_hidden() -> None:
     """A value with two readers, and one that is an output, stay as they are."""
     b = GraphBuilder("shared")
