@@ -13,8 +13,8 @@ from numba.extending import register_jitable
 from npmobilenet.kernels.fast.conv2d import valid_taps
 from npmobilenet.kernels.fast.depthwise_conv2d import filter_row
 from npmobilenet.kernels.fast.dot_q import address_of
-from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import WIDTH, matrix_block, new_scratch
+from npmobilenet.kernels.fast.task import PER_THREAD, Work, task
+from npmobilenet.kernels.fast.tiles import matrix_rows, new_scratch
 
 
 @register_jitable
@@ -25,14 +25,11 @@ def aligned(size):
     return block[skip : skip + size]
 
 
-PIECES = 8  # a thread that begins in the middle of an image expands the rows that its first band shares once more
-
-
 def output_rows(x, expand, depthwise, window, project, band, out):
-    """Units are output rows, several at a time."""
+    """Units are output rows. A thread that begins inside an image expands the rows that its first band shares anew."""
     rows = out.shape[0] * out.shape[1]
     cost = x.size * expand[0].shape[1] + out.size * project[0].shape[0] + 2 * out.size * depthwise[0].size
-    return Work(rows, cost // max(rows, 1), PIECES)
+    return Work(rows, cost // max(rows, 1), 1 if expand[0].size > 0 else PER_THREAD)
 
 
 @task(output_rows)
@@ -67,9 +64,9 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, out):
             for i in range(kept * line if moved > 0 else 0):
                 expanded[i] = expanded[moved + i]
             pixels = (bottom - top - kept) * in_w
-            matrix_block(
+            matrix_rows(
                 flat_x[(origin + top + kept) * in_w * depth :], depth, expand[0], expand[1], expand[2],
-                expanded[kept * line :], channels, 0, pixels, 0, (channels + WIDTH - 1) // WIDTH, scratch
+                expanded[kept * line :], channels, pixels, scratch
             )  # fmt: skip
             held_top, held_bottom, image = top, bottom, n
             origin = -top
@@ -83,8 +80,8 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, out):
                 pad, dilation, ky, depthwise[2], target, at + (oy - first) * out_w * channels, out_w
             )  # fmt: skip
         if projects:
-            matrix_block(
+            matrix_rows(
                 filtered, channels, project[0], project[1], project[2], flat_out[row * out_w * out_c :], out_c,
-                0, count * out_w, 0, (out_c + WIDTH - 1) // WIDTH, scratch
+                count * out_w, scratch
             )  # fmt: skip
         row += count

@@ -6,9 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, matrix_block, new_scratch, pack_panels
-
-BLOCK = 4 * ROWS
+from npmobilenet.kernels.fast.tiles import BLOCK, ROWS, WIDTH, matrix_block, new_scratch, pack_panels
 
 
 def pack_pointwise_conv2d_f32(weights: np.ndarray) -> np.ndarray:

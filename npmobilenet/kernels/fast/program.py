@@ -132,17 +132,20 @@ class Program:
     """Calls in the order in which they are run. Not safe to run twice at the same time."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
-        self._held = list(calls)
-        rows = [(call.address, call.words.ctypes.data, call.units, call.piece) for call in calls if call.units > 0]
-        self._calls = np.array(rows, np.int64).reshape(-1, 4)
-        self._counters = np.zeros(0, np.int64)
+        self._calls = [call for call in calls if call.work.units > 0]
+        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # threads -> calls and counters
 
     def run(self, threads: int) -> None:
         """Run all calls, on this thread and threads - 1 of Numba's."""
+        if threads not in self._tables:
+            self._tables[threads] = self._table(threads)
+        calls, counters = self._tables[threads]
         if threads == 1:
-            run_alone(self._calls)
-            return
-        size = len(self._calls) * (threads + 1) * APART
-        if len(self._counters) != size:
-            self._counters = np.zeros(size, np.int64)
-        run_together(self._calls, self._counters, threads)
+            run_alone(calls)
+        else:
+            run_together(calls, counters, threads)
+
+    def _table(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = [(c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads)) for c in self._calls]
+        table = np.array(rows, np.int64).reshape(-1, 4)
+        return table, np.zeros(len(rows) * (threads + 1) * APART, np.int64)

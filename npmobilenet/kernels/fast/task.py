@@ -27,15 +27,23 @@ SIGNATURE = (types.int64, types.int64, types.int64)
 
 # Multiply-adds (or what takes as long) in a piece of work that is worth handing to a thread: some 2 us.
 GRAIN = 100_000
-MOST_PIECES = 16
+PER_THREAD = 8  # pieces for each thread: when one is held up, the others take what is left of its share
 
 
 class Work(NamedTuple):
-    """How a call can be shared out: the number of units, the multiply-adds of one, roughly, and the most pieces."""
+    """How a call can be shared out: the number of units, the multiply-adds of one, roughly, and pieces per thread.
+
+    Kernels that have something to prepare for each piece say 1.
+    """
 
     units: int
     cost: int
-    most: int = MOST_PIECES
+    per_thread: int = PER_THREAD
+
+    def piece(self, threads: int) -> int:
+        """The number of units that a thread takes at a time."""
+        pieces = max(1, min(self.per_thread * threads, self.units, self.units * self.cost // GRAIN))
+        return -(-self.units // pieces)
 
 
 class Call(NamedTuple):
@@ -43,8 +51,7 @@ class Call(NamedTuple):
 
     address: int
     words: np.ndarray
-    units: int
-    piece: int  # units that a thread takes at a time
+    work: Work
     held: tuple[Any, ...]
 
 
@@ -64,9 +71,7 @@ class Task:
         address = self._addresses.get(kinds)
         if address is None:
             address = self._addresses[kinds] = _compile(self._function, self.__name__, kinds)
-        work = self._work(*args)
-        pieces = max(1, min(work.most, work.units, work.units * work.cost // GRAIN))
-        return Call(address, np.array(_words(args), np.int64), work.units, -(-work.units // pieces), args)
+        return Call(address, np.array(_words(args), np.int64), self._work(*args), args)
 
     def __call__(self, *args: Any) -> None:
         """Run it now."""

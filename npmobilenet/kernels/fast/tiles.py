@@ -16,6 +16,7 @@ LANE = LANES[isa()]
 ROWS = 12 if LANE == 16 else 6
 VECTORS = 2
 WIDTH = VECTORS * LANE  # output channels in a panel
+BLOCK = 4 * ROWS  # rows that pass over all panels before the next ones
 FEW = 3  # rows of the middle tile, for what the tall one leaves
 
 HALF = LANE // 2
@@ -146,3 +147,13 @@ def matrix_block(x, depth, packed, bias, activation, out, channels, row, stop, p
             block(x, r * depth, depth, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
                   out, r * channels + first, channels, rows, scratch)  # fmt: skip
             r += rows
+
+
+@register_jitable
+def matrix_rows(x, depth, packed, bias, activation, out, channels, count, scratch):
+    """The first `count` rows of a matrix product, BLOCK at a time: they stay near while the panels stream by."""
+    panels = (channels + WIDTH - 1) // WIDTH
+    for row in range(0, count, BLOCK):
+        matrix_block(
+            x, depth, packed, bias, activation, out, channels, row, min(row + BLOCK, count), 0, panels, scratch
+        )
