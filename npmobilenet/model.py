@@ -68,7 +68,8 @@ class Model:
         self.kernels = kernels
         self.dialect = dialect
         self.threads = threads
-        self._tensors = data.tensors
+        self._tensors = {n: np.require(array, requirements=["C", "W"]) for n, array in data.tensors.items()}
+        self._packed: dict[Any, Any] = {}  # weights as the kernels read them, for all plans
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
         self.plan()  # all checks now, not at the first run of one image, which uses this plan
 
@@ -202,7 +203,7 @@ class Model:
         key = (batch, taps)
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = Plan(self.graph, self._tensors, self.kernels, batch, taps, self.dialect)
+            plan = Plan(self.graph, self._tensors, self.kernels, batch, taps, self.dialect, packed=self._packed)
         self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Plan:
 
     `inputs`, `outputs` and `taps` are views into the plan's memory, (batch, ...), overwritten by each run.
     `weight_bytes` and `arena_bytes` say how much memory the plan holds. `fusions` are names of fusion.PASSES.
+    `packed` keeps packed weights for other plans of the same tensors.
 
     Raises `PlanError`: weights missing, left over or misshapen, a dtype without kernels, an unknown tap.
     """
@@ -43,6 +45,7 @@ class Plan:
         taps: Iterable[str] = (),
         dialect: str = "tflite-reference",
         fusions: Iterable[str] | None = None,
+        packed: dict[Any, Any] | None = None,
     ) -> None:
         check_tensors(graph, tensors)
         check_supported(graph)
@@ -52,7 +55,7 @@ class Plan:
         rules = dialect_named(dialect)
         tapped = with_taps(graph, taps)
         graph, kept, stages = tapped.graph, tapped.kept, tapped.stages
-        chosen = kernel_set(kernels)
+        chosen = kernel_set(kernels) if packed is None else kernel_set(kernels).keeping(packed)
         groups = fused(graph, kept.values(), fusions if kernels == "fast" else ())
         arrays = self._allocate(graph, groups, tensors, kept)
 

@@ -340,3 +340,11 @@ def test_public_names() -> None:
     assert sorted(dir(nm)) == sorted(nm.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = nm.nothing
+
+
+def test_plans_of_a_model_share_packed_weights() -> None:
+    model = tiny()
+    first = {id(array): array.nbytes for array in model.plan(1)._held()}
+    others = [model.plan(2), model._plan(1, ("layer_3/expansion_output",))]
+    more = {id(array): array.nbytes for plan in others for array in plan._held() if id(array) not in first}
+    assert sum(more.values()) < 0.1 * sum(first.values())

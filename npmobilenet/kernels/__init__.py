@@ -64,9 +64,16 @@ class KernelSet:
     another layout have a function `pack_<kernel>` beside them; `pack` applies it and is the identity elsewhere.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, packed: dict[Any, Any] | None = None) -> None:
         self.name = name
         self._compiled: dict[str, Callable[..., None]] = {}
+        self._packed = packed
+
+    def keeping(self, packed: dict[Any, Any]) -> KernelSet:
+        """The same kernels, which pack each weight once and keep the result in `packed`: plans of a model share it."""
+        same = KernelSet(self.name, packed)
+        same._compiled = self._compiled
+        return same
 
     def __getattr__(self, kernel: str) -> Callable[..., None]:
         if kernel.startswith("_") or kernel not in (KERNELS | FUSED if self.name == "fast" else KERNELS):
@@ -90,19 +97,28 @@ class KernelSet:
 
     def pack(self, kernel: str, weights: Any) -> Any:
         """The weights in the layout that `kernel` of this set reads."""
-        if self.name != "fast":
-            return weights
-        module = importlib.import_module(f"npmobilenet.kernels.fast.{KERNELS[kernel]}")
-        pack = getattr(module, f"pack_{kernel}", None)
-        return weights if pack is None else pack(weights)
+        return self._pack(kernel, (weights,))[0]
 
     def pack_q(self, kernel: str, weights: Any, bias: Any, zeros: tuple[int, int]) -> tuple[Any, Any]:
         """Weights and bias as the integer `kernel` of this set reads them; zeros: zero points of input and weights."""
+        packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zeros)
+        return packed
+
+    def _pack(self, kernel: str, arrays: tuple[Any, ...], *more: Any) -> tuple[Any, ...]:
+        """The arrays, or what the kernel's packing function makes of them, once for each array where that is kept."""
         if self.name != "fast":
-            return weights, bias
+            return arrays
         module = importlib.import_module(f"npmobilenet.kernels.fast.{KERNELS[kernel]}")
         pack = getattr(module, f"pack_{kernel}", None)
-        return (weights, bias) if pack is None else pack(weights, bias, zeros)
+        if pack is None:
+            return arrays
+        kept = {} if self._packed is None else self._packed
+        key = (kernel, *((array.ctypes.data, array.shape) for array in arrays), *more)
+        if key not in kept:
+            found = pack(*arrays, *more)
+            kept[key] = arrays, found if isinstance(found, tuple) else (found,)  # with what the addresses belong to
+        packed: tuple[Any, ...] = kept[key][1]
+        return packed
 
 
 def as_functions(steps: Iterable[Any]) -> tuple[Callable[[int], None], ...]:

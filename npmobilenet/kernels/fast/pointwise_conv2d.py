@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.task import Work, task
+from npmobilenet.kernels.fast.task import PER_THREAD, Work, task
 from npmobilenet.kernels.fast.tiles import BLOCK, ROWS, WIDTH, matrix_block, new_scratch, pack_panels
+
+MANY = 8 * BLOCK  # pixels from which on threads take blocks of them; below, weights weigh more than pixels
+FEW_ROWS = 2 * ROWS
 
 
 def pack_pointwise_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -15,36 +18,34 @@ def pack_pointwise_conv2d_f32(weights: np.ndarray) -> np.ndarray:
 
 
 @register_jitable
-def rows_of_unit(pixels, panels):
-    """The rows of a unit of work: BLOCK, ROWS, or, where there are too few to share out, all: then units are panels."""
-    if pixels >= 8 * BLOCK:
-        return BLOCK
-    return 0 if panels >= 4 else ROWS
+def units_of(pixels, channels):
+    """The rows of a unit of work, and the number of units: BLOCK rows of all panels, or FEW_ROWS of one panel."""
+    if pixels >= MANY:
+        return BLOCK, (pixels + BLOCK - 1) // BLOCK
+    return FEW_ROWS, (pixels + FEW_ROWS - 1) // FEW_ROWS * ((channels + WIDTH - 1) // WIDTH)
 
 
-def blocks(x, weights, *rest):
-    """Units are blocks of pixels, or panels of output channels."""
-    pixels, panels, operations = x.shape[0], -(-rest[-1].shape[1] // WIDTH), x.shape[0] * weights.size
-    rows = rows_of_unit(pixels, panels)
-    units = -(-pixels // rows) if rows else panels
-    return Work(units, operations // max(units, 1))
+def share(x, weights, out, per_thread=PER_THREAD):
+    """Units are blocks of pixels, or of pixels and output channels."""
+    units = units_of(x.shape[0], out.shape[1])[1]
+    return Work(units, x.shape[0] * weights.size // max(units, 1), per_thread)
 
 
-@task(blocks)
+@task(lambda x, weights, bias, activation, out: share(x, weights, out))
 def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
-    """As the book's. Moves: weights in panels; register tiles of ROWS pixels; threads take blocks of pixels.
+    """As the book's. Moves: weights in panels; register tiles of ROWS pixels.
 
     BLOCK rows at a time pass over all panels, so that they stay in the first-level cache while the panels stream by.
-    Where there are too few pixels to share out, threads take panels of output channels instead.
+    Where there are too few pixels to share out, threads take panels of output channels, FEW_ROWS of pixels each.
     """
     pixels, depth = x.shape
     channels = out.shape[1]
-    panels = -(-channels // WIDTH)
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    rows, scratch = rows_of_unit(pixels, panels), new_scratch()
-    if rows == 0:
-        matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, 0, pixels, start, stop, scratch)
-    else:
-        for unit in range(start, stop):
-            first, end = unit * rows, min((unit + 1) * rows, pixels)
-            matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, first, end, 0, panels, scratch)
+    panels = (channels + WIDTH - 1) // WIDTH
+    flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
+    rows, _ = units_of(pixels, channels)
+    groups = (pixels + rows - 1) // rows
+    for unit in range(start, stop):
+        panel, last = (0, panels) if pixels >= MANY else (unit // groups, unit // groups + 1)
+        first = unit % groups * rows
+        end = min(first + rows, pixels)
+        matrix_block(flat_x, depth, weights, bias, activation, flat_out, channels, first, end, panel, last, scratch)

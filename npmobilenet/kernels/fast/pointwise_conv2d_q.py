@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.kernels.fast.pointwise_conv2d import blocks, rows_of_unit
-from npmobilenet.kernels.fast.task import task
+from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
+from npmobilenet.kernels.fast.task import PER_THREAD, task
 from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, gather_rows, pack_dot
 
 
@@ -14,27 +14,34 @@ def pack_pointwise_conv2d_q(weights, bias, zeros):
     return pack_dot(weights, bias, zeros)
 
 
+def blocks(x, weights, bias, zeros, step, out):
+    """As the float kernel's; where units are single panels, each piece has to gather all rows."""
+    return share(x, weights, out, PER_THREAD if x.shape[0] >= MANY else 1)
+
+
 @task(blocks)
 def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     """As the book's. Moves: weights in panels of grouped products; rows read where they are, or copied into the form
-    that the tiles need; register tiles of ROWS pixels, requantized while in the first-level cache; threads take blocks
-    of pixels, or panels where pixels are few.
+    that the tiles need; register tiles of ROWS pixels, requantized while in the first-level cache; units as the float
+    kernel's.
     """
     pixels, depth = x.shape
     channels = out.shape[1]
-    panels, groups = weights.shape[0], weights.shape[1]
-    padded = groups * GROUP
+    panels, padded = weights.shape[0], weights.shape[1] * GROUP
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
-    few = rows_of_unit(pixels, panels)
-    rows = few if few > 0 else pixels
-    first_panel, last_panel = (0, panels) if few > 0 else (start, stop)
-    first_block, last_block = (start, stop) if few > 0 else (0, 1)
-    sums = np.empty(rows, np.int32)
-    for unit in range(first_block, last_block):
-        first = unit * rows
+    rows, _ = units_of(pixels, channels)
+    groups = (pixels + rows - 1) // rows
+    many = pixels >= MANY
+    sums = np.empty(rows if many else pixels, np.int32)
+    everything = gather_rows(flat_x, depth, 0, 0 if many else pixels, padded, zeros, sums)
+    for unit in range(start, stop):
+        first = unit % groups * rows
         count = min(rows, pixels - first)
-        buffer = gather_rows(flat_x, depth, first, count, padded, zeros, sums)
-        dot_block(
-            buffer, 0, padded, 0, 1, groups, flat_w, sums, bias, step, flat_out, channels, first, count,
-            first_panel, last_panel
-        )  # fmt: skip
+        if many:
+            buffer = gather_rows(flat_x, depth, first, count, padded, zeros, sums)
+            dot_block(buffer, 0, padded, 0, 1, weights.shape[1], flat_w, sums, bias, step, flat_out, channels, first,
+                      count, 0, panels)  # fmt: skip
+        else:
+            panel = unit // groups
+            dot_block(everything, first * padded, padded, 0, 1, weights.shape[1], flat_w, sums[first:], bias, step,
+                      flat_out, channels, first, count, panel, panel + 1)  # fmt: skip
