@@ -6,7 +6,17 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, IN_PLACE, ROWS, as_row_value, dot_block, new_rows, pack_dot, row_sum
+from npmobilenet.kernels.fast.tiles_q import (
+    GROUP,
+    IN_PLACE,
+    ROWS,
+    as_row_value,
+    dot_block,
+    new_accumulators,
+    new_rows,
+    pack_dot,
+    row_sum,
+)
 from npmobilenet.kernels.fast.windows_q import windows_in_place
 
 
@@ -58,7 +68,8 @@ def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, 
     padded, window = groups * GROUP, taps[1] * in_c
     lines = taps[0]
     for row in range(start, stop):
-        buffer, sums = new_rows(x, ROWS * lines * padded), np.empty(ROWS, np.int32)
+        sums, acc = np.empty(max(ROWS, out_w), np.int32), new_accumulators()
+        buffer = new_rows(x, ROWS * lines * padded)
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         whole = IN_PLACE and dilation[1] == 1 and iy >= 0 and iy + (lines - 1) * dilation[0] < in_h
@@ -70,13 +81,13 @@ def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, 
             segment = dilation[0] * in_w * in_c
             if whole and ix >= 0:
                 # Windows that lie inside the row, and whose last group doesn't reach beyond the array.
-                count = min((in_w - taps[1] - ix) // stride[1] + 1, out_w - ox, ROWS)
+                count = min((in_w - taps[1] - ix) // stride[1] + 1, out_w - ox)
                 while count > 0 and at + (count - 1) * stride[1] * in_c + (lines - 1) * segment + padded > flat_x.size:
                     count -= 1
             if count > 0:
                 windows_in_place(
                     flat_x, at, stride[1] * in_c, segment, lines, window, groups, packed, sums, bias, zeros, step,
-                    flat_out, channels, row * out_w + ox, count, panels
+                    flat_out, channels, row * out_w + ox, count, panels, acc
                 )  # fmt: skip
             else:
                 count = min(ROWS, out_w - ox) if not whole else 1
@@ -86,6 +97,6 @@ def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, 
                     sums[r] = row_sum(buffer, r * lines * padded, lines * padded, x, zeros)
                 dot_block(
                     buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, step, flat_out, channels,
-                    row * out_w + ox, count, 0, panels
+                    row * out_w + ox, count, 0, panels, acc
                 )  # fmt: skip
             ox += count

@@ -6,7 +6,7 @@ import numpy as np
 
 from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
 from npmobilenet.kernels.fast.task import PER_THREAD, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, gather_rows, pack_dot
+from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, gather_rows, new_accumulators, pack_dot
 
 
 def pack_pointwise_conv2d_q(weights, bias, zeros):
@@ -31,7 +31,7 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
     rows, _ = units_of(pixels, channels)
     groups = (pixels + rows - 1) // rows
-    many = pixels >= MANY
+    many, acc = pixels >= MANY, new_accumulators()
     sums = np.empty(rows if many else pixels, np.int32)
     everything = gather_rows(flat_x, depth, 0, 0 if many else pixels, padded, zeros, sums)
     for unit in range(start, stop):
@@ -40,8 +40,8 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
         if many:
             buffer = gather_rows(flat_x, depth, first, count, padded, zeros, sums)
             dot_block(buffer, 0, padded, 0, 1, weights.shape[1], flat_w, sums, bias, step, flat_out, channels, first,
-                      count, 0, panels)  # fmt: skip
+                      count, 0, panels, acc)  # fmt: skip
         else:
             panel = unit // groups
             dot_block(everything, first * padded, padded, 0, 1, weights.shape[1], flat_w, sums[first:], bias, step,
-                      flat_out, channels, first, count, panel, panel + 1)  # fmt: skip
+                      flat_out, channels, first, count, panel, panel + 1, acc)  # fmt: skip

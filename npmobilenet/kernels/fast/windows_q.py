@@ -25,16 +25,36 @@ if IN_PLACE:
         return np.int32(v * total)
 
     @register_jitable
-    def windows_in_place(x, at, row_step, segment, lines, window, groups, w, sums, bias, zeros, step, out, channels,
-                         first, count, panels):  # fmt: skip
-        """`count` windows, `row_step` apart in x: `lines` runs of `window` values, `segment` apart."""
+    def short_window_sums(x, at, row_step, segment, lines, window, count, factor, sums):
+        """window_sum of `count` windows that overlap: sums over the lines, then over all up to each value."""
+        length = (count - 1) * row_step + window
+        totals = np.zeros(length + 1, np.int32)
+        columns = totals[1:]
+        for line in range(lines):
+            values = x[at + line * segment : at + line * segment + length]
+            for i in range(length):
+                columns[i] += np.int32(values[i])
+        for i in range(length):
+            totals[i + 1] += totals[i]
         for r in range(count):
-            sums[r] = window_sum(x, at + r * row_step, segment, lines, window, zeros)
-        dot_block(x, at, row_step, segment, lines, groups, w, sums, bias, step, out, channels, first, count, 0, panels)
+            sums[r] = np.int32(factor * (totals[r * row_step + window] - totals[r * row_step]))
+
+    @register_jitable
+    def windows_in_place(x, at, row_step, segment, lines, window, groups, w, sums, bias, zeros, step, out, channels,
+                         first, count, panels, acc):  # fmt: skip
+        """`count` windows, `row_step` apart in x: `lines` runs of `window` values, `segment` apart."""
+        factor = zeros[1] + (128 if is_signed(x) else -128)
+        if factor != 0 and window < LONG and row_step <= window:
+            short_window_sums(x, at, row_step, segment, lines, window, count, factor, sums)
+        else:
+            for r in range(count):
+                sums[r] = window_sum(x, at + r * row_step, segment, lines, window, zeros)
+        dot_block(x, at, row_step, segment, lines, groups, w, sums, bias, step, out, channels, first, count, 0, panels,
+                  acc)  # fmt: skip
 
 else:
 
     @register_jitable
     def windows_in_place(x, at, row_step, segment, lines, window, groups, w, sums, bias, zeros, step, out, channels,
-                         first, count, panels):  # fmt: skip
+                         first, count, panels, acc):  # fmt: skip
         """Never called: tiles that multiply int16 can't read bytes."""
