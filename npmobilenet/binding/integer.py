@@ -10,7 +10,6 @@ import numpy as np
 from npmobilenet.binding import integer_elementwise, integer_functions
 from npmobilenet.binding.site import Site, Step, corner
 from npmobilenet.fixedpoint import Requantization
-from npmobilenet.kernels import kernel_set
 from npmobilenet.quantparams import convolution as conv
 from npmobilenet.quantparams.ranges import zero_point_of
 
@@ -59,11 +58,9 @@ def conv2d(site: Site) -> list[Step]:
 
 
 def depthwise_conv2d(site: Site) -> list[Step]:
-    """The multiplier shows in the shapes. Two rounding rules in one layer (`tail`) are for the book's kernel only."""
-    node, (x, weights, bias) = site.node, site.inputs
+    """The multiplier shows in the shapes."""
+    node, (x, weights, bias), kernels = site.node, site.inputs, site.kernels
     zeros, step = _zeros(site), _requantization(site)
-    mixed = step.tail < weights.shape[-1] and site.kernels.name == "fast"
-    kernels = kernel_set("reference") if mixed else site.kernels
     packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zeros)
     dilation = node.attrs.get("dilation", (1, 1))
     args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], corner(node), dilation, step, site.out)

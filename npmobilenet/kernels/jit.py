@@ -124,20 +124,24 @@ def cache_folder() -> Path | None:
 
 
 class _Files(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
-    """Numba's cache files of one function, which its module and qualified name must tell apart from all others.
+    """Numba's cache files of one function; of a `named` one, whose qualified name tells it apart from all others.
 
-    Numba would also pickle and hash what a function closes over, which takes longer than loading its code, and isn't
-    the same in every process; here the folder's name stands for all sources.
+    Else Numba also pickles and hashes what the function closes over, which takes longer than loading its code, and
+    isn't the same in every process.
     """
 
+    def __init__(self, function: Callable[..., Any], named: bool) -> None:
+        super().__init__(function)
+        self._named = named
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return sig, codegen.magic_tuple()
+        return (sig, codegen.magic_tuple()) if self._named else super()._index_key(sig, codegen)
 
 
 class KernelCache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
     """Numba's on-disk cache where there is a private folder; failures to read or write it are cache misses."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], named: bool = False) -> None:
         self._name = function.__name__
         self._inner: Any = None
         folder = cache_folder()
@@ -145,7 +149,7 @@ class KernelCache(caching.NullCache):  # type: ignore[misc]  # Numba has no type
             return
         previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
         try:
-            self._inner = _Files(function)
+            self._inner = _Files(function, named)
         except (OSError, RuntimeError):
             self._inner = None
         finally:

@@ -1,184 +1,252 @@
-"""Fast twin of reference/depthwise_conv2d_q.py: the same sums, two taps and many channels at a time."""
+"""Fast twin of reference/depthwise_conv2d_q.py: the same sums, several rows of the window at a time."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.conv2d import valid_taps
-from npmobilenet.kernels.fast.dot_q import address_of, depthwise_q_tile
+from npmobilenet.fixedpoint import Requantization
+from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interleave_one, interleave_tile
+from npmobilenet.kernels.fast.dot_q import address_of
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles_q import KIND, LANE, requantize_block
+from npmobilenet.kernels.fast.tiles_q import GROUP, KIND, LANE, PACKED, is_signed, requantize_block
+from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING
 
-RUN = 4096  # accumulators that are requantized together, 16 KiB: they stay in the first-level cache
-PIXELS = 4  # neighbouring outputs in a tile: they share each weight load
-WIDE, NARROW = 2 * LANE, 8  # channels that a tile takes; those that neither fills go one by one
+RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
+PIXELS = 4  # neighbouring outputs that a tile computes together, or, where it computes one row, twice as many
+MOST_PIXELS = 2 * PIXELS
+WIDTHS = (4 * LANE, 2 * LANE, LANE) if LANE == 16 else (2 * LANE, LANE, LANE)  # channels that are interleaved together
+WIDE, MIDDLE, NARROW = WIDTHS
+LINE = 64  # bytes in a cache line
 
-wide_tile = depthwise_q_tile(PIXELS, LANE, KIND)
-wide_single = depthwise_q_tile(1, LANE, KIND)
-narrow_tile = depthwise_q_tile(PIXELS, NARROW // 2, KIND)
-narrow_single = depthwise_q_tile(1, NARROW // 2, KIND)
+wide_interleave, middle_interleave, narrow_interleave = (interleave_tile(width, LANE, KIND) for width in WIDTHS)
+single_interleave, fill = interleave_one(LANE, KIND), fill_tile(LANE)
+# For the usual taps and strides, and the rows of outputs that then come out of the same groups of rows.
+ROWS_3_1, ROWS_3_2, ROWS_5_1, ROWS_5_2 = (2, 1, 4, 2) if GROUP == 4 else (2, 1, 2, 1)
+tile_3_1 = column_tile(PIXELS, ROWS_3_1, LANE, KIND, (3, 1))
+tile_3_2 = column_tile(MOST_PIXELS, ROWS_3_2, LANE, KIND, (3, 2))
+tile_5_1 = column_tile(PIXELS, ROWS_5_1, LANE, KIND, (5, 1))
+tile_5_2 = column_tile(PIXELS, ROWS_5_2, LANE, KIND, (5, 2))
+any_tile = column_tile(MOST_PIXELS, 1, LANE, KIND)
+
+
+def blocks_of(channels):
+    """(first channel, width) of the blocks; the last may begin before the end of the one before it."""
+    first, blocks = 0, []
+    while first < channels:
+        fits = [w for w in WIDTHS if w <= channels and 4 * (channels - first) > 3 * w]
+        width = fits[0] if fits else NARROW
+        first = min(first, max(channels - width, 0))
+        blocks.append((first, width))
+        first += width
+    return blocks
 
 
 def pack_depthwise_conv2d_q(weights, bias, zeros):
-    """(kh, kw, Cout) -> one int16 array, and a bias with the input's zero point taken off.
+    """(kh, kw, Cout) and bias -> ((words, parts, vectors, blocks), bias).
 
-    The weights lose their zero point, which leaves -255 ... 255. Blocks of WIDE channels come first, then of NARROW,
-    then (taps, channels) of the rest. As sum (x - z_in) w = sum x w - z_in sum w, the last term goes into the bias; a
-    tap outside the image then has to read z_in.
+    blocks: the first channel and the width of each block. For each vector of LANE channels of each block, `vectors`
+    holds its first part, the number of its parts and the place of its words; `parts` holds each part's group of rows.
+    The words of a part: (kw, shifts, LANE), each the weights of the group's GROUP rows without their zero point, where
+    the window is shifted by 0, 1, ... rows within the groups, so that one set of interleaved rows serves several rows
+    of outputs; rows outside the window get 0.
+
+    Bytes ("vnni") can't hold weights outside -128 ... 127: what is left of them goes into a further part for the same
+    group. As sum (x - z_in) w = sum x w - z_in sum w, the last term goes into the bias; a tap outside the image then
+    has to read z_in. Bytes of int8 are read as x + 128, so that z_in + 128 takes its place.
     """
-    channels = weights.shape[2]
-    taps = weights.reshape(-1, channels).astype(np.int64) - zeros[1]
-    start = bias - zeros[0] * taps.sum(0)
-    parts, first = [], 0
-    for width in (WIDE, NARROW):
-        while first + width <= channels:
-            parts.append(pack_pairs(taps[:, first : first + width]))
-            first += width
-    parts.append(taps[:, first:].reshape(-1))
-    return np.concatenate(parts).astype(np.int16), start.astype(np.int32)
+    height, width, channels = weights.shape
+    lost, groups = weights.astype(np.int64) - zeros[1], -(-height // GROUP)
+    shifts = groups * GROUP - height + 1
+    raised = 128 if KIND == "vnni" and weights.dtype == np.int8 else 0
+    start = np.zeros(max(channels, LANE), np.int64)
+    start[:channels] = bias - (zeros[0] + raised) * lost.sum((0, 1))
+    limits, blocks = np.iinfo(PACKED), blocks_of(channels)
+    words, parts, vectors, at = [], [], [], 0
+    for first in (block + v for block, size in blocks for v in range(0, size, LANE)):
+        some = lost[:, :, first : first + LANE]
+        rows = np.zeros((groups * GROUP, width, shifts, LANE), np.int64)
+        for shift in range(shifts):
+            rows[shift : shift + height, :, shift, : some.shape[2]] = some
+        vector = [len(parts), 0, at]
+        for g in range(groups):
+            rest = np.moveaxis(rows[g * GROUP : (g + 1) * GROUP], 0, -1)
+            while rest.any():
+                part = rest.clip(limits.min, limits.max).astype(PACKED)
+                words.append(part.reshape(-1))
+                parts.append(g)
+                rest, at = rest - part, at + part.size
+        vector[1] = len(parts) - vector[0]
+        vectors += vector
+    packed = np.concatenate([np.zeros(0, PACKED), *words])
+    tables = (np.array(parts, np.int64), np.array(vectors, np.int64), np.array(blocks, np.int64))
+    return (in_lines(packed), *tables), start.astype(np.int32)
 
 
-def pack_pairs(block):
-    """(taps, width) -> pairs of taps side by side in the order in which the tile interleaves their channels."""
-    taps, width = block.shape
-    even = np.concatenate([block, np.zeros((taps % 2, width), block.dtype)])
-    pairs = even.reshape(-1, 2, width).transpose(0, 2, 1)  # (pair, channel, tap)
-    low = [c for c in range(width) if c % 8 < 4]
-    high = [c for c in range(width) if c % 8 >= 4]
-    return np.concatenate([pairs[:, low].reshape(len(pairs), -1), pairs[:, high].reshape(len(pairs), -1)], 1).reshape(
-        -1
-    )
-
-
-@register_jitable
-def repeat_channels(x, multiplier):
-    """Each channel `multiplier` times, side by side: some models' first layer has several filters for each channel."""
-    batch, height, width, channels = x.shape
-    repeated = np.empty((batch, height, width, channels * multiplier), x.dtype)
-    for n in range(batch):
-        for y in range(height):
-            for i in range(width):
-                for c in range(channels * multiplier):
-                    repeated[n, y, i, c] = x[n, y, i, c // multiplier]
-    return repeated
-
-
-@register_jitable
-def filter_one(x, x_at, steps, w, w_at, w_step, taps, valid, z_in, start, source):
-    """The accumulator of one channel of one pixel, from input channel `source`; valid: (ky, ky end, kx, kx end)."""
-    acc = start
-    for ky in range(taps[0]):
-        for kx in range(taps[1]):
-            value = np.int32(z_in)
-            if ky >= valid[0] and ky < valid[1] and kx >= valid[2] and kx < valid[3]:
-                value = np.int32(x[x_at + ky * steps[1] + kx * steps[2] + source])
-            acc += np.int32(value * np.int32(w[w_at + (ky * taps[1] + kx) * w_step]))
-    return acc
+def in_lines(array):
+    """A copy from the start of a cache line on: vectors that cross lines take twice as long to load."""
+    room = np.zeros(array.nbytes + LINE, np.int8)
+    skip = -room.ctypes.data % LINE
+    copy = room[skip : skip + array.nbytes].view(array.dtype)
+    copy[:] = array
+    return copy
 
 
 @register_jitable
-def point_at_taps(addresses, base, x_at, steps, taps, valid, blank):
-    """The address of each tap's channels, that of `blank` for taps outside the image and to fill up the last pair."""
-    count = taps[0] * taps[1]
-    addresses[count] = blank
-    for ky in range(taps[0]):
-        for kx in range(taps[1]):
-            inside = ky >= valid[0] and ky < valid[1] and kx >= valid[2] and kx < valid[3]
-            at = base + x_at + ky * steps[1] + kx * steps[2]
-            addresses[ky * taps[1] + kx] = at if inside else blank
+def words_in_lines(size):
+    """An array of int32 from the start of a cache line on."""
+    array = np.empty(size + LINE // 4, np.int32)
+    skip = -address_of(array) % LINE // 4
+    return array[skip : skip + size]
 
 
 @register_jitable
-def filter_pixels(x, addresses, offset, pixel_step, pairs, w, bias, channels, acc, acc_at, acc_step, pixels):
-    """All channels of `pixels` (PIXELS or 1) neighbouring outputs, WIDE and then NARROW at a time.
+def outside_word(x, value):
+    """The word of pixels outside the image, whose values are all `value`: see depthwise_q.interleave_tile."""
+    if GROUP == 2:
+        return (value & 0xFFFF) * 0x10001
+    return ((value + (128 if is_signed(x) else 0)) & 0xFF) * 0x1010101
 
-    The taps lie `offset` after their addresses, the accumulators at acc_at.
-    """
-    c, w_at = 0, 0
-    while c + WIDE <= channels:
-        if pixels == PIXELS:
-            wide_tile(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
-        else:
-            wide_single(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
-        c, w_at = c + WIDE, w_at + pairs * 2 * WIDE
-    while c + NARROW <= channels:
-        if pixels == PIXELS:
-            narrow_tile(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
-        else:
-            narrow_single(x, addresses, offset + c, pixel_step, pairs, w, w_at, bias, c, acc, acc_at + c, acc_step)
-        c, w_at = c + NARROW, w_at + pairs * 2 * NARROW
+
+@register_jitable
+def interleave(x, rows, rows_at, column, channel, count, words, words_at, step, channels, width):
+    """`count` pixels of a block of channels, from pixel `column` on: see depthwise_q.interleave_tile."""
+    if channels != x.shape[3] or channels < LANE:
+        single_interleave(x, rows, rows_at, column, channel, count, words, words_at, step,
+                          min(width, channels - channel), channels // x.shape[3])  # fmt: skip
+    elif width == WIDE:
+        wide_interleave(x, rows, rows_at, column, channel, count, words, words_at, step)
+    elif width == MIDDLE:
+        middle_interleave(x, rows, rows_at, column, channel, count, words, words_at, step)
+    else:
+        narrow_interleave(x, rows, rows_at, column, channel, count, words, words_at, step)
+
+
+@register_jitable
+def form_of(taps, stride, dilation, rows):
+    """The tile for a window: 1 to 4, or 0 for the one that takes them all."""
+    if dilation[0] != 1 or dilation[1] != 1:
+        return 0
+    if taps[1] == 3 and stride[1] == 1 and rows == ROWS_3_1:
+        return 1
+    if taps[1] == 3 and stride[1] == 2 and rows == ROWS_3_2:
+        return 2
+    if taps[1] == 5 and stride[1] == 1 and rows == ROWS_5_1:
+        return 3
+    return 4 if taps[1] == 5 and stride[1] == 2 and rows == ROWS_5_2 else 0
+
+
+@register_jitable
+def filter_block(form, words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w,
+                 taps, shifts, bias, channel, acc, acc_step, acc_row, rows):  # fmt: skip
+    """The accumulators of a block of channels of `count` outputs in each of `rows` rows, or more."""
+    if form == 1:
+        tile_3_1(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
+                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
+    elif form == 2:
+        tile_3_2(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
+                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
+    elif form == 3:
+        tile_5_1(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
+                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
+    elif form == 4:
+        tile_5_2(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
+                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
+    else:
+        for r in range(rows):
+            any_tile(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
+                     taps[1], shifts, r * stride[0], stride[0], bias, channel, acc, r * acc_row, acc_step,
+                     acc_row)  # fmt: skip
+
+
+@register_jitable
+def requantize(acc, acc_at, width, pixels, columns, channel, step, out, out_at, channels):
+    """The outputs of a block of channels. Those from step.tail on follow the other rule."""
+    rest = acc[acc_at:]
+    head = min(max(step.tail - channel, 0), columns)
+    if head > 0:
+        requantize_block(rest, width, pixels, head, channel, step, out, out_at, channels)
+    if head < columns:
+        other = Requantization(step.multiplier, step.shift, step.scale, DOUBLE_ROUNDING, step.zero_point, step.low,
+                               step.high, step.tail)  # fmt: skip
+        requantize_block(rest[head:], width, pixels, columns - head, channel + head, other, out, out_at + head,
+                         channels)  # fmt: skip
+
+
+@register_jitable
+def pixels_at_once(size, out_w):
+    """Neighbouring outputs, each of which takes `size` words, that are computed before they are requantized."""
+    most = max(RUN // size // PIXELS * PIXELS, MOST_PIXELS)
+    pieces = (out_w + most - 1) // most
+    even = (out_w + pieces - 1) // pieces
+    return min((even + PIXELS - 1) // PIXELS * PIXELS, out_w)
 
 
 def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
-    """Units are output rows."""
-    return Work(out.shape[0] * out.shape[1], 2 * out.shape[2] * weights.size)
+    """Units are output rows. An output's requantization takes as long as some six multiply-adds elsewhere."""
+    return Work(out.shape[0] * out.shape[1], out.shape[2] * out.shape[3] * (6 + taps[0] * taps[1] // 2))
 
 
 @task(output_rows)
 def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
-    """As the book's. Moves: vectorized over channels; two taps in each multiply-add; PIXELS outputs at a time where no
-    tap is cut off; taps outside the image read a row of zero points; accumulators requantized, RUN at a
-    time, while they are in the first-level cache. Threads take output rows.
+    """As the book's. Moves: GROUP rows of the input interleaved, so that one instruction multiplies and adds as many
+    taps of 16 channels; rows of outputs that fit into the same groups of rows side by side; taps outside the image read
+    zero points; accumulators requantized, a run at a time, while they are in the first-level cache. Threads take output
+    rows.
     """
+    packed, parts, vectors, blocks = weights
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
-    if channels != x.shape[3]:
-        x = repeat_channels(x, channels // x.shape[3])
     _, in_h, in_w, in_c = x.shape
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    base = address_of(flat_x)
-    steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c)
-    acc_step, pairs = -(-channels // LANE) * LANE, (taps[0] * taps[1] + 1) // 2
-    blank = np.empty(out_w * steps[0] + channels, x.dtype)  # whole rows, as the taps move on with the outputs
-    for c in range(blank.size):
-        blank[c] = zeros[0]
-    rest = channels // WIDE * WIDE
-    rest += (channels - rest) // NARROW * NARROW
-    run = min(max(RUN // acc_step, PIXELS), out_w)  # outputs that are requantized together
-    for row in range(start, stop):
-        acc, tail = np.zeros(run * acc_step, np.int32), np.empty(run * LANE, out.dtype)
-        addresses = np.empty(taps[0] * taps[1] + 1, np.int64)
+    flat_out = out.reshape(-1)
+    groups = (taps[0] + GROUP - 1) // GROUP
+    shifts = groups * GROUP - taps[0] + 1
+    most = (shifts - 1) // stride[0] + 1 if dilation[0] == 1 else 1  # rows of outputs at a time
+    form, reach = form_of(taps, stride, dilation, most), (taps[1] - 1) * dilation[1] + 1
+    blank, outside = np.full(in_c, zeros[0], x.dtype), outside_word(x, zeros[0])
+    rows = np.zeros(2 * groups * GROUP, np.int64)  # addresses and distances
+    pixel = most + groups * stride[1]  # words that an output takes for each channel
+    wide, middle, narrow = (pixels_at_once(pixel * WIDE, out_w), pixels_at_once(pixel * MIDDLE, out_w),
+                            pixels_at_once(pixel * NARROW, out_w))  # fmt: skip
+    size, room = 0, 0
+    for run, width in ((wide, WIDE), (middle, MIDDLE), (narrow, NARROW)):
+        pixels = max(run, MOST_PIXELS)
+        size = max(size, most * pixels * width)
+        room = max(room, groups * ((pixels - 1) * stride[1] + reach) * width)
+    acc, words = words_in_lines(size + LANE), words_in_lines(room)
+    row, filled = start, 0
+    while row < stop:
         n, oy = row // out_h, row % out_h
-        iy = oy * stride[0] - pad[0]
-        ky_first, ky_last = valid_taps(iy, taps[0], dilation[0], in_h)
-        origin, first, ox = -1, 0, 0  # the output whose taps the addresses are; the first of the run; the next
-        while ox < out_w:
-            ix = ox * stride[1] - pad[1]
-            kx_first, kx_last = valid_taps(ix, taps[1], dilation[1], in_w)
-            valid = (ky_first, ky_last, kx_first, kx_last)
-            x_at = ((n * in_h + iy) * in_w + ix) * in_c
-            inner = ix >= 0 and ix + (taps[1] - 1) * dilation[1] < in_w
-            end = ix + (PIXELS - 1) * stride[1] + (taps[1] - 1) * dilation[1]
-            pixels = PIXELS if inner and end < in_w and ox + PIXELS <= min(out_w, first + run) else 1
-            if not inner or origin < 0:
-                point_at_taps(addresses, base, x_at, steps, taps, valid, address_of(blank))
-                origin = ox
-            at = (ox - first) * acc_step
-            filter_pixels(
-                flat_x,
-                addresses,
-                (ox - origin) * steps[0],
-                steps[0],
-                pairs,
-                weights,
-                bias,
-                rest,
-                acc,
-                at,
-                acc_step,
-                pixels,
-            )
-            for c in range(rest, channels):
-                w_at = pairs * 2 * rest + c - rest
-                for p in range(pixels):
-                    acc[at + p * acc_step + c] = filter_one(
-                        flat_x, x_at + p * steps[0], steps, weights, w_at, channels - rest, taps, valid, zeros[0],
-                        bias[c], c
-                    )  # fmt: skip
-            if not inner:
-                origin = -1
-            ox += pixels
-            if ox == out_w or ox == first + run:
-                out_at = (row * out_w + first) * channels
-                requantize_block(acc, acc_step, ox - first, channels, 0, step, flat_out, out_at, channels, tail)
-                first = ox
+        together = min(most, stop - row, out_h - oy)
+        for k in range(groups * GROUP):
+            y = oy * stride[0] - pad[0] + k * dilation[0]
+            inside = y >= 0 and y < in_h and k < (together - 1) * stride[0] + taps[0]
+            rows[2 * k] = address_of(x) + (n * in_h + y) * in_w * in_c if inside else address_of(blank)
+            rows[2 * k + 1] = in_c if inside else 0
+        vector = 0
+        for b in range(blocks.shape[0]):
+            first, width = blocks[b, 0], blocks[b, 1]
+            number, columns = width // LANE, min(width, channels - first)
+            run = wide if width == WIDE else middle if width == MIDDLE else narrow
+            for ox in range(0, out_w, run):
+                count = min(run, out_w - ox)
+                ix, needed = ox * stride[1] - pad[1], (count - 1) * stride[1] + reach
+                left, right = min(max(-ix, 0), needed), min(max(in_w - ix, 0), needed)
+                step_v = ((max(count, MOST_PIXELS) - 1) * stride[1] + reach) * LANE
+                step_g = step_v * number
+                if width != filled or count < out_w:  # else what is outside the image is there already
+                    fill(words, 0, step_v, groups * number, 0, left, outside)
+                    fill(words, 0, step_v, groups * number, right, needed - right, outside)
+                    filled = width
+                for g in range(groups):
+                    interleave(x, rows, 2 * g * GROUP, ix + left, first, right - left, words, g * step_g + left * LANE,
+                               step_v, channels, width)  # fmt: skip
+                acc_row = max(count, PIXELS) * width
+                filter_block(form, words, step_g, step_v, dilation[1], stride, count, parts, vectors, vector, number,
+                             packed, taps, shifts, bias, first, acc, width, acc_row, together)  # fmt: skip
+                joined = count == out_w and count >= PIXELS  # then the rows of outputs follow each other
+                for r in range(1 if joined else together):
+                    out_at = ((row + r) * out_w + ox) * channels + first
+                    requantize(acc, r * acc_row, width, together * count if joined else count, columns, first, step,
+                               flat_out, out_at, channels)  # fmt: skip
+            vector += number
+        row += together

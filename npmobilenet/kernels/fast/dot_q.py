@@ -1,4 +1,4 @@
-"""Generators of integer vector code: tiles of dot products and of depthwise filters, as LLVM vector IR.
+"""Generators of integer vector code: tiles of dot products, as LLVM vector IR.
 
 Integer sums are exact in any order, so a tile only has to form the same sums as the book.
 """
@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 from npmobilenet.kernels.fast.vector import _data, outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.fast.vector_q import (
     INT,
-    INT8,
     INT16,
     INT32,
     constant,
@@ -138,76 +137,6 @@ def row_sum_tile() -> Any:
             return intrinsic_call(builder, "llvm.vector.reduce.add.v16i32", INT32, [total])
 
         return types.int32(x, types.int64, types.int64), codegen
-
-    return tile
-
-
-def _pair_products(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int) -> Any:
-    """total + for each lane the sum of two products of int16."""
-    if kind == "vnni" and lanes == 16:
-        return intrinsic_call(builder, "llvm.x86.avx512.vpdpwssd.512", vector(INT32, 16), [total, *(
-            builder.bitcast(v, vector(INT32, 16)) for v in (x, w)
-        )])  # fmt: skip
-    return _multiply_add(builder, total, x, w, "generic" if kind == "generic" else "pairs", lanes, False)
-
-
-def depthwise_q_tile(pixels: int, lanes: int, kind: str) -> Any:
-    """An intrinsic that filters `2 * lanes` channels of `pixels` neighbouring outputs.
-
-    tile(x, addresses, offset, pixel_step, pairs, w, w_at, bias, first, acc, acc_at, acc_step): the accumulator
-    acc[acc_at + p * acc_step + j] is bias[first + j] plus the sum over t < 2 * pairs of w_t[j] * the byte at
-    addresses[t] + offset + p * pixel_step + j. The bytes are signed if x is int8. Two taps at a time are interleaved
-    channel by channel, within each 128 bits of the register (one instruction), so that one multiply-add of int16 pairs
-    sums their products; at w + w_at lie, for each pair of taps, two vectors of `2 * lanes` int16 in that order, see
-    `pack_pairs`. Nothing is checked.
-    """
-    width = 2 * lanes
-    half = [8 * (i // 8) + i % 8 // 2 + width * (i % 2) for i in range(width)]
-    low, high = (ir.Constant(vector(INT32, width), [i + shift for i in half]) for shift in (0, 4))
-    order = [4 * (c // 8) + c % 4 + lanes * (c % 8 // 4) for c in range(width)]  # of channels in the two accumulators
-
-    @intrinsic
-    def tile(typingctx, x, addresses, offset, pixel_step, pairs, w, w_at, bias, first, acc, acc_at, acc_step):
-        signed = x.dtype == types.int8
-
-        def codegen(context, builder, signature, args):
-            pointers = pointers_of(context, builder, signature, args)
-            outlined(builder, f"depthwise_{pixels}_{lanes}_{kind}_{signed}", pointers, body)
-            return context.get_dummy_value()
-
-        def body(builder, args):
-            _, addresses, offset, pixel_step, pairs, w, w_at, bias, first, acc, acc_at, acc_step = args
-            words = vector(INT32, lanes)
-            slots = [cgutils.alloca_once_value(builder, constant(INT32, 0, lanes)) for _ in range(2 * pixels)]
-            extend = builder.sext if signed else builder.zext
-            with cgutils.for_range(builder, pairs) as loop:
-                at = builder.gep(addresses, [builder.mul(loop.index, INT(2))])
-                taps = [builder.add(builder.load(builder.gep(at, [INT(i)])), offset) for i in (0, 1)]
-                weights = builder.gep(w, [builder.add(w_at, builder.mul(loop.index, INT(2 * width)))])
-                w_low, w_high = (load(builder, builder.gep(weights, [INT(i)]), INT16, width) for i in (0, width))
-                for p in range(pixels):
-                    values = []
-                    for tap in taps:
-                        address = builder.add(tap, builder.mul(pixel_step, INT(p)))
-                        bytes_ = load(builder, builder.inttoptr(address, INT8.as_pointer()), INT8, width)
-                        values.append(extend(bytes_, vector(INT16, width)))
-                    for slot, chosen, weight in ((slots[2 * p], low, w_low), (slots[2 * p + 1], high, w_high)):
-                        mixed = builder.shuffle_vector(*values, chosen)
-                        total = _pair_products(builder, builder.load(slot), mixed, weight, kind, lanes)
-                        builder.store(total, slot)
-            for p in range(pixels):
-                sums = [builder.load(slot) for slot in slots[2 * p : 2 * p + 2]]
-                for v in (0, 1):
-                    chosen = ir.Constant(words, order[v * lanes : (v + 1) * lanes])
-                    start = load(builder, builder.gep(bias, [builder.add(first, INT(v * lanes))]), INT32, lanes)
-                    value = builder.add(builder.shuffle_vector(*sums, chosen), start)
-                    to = builder.add(builder.add(acc_at, builder.mul(acc_step, INT(p))), INT(v * lanes))
-                    builder.store(value, builder.bitcast(builder.gep(acc, [to]), words.as_pointer()), align=4)
-
-        integer = types.int64
-        return types.void(
-            x, addresses, integer, integer, integer, w, integer, bias, integer, acc, integer, integer
-        ), codegen
 
     return tile
 

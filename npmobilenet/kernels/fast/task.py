@@ -201,7 +201,7 @@ def _compile(kernel: Callable[..., None], name: str, kinds: tuple[Any, ...]) -> 
     entry.__name__ = name
     entry.__qualname__ = f"{name}_{hashlib.sha256(str(kinds).encode()).hexdigest()[:16]}"
     function: Any = CFunc(entry, (SIGNATURE, types.void), {}, OPTIONS)
-    function._cache = KernelCache(entry)
+    function._cache = KernelCache(entry, named=True)
     function.compile()
     KEPT.append(function)
     return int(function.address)

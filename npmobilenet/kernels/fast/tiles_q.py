@@ -128,11 +128,10 @@ def gather_rows(x, depth, first, count, padded, zeros, sums):
 
 
 @register_jitable
-def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step, tail):
+def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step):
     """The outputs of `rows` rows by `columns` channels from their accumulators.
 
-    acc and the parameters are read a whole vector at least, so fewer columns have to be filled up to LANE. `tail` isn't
-    used.
+    acc and the parameters are read a whole vector at least, so fewer columns have to be filled up to LANE.
     """
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
     rule = UPWARD if step.rule == DOUBLE_ROUNDING and step.low >= step.zero_point else step.rule
@@ -166,5 +165,5 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
             else:
                 one_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
             requantize_block(acc, WIDTH, rows, min(WIDTH, channels - channel), channel, step,
-                             out, (first + r) * channels + channel, channels, acc)  # fmt: skip
+                             out, (first + r) * channels + channel, channels)  # fmt: skip
             r += rows
