@@ -46,15 +46,16 @@ def _multiply_add(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: in
     return total
 
 
-def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
+def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | None = None) -> Any:
     """An intrinsic for `rows` rows by `vectors * lanes` columns of a product of integer matrices.
 
     tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and
     column j, acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over s < segments and g < groups of
     the dot product of the group of x at x_at + r * row_step + s * x_segment + g * group with that of w at w_at +
-    ((s * groups + g) * width + j) * group; a group is four bytes or two int16, see _multiply_add. Nothing is checked.
+    ((s * groups + g) * width + j) * group; a group is four bytes or two int16, see _multiply_add. width is
+    panel_width, or as many columns as are computed. Nothing is checked.
     """
-    width = vectors * lanes
+    width = panel_width or vectors * lanes
     group = 4 if kind == "vnni" else 2
 
     @intrinsic
@@ -63,7 +64,7 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
 
         def codegen(context, builder, signature, args):
             pointers = pointers_of(context, builder, signature, args)
-            outlined(builder, f"dot_{rows}_{vectors}_{lanes}_{kind}_{signed}", pointers, body)
+            outlined(builder, f"dot_{rows}_{vectors}_{lanes}_{kind}_{width}_{signed}", pointers, body)
             return context.get_dummy_value()
 
         def body(builder, args):
@@ -96,7 +97,7 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> Any:
                             total = _multiply_add(builder, builder.load(slot), value, columns[v], kind, lanes, signed)
                             builder.store(total, slot)
             for i, slot in enumerate(slots):
-                pointer = builder.gep(acc, [INT(i * lanes)])
+                pointer = builder.gep(acc, [INT(i // vectors * width + i % vectors * lanes)])
                 builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)
 
         integer = types.int64

@@ -26,6 +26,9 @@ BLOCK = 4 * ROWS  # rows that pass over all panels before the next ones are fetc
 tall_tile = dot_tile(ROWS, VECTORS, LANE, KIND)
 few_tile = dot_tile(FEW, VECTORS, LANE, KIND)
 one_tile = dot_tile(1, VECTORS, LANE, KIND)
+# For the last panel where its channels fit into one vector.
+tall_half_tile = dot_tile(ROWS, 1, LANE, KIND, WIDTH)
+one_half_tile = dot_tile(1, 1, LANE, KIND, WIDTH)
 requantize_vectors = requantize_tile(LANE)
 
 
@@ -156,9 +159,18 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
         channel, w_at = p * WIDTH, p * segments * groups * WIDTH * GROUP
         r = 0
         while r < count:
-            rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW else 1
+            rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW and channels - channel > LANE else 1
             at = start + r * row_step
-            if rows == ROWS:
+            if channels - channel <= LANE:
+                if rows == ROWS:
+                    tall_half_tile(
+                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc
+                    )  # fmt: skip
+                else:
+                    one_half_tile(
+                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc
+                    )  # fmt: skip
+            elif rows == ROWS:
                 tall_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
             elif rows == FEW:
                 few_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
