@@ -132,8 +132,8 @@ def new_scratch():
 
 
 @register_jitable
-def matrix_block(x, depth, packed, bias, activation, out, channels, row, stop, panel, panel_stop, scratch):
-    """Rows row ... stop - 1 by panels panel ... panel_stop - 1 of a matrix product; x and out flat and contiguous.
+def matrix_block(x, row_step, depth, packed, bias, activation, out, channels, row, stop, panel, panel_stop, scratch):
+    """Rows row ... stop - 1 by panels panel ... panel_stop - 1 of a matrix product; x and out flat.
 
     `scratch`: see block.
     """
@@ -144,7 +144,7 @@ def matrix_block(x, depth, packed, bias, activation, out, channels, row, stop, p
         r = row
         while r < stop:
             rows = rows_at_once(stop - r)
-            block(x, r * depth, depth, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
+            block(x, r * row_step, row_step, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
                   out, r * channels + first, channels, rows, scratch)  # fmt: skip
             r += rows
 
@@ -155,5 +155,5 @@ def matrix_rows(x, depth, packed, bias, activation, out, channels, count, scratc
     panels = (channels + WIDTH - 1) // WIDTH
     for row in range(0, count, BLOCK):
         matrix_block(
-            x, depth, packed, bias, activation, out, channels, row, min(row + BLOCK, count), 0, panels, scratch
+            x, depth, depth, packed, bias, activation, out, channels, row, min(row + BLOCK, count), 0, panels, scratch
         )
