@@ -7,23 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.fast.dot_q import _multiply_add
+from npmobilenet.kernels.fast.task import Work, task
+from npmobilenet.kernels.fast.tiles_q import GROUP, KIND, LANE, ROWS, VECTORS
 from npmobilenet.kernels.fast.vector import _fma, pointers_of
 from npmobilenet.kernels.fast.vector_q import FLOAT, INT, INT32, constant, load, splat, vector
-from npmobilenet.kernels.jit import LANES, compile_kernel, isa
 
-LANE = LANES[isa()]
-# As many accumulators as the registers hold, as in tiles.py: 12 x 2 of the 32 of AVX-512, 6 x 2 of 16.
-ROWS, VECTORS = (12, 2) if LANE == 16 else (6, 2)
-# "vnni" multiplies four bytes at a time, the others two int16.
-KIND = "vnni" if isa() == "avx512vnni" else "pairs" if LANE >= 8 else "generic"
-GROUP = 4 if KIND == "vnni" else 2
 DEPTH = 64  # steps over the operands: 64 x (12 + 32) x 4 bytes = 11 KiB, in every first-level cache
 SUMS = ROWS * VECTORS * LANE  # accumulators
 FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * GROUP  # multiplies and adds of one pass
@@ -70,21 +64,25 @@ def _tile(kind: str) -> Any:
 _float_tile, _integer_tile = _tile("float"), _tile(KIND)
 
 
-def peak_f32(x, w, passes, out):
+def threads_of(x, w, passes, out):
+    """Units are rows of `out`, one for each thread."""
+    return Work(out.shape[0], passes * SUMS * DEPTH, 1)
+
+
+@task(threads_of)
+def peak_f32(first, stop, x, w, passes, out):
     """FLOAT_OPS * passes float32 operations in each of out.shape[0] threads: x (DEPTH * ROWS), w, out (n, SUMS)."""
     flat = out.reshape(-1)
-    for t in numba.prange(out.shape[0]):
+    for t in range(first, stop):
         _float_tile(x, w, passes, flat, t * SUMS)
 
 
-def peak_q(x, w, passes, out):
+@task(threads_of)
+def peak_q(first, stop, x, w, passes, out):
     """INTEGER_OPS * passes operations on bytes (int16 without VNNI) in each thread; int32 arrays of those in words."""
     flat = out.reshape(-1)
-    for t in numba.prange(out.shape[0]):
+    for t in range(first, stop):
         _integer_tile(x, w, passes, flat, t * SUMS)
-
-
-peak_f32, peak_q = compile_kernel(peak_f32, parallel=True), compile_kernel(peak_q, parallel=True)
 
 
 def operands(integer: bool, threads: int) -> tuple[Any, Any, Any]:
