@@ -73,7 +73,8 @@ def fold_activations(graph: Graph, groups: list[Group], visible: Collection[str]
 def split_into_bands(graph: Graph, groups: list[Group], visible: Collection[str]) -> list[Group]:
     """Expansion, depthwise convolution and projection become one, by bands of rows, if what is between is LARGE.
 
-    Each of the two pointwise convolutions may be missing. Float32 only.
+    Each of the two pointwise convolutions may be missing. Float32 only. A projection comes along with an expansion from
+    a quarter of LARGE on: behind a stride of 2 its image has a quarter of the pixels.
     """
     uses = _Uses(groups, visible)
     chains: dict[str, Group] = {}  # output -> the nodes up to it

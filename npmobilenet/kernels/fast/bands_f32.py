@@ -28,7 +28,8 @@ def aligned(size):
 def output_rows(x, expand, depthwise, window, project, band, out):
     """Units are output rows. A thread that begins inside an image expands the rows that its first band shares anew."""
     rows = out.shape[0] * out.shape[1]
-    cost = x.size * expand[0].shape[1] + out.size * project[0].shape[0] + 2 * out.size * depthwise[0].size
+    pixels = rows * out.shape[2]
+    cost = x.size * expand[0].shape[1] + pixels * (project[0].size + 2 * depthwise[0].size)
     return Work(rows, cost // max(rows, 1), 1 if expand[0].size > 0 else PER_THREAD)
 
 

@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, register_jitable
 
+from npmobilenet.errors import PlanError
 from npmobilenet.kernels.fast.task import Call
 from npmobilenet.kernels.jit import compile_kernel
 
@@ -32,14 +33,13 @@ ADDRESS, WORDS, UNITS, PIECE = range(4)
 
 @intrinsic
 def _call(typingctx, address, words, first, stop):
-    """Call the compiled task at `address`."""
+    """Call the compiled task at `address`; 0 where it failed."""
 
     def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [WORD] * 3)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
+        kind = ir.FunctionType(WORD, [WORD] * 3)
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
 
-    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+    return types.int64(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 def _counter(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
@@ -96,7 +96,8 @@ def _take_part(calls, counters, thread, threads):
                 p = first + (_add(counters, (row + share) * APART, 1) if first < stop else 0)
                 if p >= stop:
                     break
-                _call(calls[i, ADDRESS], calls[i, WORDS], p * piece, min((p + 1) * piece, units))
+                if _call(calls[i, ADDRESS], calls[i, WORDS], p * piece, min((p + 1) * piece, units)) == 0:
+                    _add(counters, calls.shape[0] * (threads + 1) * APART, 1)
                 _add(counters, (row + threads) * APART, 1)
         looks = 0
         while _read(counters, (row + threads) * APART) < pieces:
@@ -112,16 +113,19 @@ def _clear(counters):
 
 
 def run_together(calls, counters, threads):
-    """Run a program on `threads` threads."""
+    """Run a program on `threads` threads; the number of pieces that failed."""
     _clear(counters)
     for thread in numba.prange(threads):
         _take_part(calls, counters, thread, threads)
+    return counters[calls.shape[0] * (threads + 1) * APART]
 
 
 def run_alone(calls):
-    """Run a program on this thread."""
+    """Run a program on this thread; the number of calls that failed."""
+    failed = 0
     for i in range(calls.shape[0]):
-        _call(calls[i, ADDRESS], calls[i, WORDS], 0, calls[i, UNITS])
+        failed += 1 - _call(calls[i, ADDRESS], calls[i, WORDS], 0, calls[i, UNITS])
+    return failed
 
 
 run_together = compile_kernel(run_together, parallel=True)
@@ -136,16 +140,18 @@ class Program:
         self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # threads -> calls and counters
 
     def run(self, threads: int) -> None:
-        """Run all calls, on this thread and threads - 1 of Numba's."""
+        """Run all calls, on this thread and threads - 1 of Numba's. Raises `PlanError` where memory runs out."""
         if threads not in self._tables:
             self._tables[threads] = self._table(threads)
         calls, counters = self._tables[threads]
-        if threads == 1:
-            run_alone(calls)
-        else:
-            run_together(calls, counters, threads)
+        failed = run_alone(calls) if threads == 1 else run_together(calls, counters, threads)
+        if failed:
+            raise PlanError(
+                "a kernel got no memory for its intermediate values, so there is no result: use smaller images or "
+                "batches, or fewer threads"
+            )
 
     def _table(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
         rows = [(c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads)) for c in self._calls]
         table = np.array(rows, np.int64).reshape(-1, 4)
-        return table, np.zeros(len(rows) * (threads + 1) * APART, np.int64)
+        return table, np.zeros((len(rows) * (threads + 1) + 1) * APART, np.int64)

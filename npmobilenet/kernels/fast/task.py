@@ -2,8 +2,9 @@
 
 A kernel here is a function `kernel(first, stop, *args)` that computes units `first` to `stop - 1` of its result, rows
 of the output mostly; units are independent of each other, so any thread may take any of them. Compiled, every kernel
-has the same C signature, `void (int64 words, int64 first, int64 stop)`: `words` is the address of the arguments,
-written out as 64-bit words. What a program (program.py) needs of a call is then three numbers and a function's address.
+has the same C signature, `int64 (int64 words, int64 first, int64 stop)`: `words` is the address of the arguments,
+written out as 64-bit words, and the result is 1, or 0 where there was no memory for what the kernel needs. What a
+program (program.py) needs of a call is then three numbers and a function's address.
 """
 
 from __future__ import annotations
@@ -196,11 +197,12 @@ def _compile(kernel: Callable[..., None], name: str, kinds: tuple[Any, ...]) -> 
     def entry(words, first, stop):
         # max: LLVM then knows that indices aren't negative, and so don't count from the end.
         kernel(max(first, 0), stop, *unpack(words))
+        return 1  # an exception in the kernel leaves 0, see Numba's create_cfunc_wrapper
 
     # Cache files are named after it. All entries have the same signature, so their names must tell the forms apart.
     entry.__name__ = name
     entry.__qualname__ = f"{name}_{hashlib.sha256(str(kinds).encode()).hexdigest()[:16]}"
-    function: Any = CFunc(entry, (SIGNATURE, types.void), {}, OPTIONS)
+    function: Any = CFunc(entry, (SIGNATURE, types.int64), {}, OPTIONS)
     function._cache = KernelCache(entry, named=True)
     function.compile()
     KEPT.append(function)
