@@ -10,8 +10,11 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.fixedpoint import single_rounding
-from npmobilenet.kernels.fast.binary import FULL, OTHER, SCALAR, _spread, output_rows
+from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output_rows
+from npmobilenet.kernels.fast.pairs_q import product_tile, sum_tile
+from npmobilenet.kernels.fast.scaling_q import packs
 from npmobilenet.kernels.fast.task import Task, TaskFamily
+from npmobilenet.kernels.fast.tiles_q import LANE, is_signed
 from npmobilenet.kernels.reference import binary_q as book
 
 # The rounding steps of fixedpoint.py in 32-bit arithmetic, without the cases that can't occur here. Operands are
@@ -112,9 +115,68 @@ def _sum(unit: Callable[..., Any], end: Callable[..., Any]) -> Callable[..., Non
     return _segment(rule_of_sum)
 
 
+@register_jitable
+def _is_byte(v, signed):
+    return 0 <= v + (128 if signed else 0) <= 255
+
+
+@register_jitable
+def _are_bytes(p, signed):
+    """Whether zero points and range are of the operands' type, as those of any sound file are."""
+    inputs = _is_byte(p.zero_x, signed) and _is_byte(p.zero_y, signed)
+    return inputs and _is_byte(p.zero_point, signed) and _is_byte(p.low, signed) and _is_byte(p.high, signed)
+
+
+HALF = 1 << 30  # the multiplier of a factor of 1/2
+
+
+def _double_sum() -> Callable[..., None]:
+    """The rule "double" by a generated tile, where its conditions hold."""
+    general = _sum(_unit_double, _end_double)
+    if not packs(LANE):
+        return general
+    tile = sum_tile(LANE)
+
+    @register_jitable
+    def segment(x, x_at, y, y_at, p, out, at, count):
+        fits = p.sign == 1 and min(p.shift_x, p.shift_y, p.shift) >= -31 and max(p.shift_x, p.shift_y) <= 0
+        fits = fits and p.shift <= -1 and _are_bytes(p, is_signed(x))
+        # The operand of the greater scale comes first.
+        if fits and p.multiplier_x == HALF and p.shift_x == 0:
+            scalars = (p.zero_x, p.zero_y, p.multiplier_y, p.shift_y,
+                       p.multiplier, p.shift, p.zero_point, p.low, p.high)  # fmt: skip
+            tile(x, x_at, y, y_at, scalars, out, at, count)
+        elif fits and p.multiplier_y == HALF and p.shift_y == 0:
+            scalars = (p.zero_y, p.zero_x, p.multiplier_x, p.shift_x,
+                       p.multiplier, p.shift, p.zero_point, p.low, p.high)  # fmt: skip
+            tile(y, y_at, x, x_at, scalars, out, at, count)
+        else:
+            general(x, x_at, y, y_at, p, out, at, count)
+
+    return segment
+
+
+def _double_product() -> Callable[..., None]:
+    """The rule "double" by a generated tile, where its conditions hold."""
+    general = _segment(_double_of)
+    if not packs(LANE):
+        return general
+    tile = product_tile(LANE)
+
+    @register_jitable
+    def segment(x, x_at, y, y_at, p, out, at, count):
+        if -31 <= p.shift <= -1 and _are_bytes(p, is_signed(x)):
+            scalars = (p.zero_x, p.zero_y, p.multiplier, p.shift, p.zero_point, p.low, p.high)
+            tile(x, x_at, y, y_at, scalars, out, at, count)
+        else:
+            general(x, x_at, y, y_at, p, out, at, count)
+
+    return segment
+
+
 # In the order of SUMS.
 _SUMS = (
-    _sum(_unit_double, _end_double),
+    _double_sum(),
     _sum(_unit_single, _end_single),
     _sum(_unit_fused, _end_wrapped),
     _sum(_unit_floor, _end_wrapped),
@@ -152,28 +214,52 @@ def _wrapped_of(a, b, p):
 
 
 # By rule (REQUANTIZATIONS), and in the order of NARROWINGS.
-_PRODUCTS = {1: _segment(_double_of), 3: _segment(_single_of), 4: _segment(_float_of)}
+_PRODUCTS = {1: _double_product(), 3: _segment(_single_of), 4: _segment(_float_of)}
 _NARROWED = {book.SATURATE: _segment(_saturated_of), book.WRAP: _segment(_wrapped_of)}
 
 
 @register_jitable
-def _row(operand, spread, length):
-    """The operand's values in a row; of a single value, a row of them."""
+def _fill(row, operand, spread, n):
+    """The values that a spread operand has in each row of image n."""
     flat = operand.reshape(-1)
-    if spread != SCALAR:
-        return flat
-    row = np.empty(length, operand.dtype)
-    row[:] = flat[0]
-    return row
+    channels = operand.shape[3] if spread == VECTOR else 1
+    first = n % operand.shape[0] * channels if spread == VECTOR else 0
+    if channels == 1:
+        row[:] = flat[first]
+        return
+    pixel = flat[first : first + channels]
+    for at in range(0, row.shape[0], channels):
+        copy = row[at : at + channels]
+        for c in range(channels):
+            copy[c] = pixel[c]
+
+
+def _either(rest: Callable[..., None], full: Callable[..., None]) -> Callable[..., None]:
+    """A segment by one rule or the other; one copy of it where they are the same."""
+
+    @register_jitable
+    def either(inside, x, x_at, y, y_at, p, out, at, count):
+        if inside:
+            full(x, x_at, y, y_at, p, out, at, count)
+        else:
+            rest(x, x_at, y, y_at, p, out, at, count)
+
+    @register_jitable
+    def alike(inside, x, x_at, y, y_at, p, out, at, count):
+        rest(x, x_at, y, y_at, p, out, at, count)
+
+    return alike if rest is full else either
 
 
 def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callable[..., None], name: str) -> Task:
     """The kernel for a pair of rules: of the rest, and of full vectors.
 
-    Moves: where one operand has the result's shape and the other too, or is one value
-    or one pixel (squeeze-excite's gate), threads take rows, which are cut where the rounding rule changes; each piece
+    Moves: where one operand has the result's shape and the other too, or is one value or one pixel (squeeze-excite's
+    gate), threads take rows; what is spread is written out for a whole row, once for each image. Rows are cut where the
+    rounding rule changes, or, where there is but one and no operand is spread, not even between each other; each piece
     is one vectorized loop of one rule. Any other broadcast goes through the book's loops.
     """
+    segment = _either(rest, full)
 
     def kernel(start, stop, x, y, p, out):
         _, height, width, channels = out.shape
@@ -181,28 +267,31 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
         if min(spread_x, spread_y) != FULL or max(spread_x, spread_y) == OTHER:
             general(x, y, p, out)
             return
+        rows = max(stop - start, 1) if max(spread_x, spread_y) == FULL and p.full == 0 else 1  # taken at a time
         long = width * channels
-        flat_x, flat_y, flat_out = _row(x, spread_x, long), _row(y, spread_y, long), out.reshape(-1)
-        piece = channels if 1 in (spread_x, spread_y) else long  # a pixel beside a gate
-        for row in range(start, stop):
+        flat_x, flat_y, flat_out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
+        if spread_x != FULL:
+            flat_x = np.empty(long, x.dtype)
+        if spread_y != FULL:
+            flat_y = np.empty(long, y.dtype)
+        filled = -1  # the image that they are written out for
+        for row in range(start, stop, rows):
             n, first = row // height, row % height * long  # first: of the row, in its image
+            if n != filled and spread_x != FULL:
+                _fill(flat_x, x, spread_x, n)
+            if n != filled and spread_y != FULL:
+                _fill(flat_y, y, spread_y, n)
+            filled = n
             moved = n * height * long
-            i = first
-            while i < first + long:
-                end = i - (i - first) % piece + piece
+            i, last = first, first + rows * long
+            while i < last:
+                end = last
                 inside = i % p.run < p.full
                 if p.full > 0:
                     end = min(end, i - i % p.run + (p.full if inside else p.run))
-                x_at = moved + i
-                y_at = moved + i
-                if spread_x != FULL:
-                    x_at = (n % x.shape[0] * channels if spread_x == 1 else 0) + (i - first) % piece
-                if spread_y != FULL:
-                    y_at = (n % y.shape[0] * channels if spread_y == 1 else 0) + (i - first) % piece
-                if inside:
-                    full(flat_x, x_at, flat_y, y_at, p, flat_out, moved + i, end - i)
-                else:
-                    rest(flat_x, x_at, flat_y, y_at, p, flat_out, moved + i, end - i)
+                x_at = moved + i if spread_x == FULL else i - first
+                y_at = moved + i if spread_y == FULL else i - first
+                segment(inside, flat_x, x_at, flat_y, y_at, p, flat_out, moved + i, end - i)
                 i = end
 
     kernel.__name__ = name
