@@ -22,6 +22,7 @@ from npmobilenet import weightfile
 from npmobilenet.build import build
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.graph import Graph, GraphBuilder
+from npmobilenet.kernels.slab import moved_together
 from npmobilenet.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.model import CHUNK, Model, find
 from npmobilenet.modeldata import ModelData, ModelInfo
@@ -348,3 +349,16 @@ def test_plans_of_a_model_share_packed_weights() -> None:
     others = [model.plan(2), model._plan(1, ("layer_3/expansion_output",))]
     more = {id(array): array.nbytes for plan in others for array in plan._held() if id(array) not in first}
     assert sum(more.values()) < 0.1 * sum(first.values())
+
+
+def test_packed_weights_lie_together() -> None:
+    """Each array where a cache line begins, none over another, in blocks that are shared."""
+    made = [np.arange(n, dtype=dtype) for n in (0, 1, 63, 4097, 3 << 20) for dtype in (np.float32, np.int8)]
+    moved = [moved_together(array) for array in made]
+    for array, laid in zip(made, moved, strict=True):
+        assert laid.ctypes.data % 64 == 0 or not array.size
+        assert laid.dtype == array.dtype
+        assert np.array_equal(laid, array)
+    moved[3][:] = -1
+    assert all(np.array_equal(a, b) for i, (a, b) in enumerate(zip(made, moved, strict=True)) if i != 3)
+    assert len({id(laid.base) for laid in moved}) < len(moved)

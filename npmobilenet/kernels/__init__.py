@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from npmobilenet.errors import PlanError
+from npmobilenet.kernels.slab import moved_together
 
 # Kernel -> the module, below reference/ and below fast/, that holds it. Adding an op adds its kernels here.
 KERNELS = {
@@ -116,7 +117,9 @@ class KernelSet:
         key = (kernel, *((array.ctypes.data, array.shape) for array in arrays), *more)
         if key not in kept:
             found = pack(*arrays, *more)
-            kept[key] = arrays, found if isinstance(found, tuple) else (found,)  # with what the addresses belong to
+            made = found if isinstance(found, tuple) else (found,)
+            together = tuple(moved_together(part) if hasattr(part, "nbytes") else part for part in made)
+            kept[key] = arrays, together  # with what the addresses belong to
         packed: tuple[Any, ...] = kept[key][1]
         return packed
 

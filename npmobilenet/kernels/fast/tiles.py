@@ -20,7 +20,6 @@ BLOCK = 4 * ROWS  # rows that pass over all panels before the next ones
 FEW = 3  # rows of the middle tile, for what the tall one leaves
 
 HALF = LANE // 2
-LINE = 16  # float32 values in a cache line
 
 # Tiles by their height; of a panel that is whole, three quarters, a half or a quarter of WIDTH.
 tall_tile = matrix_tile(ROWS, (LANE, LANE))
@@ -48,11 +47,7 @@ def pack_panels(weights: np.ndarray) -> np.ndarray:
     flat = np.zeros((len(matrix), padded), np.float32)
     flat[:, :channels] = matrix
     panels = [flat[:, first : first + WIDTH].reshape(-1) for first in range(0, padded, WIDTH)]
-    block = np.empty(flat.size + LINE, np.float32)
-    start = -(block.ctypes.data // 4) % LINE  # a vector that lies in two cache lines takes two loads
-    packed = block[start : start + flat.size]
-    np.concatenate(panels, out=packed)
-    return packed.reshape(*taps, padded)
+    return np.concatenate(panels).reshape(*taps, padded)
 
 
 @register_jitable
