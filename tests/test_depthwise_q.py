@@ -17,6 +17,7 @@ import pytest
 from npmobilenet.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
 from npmobilenet.kernels.fast.depthwise_conv2d_q import depthwise_conv2d_q, pack_depthwise_conv2d_q
 from npmobilenet.kernels.fast.depthwise_q import column_tile, interleave_one, interleave_tile
+from npmobilenet.kernels.fast.staircase_q import with_lines
 from npmobilenet.kernels.jit import ISAS, LANES, isa
 
 Array = np.ndarray[Any, Any]
@@ -179,12 +180,14 @@ def case(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def computed(what: dict[str, Any], step: Requantization, dtype: str) -> Array:
-    """The kernel's output."""
+def computed(what: dict[str, Any], step: Requantization, dtype: str, lined: bool = True) -> Array:
+    """The kernel's output, by lines where there are some and they are wanted."""
     x, w = what["x"], what["w"]
     packed = pack_depthwise_conv2d_q(w, what["bias"], what["zeros"])
     out = np.full((x.shape[0], *what["size"], w.shape[2]), 99, dtype)
-    depthwise_conv2d_q(x, *packed, what["zeros"], w.shape[:2], what["stride"], what["pad"], what["dilation"], step, out)
+    ends = [np.full(w.shape[2], end) for end in (-(2**26), 2**26)]
+    end = with_lines(step, (ends[0], ends[1]), dtype if lined else "int32")
+    depthwise_conv2d_q(x, *packed, what["zeros"], w.shape[:2], what["stride"], what["pad"], what["dilation"], end, out)
     return out
 
 
@@ -209,7 +212,8 @@ def test_outputs_under_two_rules() -> None:
         step = step_of(channels, "upward", 3, LIMITS[dtype], tail)
         acc = sums(**what)
         expected = [requantized(int(a), i % channels, step) for i, a in enumerate(acc.reshape(-1))]
-        assert computed(what, step, dtype).reshape(-1).tolist() == expected, (number, tail)
+        for lined in (False, True):
+            assert computed(what, step, dtype, lined).reshape(-1).tolist() == expected, (number, tail, lined)
         plain = [requantized(int(a), i % channels, step._replace(tail=INT32_MAX)) for i, a in enumerate(acc.flat)]
         differ += plain != expected
     assert differ

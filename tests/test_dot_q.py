@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from npmobilenet.kernels.fast.dot_q import dot_tile, row_sum_tile
+from npmobilenet.kernels.fast.dot_q import dot_tile, row_sums_tile
 from npmobilenet.kernels.jit import LANES, compile_kernel, isa
 
 Array = np.ndarray[Any, Any]
@@ -40,13 +40,13 @@ def dot(rows: int, vectors: int, lanes: int, kind: str) -> Callable[..., None]:
 
 
 @functools.cache
-def row_sum() -> Callable[[Array, int, int], int]:
-    inner = row_sum_tile()
+def row_sums() -> Callable[..., None]:
+    inner = row_sums_tile()
 
-    def run_row_sum(x, at, count):  # type: ignore[no-untyped-def]
-        return inner(x, at, count)
+    def run_row_sums(x, at, row_step, x_segment, segments, length, count, factor, sums):  # type: ignore[no-untyped-def]
+        inner(x, at, row_step, x_segment, segments, length, count, factor, sums)
 
-    return compile_kernel(run_row_sum)
+    return compile_kernel(run_row_sums)
 
 
 def wrapped(value: int) -> int:
@@ -126,33 +126,42 @@ def test_dot_tile_at_the_ends(rows: int, vectors: int, lanes: int, kind: str) ->
 
 @needs_vnni
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_row_sum(dtype: str) -> None:
-    """Every number of words from none to beyond two vectors, between other values, up to the array's end."""
-    for count in range(0, 268, 4):
-        rng = np.random.default_rng(count)
-        for ends in ("all", "ends", "least", "most"):
-            at = int(rng.integers(0, 70))
-            x = some(rng, at + count + int(rng.integers(0, 2)) * 64, dtype, ends)
-            wanted = sum(int(v) for v in x[at : at + count])
-            assert row_sum()(x, at, count) == wanted, (count, ends)
+def test_row_sums(dtype: str) -> None:
+    """Rows of every length from none to beyond two vectors, in segments, one to 35 of them, up to the array's end."""
+    for length in range(140):
+        rng = np.random.default_rng(length)
+        at, count, segments = (int(v) for v in rng.integers([0, 1, 1], [70, 36, 4]))
+        row_step, x_segment, factor = (int(v) for v in rng.integers([0, 0, -255], [200, 5000, 256]))
+        x = some(
+            rng, at + (count - 1) * row_step + (segments - 1) * x_segment + length, dtype, ("all", "ends")[length % 2]
+        )
+        sums = np.full(count + 2, NOTHING, np.int32)
+        row_sums()(x, at, row_step, x_segment, segments, length, count, factor, sums)
+        for r in range(count):
+            starts = [at + r * row_step + s * x_segment for s in range(segments)]
+            assert sums[r] == factor * sum(int(v) for start in starts for v in x[start : start + length]), (length, r)
+        assert (sums[count:] == NOTHING).all()
 
 
 @needs_vnni
 def test_signed_and_unsigned_tiles_side_by_side() -> None:
     """One module may hold both forms of a tile; neither is taken for the other."""
-    tile, total = dot_tile(1, 1, 16, "vnni"), row_sum_tile()
+    tile, total = dot_tile(1, 1, 16, "vnni"), row_sums_tile()
 
     @compile_kernel
-    def run(x, y, w, none, acc, other):  # type: ignore[no-untyped-def]
+    def run(x, y, w, none, acc, other, sums):  # type: ignore[no-untyped-def]
         tile(x, 0, 0, 0, 1, w, 0, 1, none, 0, none, 0, acc)
         tile(y, 0, 0, 0, 1, w, 0, 1, none, 0, none, 0, other)
-        return total(x, 0, 4), total(y, 0, 4)
+        total(x, 0, 0, 0, 1, 4, 1, 1, sums)
+        total(y, 0, 0, 0, 1, 4, 1, 1, sums[1:])
 
     x = np.array([0, 255, 128, 127], np.uint8)
     w = some(np.random.default_rng(0), 64, "int8", "all")
     acc, other = np.zeros(16, np.int32), np.zeros(16, np.int32)
     signed = x.view(np.int8)
-    assert run(x, signed, w, np.zeros(16, np.int32), acc, other) == (510, 0 - 1 - 128 + 127)
+    sums = np.zeros(2, np.int32)
+    run(x, signed, w, np.zeros(16, np.int32), acc, other, sums)
+    assert sums.tolist() == [510, 0 - 1 - 128 + 127]
     for values, factors, got in ((x, w, acc), (signed, w.view(np.uint8), other)):
         group = [factors[4 * j : 4 * j + 4] for j in range(16)]
         assert got.tolist() == [sum(int(v) * int(c) for v, c in zip(values, g, strict=True)) for g in group]

@@ -11,6 +11,7 @@ import pytest
 
 from npmobilenet.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
 from npmobilenet.kernels.fast.requantize_q import requantize_tile
+from npmobilenet.kernels.fast.staircase_q import Lined, with_lines
 from npmobilenet.kernels.fast.tiles_q import LANE, requantize_block
 from npmobilenet.kernels.jit import LANES, compile_kernel
 
@@ -27,8 +28,10 @@ def tile(lanes: int) -> Callable[..., None]:
     """The tile of so many lanes, callable from Python."""
     inner = requantize_tile(lanes)
 
-    def run(acc, acc_at, acc_step, rows, columns, channel, m, shift, scale, rule, zero, low, high, out, at, step):  # type: ignore[no-untyped-def]
-        inner(acc, acc_at, acc_step, rows, columns, channel, m, shift, scale, rule, zero, low, high, out, at, step)
+    def run(acc, acc_at, acc_step, rows, columns, channel, step, line, out, out_at, out_step):  # type: ignore[no-untyped-def]
+        inner(acc, acc_at, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, step.rule,
+              step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.odd, line, out, out_at,
+              out_step)  # fmt: skip
 
     run.__qualname__ = f"tile_{lanes}"  # its cache files' name
     return compile_kernel(run)
@@ -40,16 +43,17 @@ def block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step):  
 
 
 def step_of(multiplier: Array, shift: Array, rule: str, dtype: str, zero_point: int = 0,
-            limits: tuple[int, int] | None = None) -> Requantization:  # fmt: skip
-    """A Requantization filled up with zeros to a whole number of panels, as the binder fills it."""
+            limits: tuple[int, int] | None = None) -> Lined:  # fmt: skip
+    """A step filled up with zeros to a whole number of panels, as the binder fills it, and without lines."""
     more = -len(multiplier) % 64
     m, s = (np.pad(np.asarray(v, np.int32), (0, more)) for v in (multiplier, shift))
     low, high = limits or LIMITS[dtype]
     scale = m * 2.0 ** (s - 31.0)
-    return Requantization(m, s, scale, REQUANTIZATIONS.index(rule), zero_point, low, high)
+    step = Requantization(m, s, scale, REQUANTIZATIONS.index(rule), zero_point, low, high)
+    return with_lines(step, (np.zeros(0), np.zeros(0)), "int32")
 
 
-def accumulators(step: Requantization, rows: int, rng: np.random.Generator) -> Array:
+def accumulators(step: Lined, rows: int, rng: np.random.Generator) -> Array:
     """Rows of accumulators: the ends of int32, those at and beside ties of small results, and some at random."""
     count = len(step.multiplier)
     factor = np.where(step.scale == 0, 1.0, step.scale)
@@ -60,7 +64,7 @@ def accumulators(step: Requantization, rows: int, rng: np.random.Generator) -> A
     return np.where(kind == 0, rng.choice(EDGES, (rows, count)), np.where(kind == 1, some, near)).astype(np.int32)
 
 
-def check(lanes: int, step: Requantization, dtype: str, columns: int, channel: int = 0, rows: int = 5,
+def check(lanes: int, step: Lined, dtype: str, columns: int, channel: int = 0, rows: int = 5,
           seed: int = 0) -> None:  # fmt: skip
     """Compare a block; what lies around the outputs has to stay."""
     rng = np.random.default_rng(seed)
@@ -74,8 +78,7 @@ def check(lanes: int, step: Requantization, dtype: str, columns: int, channel: i
         for j in range(columns):
             expected[7 + r * out_step + j] = requantized(int(values[r, j]), channel + j, step)
     acc = np.concatenate([np.zeros(2, np.int32), values.ravel()])
-    tile(lanes)(acc, 2, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, step.rule,
-                step.zero_point, step.low, step.high, out, 7, out_step)  # fmt: skip
+    tile(lanes)(acc, 2, acc_step, rows, columns, channel, step, 0, out, 7, out_step)
     wrong = np.flatnonzero(out != expected)
     assert not len(wrong), (wrong[:5], out[wrong[:5]], expected[wrong[:5]])
 
@@ -108,8 +111,7 @@ def test_ties(lanes: int, dtype: str) -> None:
             k = np.arange(-32, 32)
             values = np.array([(2 * k + 1) << s, ((2 * k + 1) << s) - 1, ((2 * k + 1) << s) + 1], np.int32)
             out = np.zeros((3, 64), dtype)
-            tile(lanes)(values.ravel(), 0, 64, 3, 64, 0, step.multiplier, step.shift, step.scale, step.rule,
-                        10, step.low, step.high, out.reshape(-1), 0, 64)  # fmt: skip
+            tile(lanes)(values.ravel(), 0, 64, 3, 64, 0, step, 0, out.reshape(-1), 0, 64)
             assert out.tolist() == [[requantized(int(v), 0, step) for v in row] for row in values], (rule, s)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,19 @@ from npmobilenet.quantparams import convolution as conv
 from npmobilenet.quantparams.ranges import zero_point_of
 
 LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
+
+
+def _zeros_and_step(site: Site) -> tuple[tuple[int, int], Any]:
+    """Zero points of input and weights, and the step after the accumulators as the kernels read it.
+
+    Raises `PlanError` for accumulators that may not fit into int32.
+    """
+    x, weights, _ = site.operands
+    z_in, z_w = zero_point_of(x), conv.weight_zero_point(site.node, weights)
+    sums, bias = conv.signed_sums(site.inputs[1], z_w), site.inputs[2]
+    conv.check_accumulators(site.node, x, sums, bias, z_in)
+    reach = conv.accumulator_reach(x, sums, bias, z_in)
+    return (z_in, z_w), site.kernels.step_q(_requantization(site), reach, str(site.out.dtype))
 
 
 def _requantization(site: Site) -> Requantization:
@@ -34,18 +48,10 @@ def _padded(step: Requantization) -> Requantization:
     return step._replace(multiplier=multiplier, shift=shift, scale=scale)
 
 
-def _zeros(site: Site) -> tuple[int, int]:
-    """Zero points of input and weights, after the check that the accumulators fit into int32."""
-    x, weights, _ = site.operands
-    z_in, z_w = zero_point_of(x), conv.weight_zero_point(site.node, weights)
-    conv.check_accumulators(site.node, x, site.inputs[1], site.inputs[2], z_in, z_w)
-    return z_in, z_w
-
-
 def conv2d(site: Site) -> list[Step]:
     """A 1x1 convolution without stride and padding is pointwise: pixels of all images in one matrix."""
     node, (x, weights, bias), out, kernels = site.node, site.inputs, site.out, site.kernels
-    zeros, step = _zeros(site), _requantization(site)
+    zeros, step = _zeros_and_step(site)
     plain = node.attrs["stride"] == (1, 1) and node.attrs["padding"] == ((0, 0), (0, 0))
     if weights.shape[:2] == (1, 1) and plain:
         packed = kernels.pack_q("pointwise_conv2d_q", weights[0, 0], bias, zeros)
@@ -60,7 +66,7 @@ def conv2d(site: Site) -> list[Step]:
 def depthwise_conv2d(site: Site) -> list[Step]:
     """The multiplier shows in the shapes."""
     node, (x, weights, bias), kernels = site.node, site.inputs, site.kernels
-    zeros, step = _zeros(site), _requantization(site)
+    zeros, step = _zeros_and_step(site)
     packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zeros)
     dilation = node.attrs.get("dilation", (1, 1))
     args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], corner(node), dilation, step, site.out)
@@ -70,7 +76,7 @@ def depthwise_conv2d(site: Site) -> list[Step]:
 def fully_connected(site: Site) -> list[Step]:
     """The input is flattened to one row for each image."""
     x, weights, bias = site.inputs
-    zeros, step = _zeros(site), _requantization(site)
+    zeros, step = _zeros_and_step(site)
     packed = site.kernels.pack_q("fully_connected_q", weights, bias, zeros)
     args = (x.reshape(x.shape[0], -1), *packed, zeros, step, site.out)
     return [Step(site.kernels.fully_connected_q, args, site.node.name)]

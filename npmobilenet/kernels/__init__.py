@@ -105,6 +105,20 @@ class KernelSet:
         packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zeros)
         return packed
 
+    def step_q(self, step: Any, reach: tuple[Any, Any], dtype: str) -> Any:
+        """A layer's Requantization as the integer kernels of this set read it; reach: the least and the greatest
+        accumulator of each channel, dtype: the output's.
+        """
+        if self.name != "fast":
+            return step
+        from npmobilenet.kernels.fast.staircase_q import with_lines
+
+        kept = {} if self._packed is None else self._packed
+        key = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in (*step, *reach, dtype))
+        if key not in kept:
+            kept[key] = with_lines(step, reach, dtype)
+        return kept[key]
+
     def _pack(self, kernel: str, arrays: tuple[Any, ...], *more: Any) -> tuple[Any, ...]:
         """The arrays, or what the kernel's packing function makes of them, once for each array where that is kept."""
         if self.name != "fast":

@@ -13,7 +13,7 @@ from npmobilenet.errors import PlanError
 from npmobilenet.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, quantize_multiplier
 from npmobilenet.modeldata import Array
 from npmobilenet.ops import Node, Quantization, Tensor
-from npmobilenet.quantparams.ranges import activation_range, scale_of, xnnpack_range, zero_point_of
+from npmobilenet.quantparams.ranges import LIMITS, activation_range, scale_of, xnnpack_range, zero_point_of
 
 XNNPACK_LIMIT = 256.0  # XNNPACK makes no operator whose factor isn't below this; LiteRT then gives the model up
 NEON_LANES = 8  # channels that TFLite's optimized int8 depthwise convolution requantizes at a time
@@ -125,14 +125,34 @@ def accumulator_quantization(x: Tensor, weights: Tensor) -> Quantization:
     return Quantization(scales, (0,) * len(scales), 3 if len(scales) > 1 and len(x.shape) == 4 else None)
 
 
-def check_accumulators(node: Node, x: Tensor, weights: Array, bias: Array, z_in: int, z_w: int) -> None:
+def signed_sums(weights: Array, z_w: int) -> tuple[Array, Array]:
+    """The sums of the positive and of the negative w - z_w of each output channel."""
+    lost = weights.astype(np.int64).reshape(-1, weights.shape[-1]) - z_w
+    size, total = np.abs(lost).sum(0), lost.sum(0)
+    return (size + total) // 2, (total - size) // 2
+
+
+def _ends(x: Tensor, z_in: int) -> tuple[int, int]:
+    """The least and the greatest x - z_in, 0 among them: that is what lies outside the image."""
+    low, high = LIMITS[x.dtype]
+    return min(low - z_in, 0), max(high - z_in, 0)
+
+
+def accumulator_reach(x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> tuple[Array, Array]:
+    """The least and the greatest accumulator of each output channel: x - z_in at an end for each sign of w - z_w.
+
+    sums: signed_sums.
+    """
+    (low, high), (positive, negative), start = _ends(x, z_in), sums, bias.astype(np.int64)
+    return start + positive * low + negative * high, start + positive * high + negative * low
+
+
+def check_accumulators(node: Node, x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> None:
     """Refuse a layer whose accumulators could leave int32: then runtimes that add in another order would part.
 
     |acc| <= |bias| + max|x - z_in| * sum |w - z_w| for each output channel. In MobileNets it is some 2^26.
     """
-    largest = max(abs(v - z_in) for v in ((0, 255) if x.dtype == "uint8" else (-128, 127)))
-    sums = np.abs(weights.astype(np.int64) - z_w).reshape(-1, weights.shape[-1])
-    bound = np.abs(bias.astype(np.int64)) + largest * sums.sum(0)
+    bound = np.abs(bias.astype(np.int64)) + max(map(abs, _ends(x, z_in))) * (sums[0] - sums[1])
     if bound.max() > INT32_MAX:
         raise PlanError(
             f"node '{node.name}' ({node.op}): channel {int(bound.argmax())} may accumulate up to {int(bound.max()):,}, "

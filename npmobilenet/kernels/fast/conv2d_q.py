@@ -8,16 +8,14 @@ from numba.extending import register_jitable
 from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.fast.tiles_q import (
     GROUP,
-    IN_PLACE,
     ROWS,
     as_row_value,
     dot_block,
     new_accumulators,
     new_rows,
     pack_dot,
-    row_sum,
+    row_sums,
 )
-from npmobilenet.kernels.fast.windows_q import windows_in_place
 
 
 def pack_conv2d_q(weights, bias, zeros):
@@ -49,6 +47,31 @@ def copy_window(x, n, iy, ix, dilation, taps, z_in, buffer, at, padded):
             row[k] = 0
 
 
+@register_jitable
+def fill(to, value):
+    """All of an array."""
+    for k in range(to.size):
+        to[k] = value
+
+
+@register_jitable
+def copy_lines(x, n, iy, ix, dilation, lines, z_in, buffer, line):
+    """`lines` rows of image n from row iy and column ix on, `line` values each, the zero point around the image."""
+    in_h, row = x.shape[1], x.shape[2] * x.shape[3]
+    flat, first, outside = x.reshape(-1), ix * x.shape[3], as_row_value(z_in, z_in)
+    for ky in range(lines):
+        y, to = iy + ky * dilation, buffer[ky * line : (ky + 1) * line]
+        inside = y >= 0 and y < in_h
+        left = min(max(-first, 0), line) if inside else line
+        right = max(min(row - first, line), left)
+        fill(to[:left], outside)
+        middle, at = to[left:right], (n * in_h + y) * row + first + left
+        source = flat[at : at + middle.size] if inside else flat[:0]
+        for k in range(middle.size):  # a loop by itself, which LLVM makes vectors of
+            middle[k] = as_row_value(source[k], z_in)
+        fill(to[right:], outside)
+
+
 def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
     """Units are output rows."""
     return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size)
@@ -56,47 +79,32 @@ def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out)
 
 @task(output_rows)
 def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
-    """As the book's. Moves: the taps (kx, ci) of a filter row lie side by side in the image, so tiles that multiply
-    bytes read windows where they are, filter row by filter row, weights of 0 covering what a group reads too much;
-    other windows (cut off by the border, dilated, or for tiles that multiply int16) are copied, which fills in the
-    padding. Then register tiles as in pointwise_conv2d_q. Threads take output rows.
+    """As the book's. Moves: the image's rows under a row of outputs are copied, with the padding around them and in the
+    form that the tiles need; in the copy the taps (kx, ci) of a filter row lie side by side, so the tiles read windows
+    where they are, filter row by filter row, weights of 0 covering what a group reads too much. Dilated windows are
+    copied one by one. Then register tiles as in pointwise_conv2d_q. Threads take output rows.
     """
     panels, groups = weights.shape[0], weights.shape[2]
-    packed, flat_x, flat_out = weights.reshape(-1), x.reshape(-1), out.reshape(-1)
-    in_h, in_w, in_c = x.shape[1], x.shape[2], x.shape[3]
-    out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
-    padded, window = groups * GROUP, taps[1] * in_c
-    lines = taps[0]
+    packed, flat_out = weights.reshape(-1), out.reshape(-1)
+    in_c, (out_h, out_w, channels) = x.shape[3], out.shape[1:]
+    padded, window, lines = groups * GROUP, taps[1] * in_c, taps[0]
+    line = (out_w - 1) * stride[1] * in_c + padded
+    acc, sums = new_accumulators(), np.empty(out_w, np.int32)
+    buffer = new_rows(x, max(lines * line, ROWS * lines * padded))
     for row in range(start, stop):
-        sums, acc = np.empty(max(ROWS, out_w), np.int32), new_accumulators()
-        buffer = new_rows(x, ROWS * lines * padded)
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
-        whole = IN_PLACE and dilation[1] == 1 and iy >= 0 and iy + (lines - 1) * dilation[0] < in_h
-        ox = 0
-        while ox < out_w:
-            ix = ox * stride[1] - pad[1]
-            count = 0
-            at = ((n * in_h + iy) * in_w + ix) * in_c
-            segment = dilation[0] * in_w * in_c
-            if whole and ix >= 0:
-                # Windows that lie inside the row, and whose last group doesn't reach beyond the array.
-                count = min((in_w - taps[1] - ix) // stride[1] + 1, out_w - ox)
-                while count > 0 and at + (count - 1) * stride[1] * in_c + (lines - 1) * segment + padded > flat_x.size:
-                    count -= 1
-            if count > 0:
-                windows_in_place(
-                    flat_x, at, stride[1] * in_c, segment, lines, window, groups, packed, sums, bias, zeros, step,
-                    flat_out, channels, row * out_w + ox, count, panels, acc
-                )  # fmt: skip
-            else:
-                count = min(ROWS, out_w - ox) if not whole else 1
-                for r in range(count):
-                    copy_window(x, n, iy, (ox + r) * stride[1] - pad[1], dilation, taps, zeros[0], buffer,
-                                r * lines * padded, padded)  # fmt: skip
-                    sums[r] = row_sum(buffer, r * lines * padded, lines * padded, x, zeros)
-                dot_block(
-                    buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, step, flat_out, channels,
-                    row * out_w + ox, count, 0, panels, acc
-                )  # fmt: skip
-            ox += count
+        if dilation[1] == 1:
+            copy_lines(x, n, iy, -pad[1], dilation[0], lines, zeros[0], buffer, line)
+            row_sums(buffer, 0, stride[1] * in_c, line, lines, window, out_w, x, zeros, sums)
+            dot_block(buffer, 0, stride[1] * in_c, line, lines, groups, packed, sums, bias, step, flat_out, channels,
+                      row * out_w, out_w, 0, panels, acc)  # fmt: skip
+            continue
+        for ox in range(0, out_w, ROWS):
+            count = min(ROWS, out_w - ox)
+            for r in range(count):
+                copy_window(x, n, iy, (ox + r) * stride[1] - pad[1], dilation, taps, zeros[0], buffer,
+                            r * lines * padded, padded)  # fmt: skip
+            row_sums(buffer, 0, lines * padded, 0, 1, lines * padded, count, x, zeros, sums)
+            dot_block(buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, step, flat_out, channels,
+                      row * out_w + ox, count, 0, panels, acc)  # fmt: skip

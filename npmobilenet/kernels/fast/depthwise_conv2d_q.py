@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.fixedpoint import Requantization
 from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interleave_one, interleave_tile
 from npmobilenet.kernels.fast.dot_q import address_of
+from npmobilenet.kernels.fast.staircase_q import Lined
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, KIND, LANE, PACKED, is_signed, requantize_block
+from npmobilenet.kernels.fast.tiles_q import GROUP, KIND, LANE, PACKED, is_signed, line_of, requantize_block
 from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING
 
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
@@ -28,6 +28,10 @@ tile_3_2 = column_tile(MOST_PIXELS, ROWS_3_2, LANE, KIND, (3, 2))
 tile_5_1 = column_tile(PIXELS, ROWS_5_1, LANE, KIND, (5, 1))
 tile_5_2 = column_tile(PIXELS, ROWS_5_2, LANE, KIND, (5, 2))
 any_tile = column_tile(MOST_PIXELS, 1, LANE, KIND)
+line_tile_3_1 = column_tile(PIXELS, ROWS_3_1, LANE, KIND, (3, 1), True)
+line_tile_3_2 = column_tile(MOST_PIXELS, ROWS_3_2, LANE, KIND, (3, 2), True)
+line_tile_5_1 = column_tile(PIXELS, ROWS_5_1, LANE, KIND, (5, 1), True)
+line_tile_5_2 = column_tile(MOST_PIXELS, ROWS_5_2, LANE, KIND, (5, 2), True)
 
 
 def blocks_of(channels):
@@ -160,15 +164,37 @@ def filter_block(form, words, group_step, vector_step, column_step, stride, coun
 
 
 @register_jitable
+def filter_lined(form, words, group_step, vector_step, stride, count, parts, vectors, first, number, w, taps, shifts,
+                 bias, channel, step, line, out, out_at, channels, out_row):  # fmt: skip
+    """The outputs of a block of channels that have a line, as filter_block for forms 1 to 4."""
+    if form == 1:
+        line_tile_3_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
+                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+    elif form == 2:
+        line_tile_3_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
+                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+    elif form == 3:
+        line_tile_5_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
+                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+    else:
+        line_tile_5_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
+                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+
+
+@register_jitable
 def requantize(acc, acc_at, width, pixels, columns, channel, step, out, out_at, channels):
     """The outputs of a block of channels. Those from step.tail on follow the other rule."""
     rest = acc[acc_at:]
-    head = min(max(step.tail - channel, 0), columns)
+    head = columns if line_of(step, channel, columns) else min(max(step.tail - channel, 0), columns)
     if head > 0:
         requantize_block(rest, width, pixels, head, channel, step, out, out_at, channels)
     if head < columns:
-        other = Requantization(step.multiplier, step.shift, step.scale, DOUBLE_ROUNDING, step.zero_point, step.low,
-                               step.high, step.tail)  # fmt: skip
+        other = Lined(step.multiplier, step.shift, step.scale, DOUBLE_ROUNDING, step.zero_point, step.low, step.high,
+                      step.tail, step.slope, step.offset, step.below, step.odd, step.straight, step.lined)  # fmt: skip
         requantize_block(rest[head:], width, pixels, columns - head, channel + head, other, out, out_at + head,
                          channels)  # fmt: skip
 
@@ -240,6 +266,18 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
                 for g in range(groups):
                     interleave(x, rows, 2 * g * GROUP, ix + left, first, right - left, words, g * step_g + left * LANE,
                                step_v, channels, width)  # fmt: skip
+                line = line_of(step, first, columns)
+                if (
+                    line
+                    and form
+                    and columns == width
+                    and together == most
+                    and count >= MOST_PIXELS - PIXELS * (form % 2)
+                ):
+                    filter_lined(form, words, step_g, step_v, stride, count, parts, vectors, vector, number, packed,
+                                 taps, shifts, bias, first, step, line, flat_out, (row * out_w + ox) * channels + first,
+                                 channels, out_w * channels)  # fmt: skip
+                    continue
                 acc_row = max(count, PIXELS) * width
                 filter_block(form, words, step_g, step_v, dilation[1], stride, count, parts, vectors, vector, number,
                              packed, taps, shifts, bias, first, acc, width, acc_row, together)  # fmt: skip

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.fast.dot_q import _multiply_add
+from npmobilenet.kernels.fast.dot_q import LineEnd, _multiply_add
 from npmobilenet.kernels.fast.vector import outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.fast.vector_q import INT, INT8, INT16, INT32, constant, load, max_of, min_of, splat, vector
 
@@ -202,7 +202,9 @@ def interleave_one(lanes: int, kind: str) -> Any:
     return tile
 
 
-def column_tile(pixels: int, rows: int, lanes: int, kind: str, window: tuple[int, int] | None = None) -> Any:
+def column_tile(
+    pixels: int, rows: int, lanes: int, kind: str, window: tuple[int, int] | None = None, lined: bool = False
+) -> Any:
     """An intrinsic that filters `count` neighbouring outputs in each of `rows` rows, in `number` vectors of channels.
 
     tile(words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w, taps, shifts,
@@ -213,19 +215,26 @@ def column_tile(pixels: int, rows: int, lanes: int, kind: str, window: tuple[int
     the word of weights ((i * taps + k) * shifts + shift + r * shift_step) * lanes + j from w[place] on. Fewer than
     `pixels` outputs are filled up to as many. `window` = (taps, stride), where given, is what these are, and
     column_step is 1: each of words is then loaded once for all outputs that read it. Nothing is checked.
+
+    `lined`: acc is the output, of bytes, and further arguments (slope, offset, below, odd, line, low, high) say by
+    which lines the accumulators become that, see dot_q.line_tile. No outputs are filled up: count must be at least
+    `pixels`.
     """
 
-    @intrinsic
-    def tile(typingctx, words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w,
-             taps, shifts, shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row):  # fmt: skip
+    def generator(given: Any) -> Any:
+        """The tile's code for arguments of these types."""
+        signed = lined and given[17].dtype == types.int8
+
         def codegen(context, builder, signature, args):
             pointers = pointers_of(context, builder, signature, args)
-            outlined(builder, f"columns_{pixels}_{rows}_{lanes}_{kind}_{window}", pointers, body)
+            name = f"columns_{pixels}_{rows}_{lanes}_{kind}_{window}_{signed if lined else 'sums'}"
+            outlined(builder, name, pointers, body)
             return context.get_dummy_value()
 
         def body(builder, args):
             (words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w, taps, shifts,
-             shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row) = args  # fmt: skip
+             shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row, *more) = args  # fmt: skip
+            end = LineEnd(builder, more, lanes, signed) if lined else None
             slots = [[cgutils.alloca_once(builder, vector(INT32, lanes)) for _ in range(pixels)] for _ in range(rows)]
             taps, stride = (INT(n) for n in window) if window else (taps, stride)
             tap_step = builder.mul(shifts, INT(lanes))
@@ -274,6 +283,7 @@ def column_tile(pixels: int, rows: int, lanes: int, kind: str, window: tuple[int
                 source_of_lanes = builder.gep(words, [builder.mul(v, vector_step)])
                 result = builder.gep(acc, [builder.add(acc_at, shift_of_lanes)])
                 mine = builder.gep(parts, [part])
+                lines = end.lines(builder, builder.add(channel, shift_of_lanes), 1) if end else []
                 with cgutils.for_range_slice(builder, INT(0), count, INT(pixels)) as (index, _):
                     pixel = min_of(builder, index, last)
                     for slot in itertools.chain(*slots):
@@ -286,14 +296,32 @@ def column_tile(pixels: int, rows: int, lanes: int, kind: str, window: tuple[int
                         (unrolled if window else looped)(source, base)
                     for r, row in enumerate(slots):
                         to = builder.add(builder.mul(pixel, acc_step), builder.mul(acc_row, INT(r)))
+                        if end:
+                            end.store(builder, lines, row, builder.gep(result, [to]), acc_step)
+                            continue
                         for p, slot in enumerate(row):
                             pointer = builder.gep(result, [builder.add(to, builder.mul(acc_step, INT(p)))])
                             builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)
 
         integer = types.int64
+        words, parts, vectors, w, bias, acc = (given[i] for i in (0, 6, 7, 10, 15, 17))
         return types.void(
             words, integer, integer, integer, integer, integer, parts, vectors, integer, integer, w, integer, integer,
-            integer, integer, bias, integer, acc, integer, integer, integer,
+            integer, integer, bias, integer, acc, integer, integer, integer, *given[21:],
         ), codegen  # fmt: skip
 
-    return tile
+    @intrinsic
+    def tile(typingctx, words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w,
+             taps, shifts, shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row):  # fmt: skip
+        return generator((words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w,
+                          taps, shifts, shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row))  # fmt: skip
+
+    @intrinsic
+    def line_tile(typingctx, words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number,
+                  w, taps, shifts, shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row, slope, offset,
+                  below, odd, line, low, high):  # fmt: skip
+        return generator((words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w,
+                          taps, shifts, shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row, slope, offset,
+                          below, odd, types.int64, types.int64, types.int64))  # fmt: skip
+
+    return line_tile if lined else tile

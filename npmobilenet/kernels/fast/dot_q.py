@@ -11,14 +11,19 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.fast.scaling_q import CENTRED, STRAIGHT, Line, Narrow, part_of
 from npmobilenet.kernels.fast.vector import _data, outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.fast.vector_q import (
     INT,
+    INT8,
     INT16,
     INT32,
     constant,
     intrinsic_call,
     load,
+    masked_load,
+    masked_store,
+    min_of,
     splat,
     vector,
 )  # fmt: skip
@@ -46,17 +51,109 @@ def _multiply_add(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: in
     return total
 
 
+class Product:
+    """`rows` rows by `vectors * lanes` columns of a product of integer matrices, in registers.
+
+    The groups of row r lie at x + r * row_step + s * x_segment + g * group for s < segments and g < groups, those of
+    column j at w + ((s * groups + g) * width + j) * group; a group is four bytes or two int16, see _multiply_add.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], kind: str, width: int, signed: bool, args: list[Any]) -> None:
+        self.rows, self.vectors, self.lanes = shape
+        self.kind, self.width, self.signed = kind, width, signed
+        self.group = 4 if kind == "vnni" else 2
+        self.row_step, self.x_segment, self.segments, self.w, self.groups = args
+
+    def slots(self, builder: Any) -> list[Any]:
+        """Room for the accumulators, row by row; LLVM's mem2reg keeps them in registers."""
+        kind = vector(INT32, self.lanes)
+        return [cgutils.alloca_once(builder, kind) for _ in range(self.rows * self.vectors)]
+
+    def start(self, builder: Any, slots: list[Any], sums: Any, bias: Any) -> None:
+        """bias[j] - sums[r], from pointers to the first of each."""
+        lanes = self.lanes
+        first = [load(builder, builder.gep(bias, [INT(v * lanes)]), INT32, lanes) for v in range(self.vectors)]
+        for r in range(self.rows):
+            taken = splat(builder, builder.load(builder.gep(sums, [INT(r)])), lanes)
+            for v in range(self.vectors):
+                builder.store(builder.sub(first[v], taken), slots[r * self.vectors + v])
+
+    def add(self, builder: Any, slots: list[Any], x: Any) -> None:
+        """Plus the dot products of the rows from pointer x on."""
+        lanes, group, width = self.lanes, self.group, self.width
+        row_data = row_pointers(builder, x, self.row_step, self.rows)
+        with cgutils.for_range(builder, self.segments) as outer:
+            skip = builder.mul(outer.index, self.x_segment)
+            panels = builder.gep(self.w, [builder.mul(outer.index, builder.mul(self.groups, INT(width * group)))])
+            starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
+            with cgutils.for_range(builder, self.groups) as loop:
+                panel = builder.gep(panels, [builder.mul(loop.index, INT(width * group))])
+                places = [builder.gep(panel, [INT(v * lanes * group)]) for v in range(self.vectors)]
+                columns = [load(builder, place, INT32, lanes) for place in places]
+                at = builder.mul(loop.index, INT(group))
+                for r, address in enumerate(row_addresses(builder, starts, at)):
+                    value = builder.load(builder.bitcast(address, INT32.as_pointer()), align=1)
+                    value = splat(builder, value, lanes)
+                    for slot, column in zip(slots[r * self.vectors : (r + 1) * self.vectors], columns, strict=True):
+                        before = builder.load(slot)
+                        total = _multiply_add(builder, before, value, column, self.kind, lanes, self.signed)
+                        builder.store(total, slot)
+
+
+class LineEnd:
+    """The step from accumulators in registers to bytes in memory, by lines (staircase_q.py)."""
+
+    def __init__(self, builder: Any, args: list[Any], lanes: int, signed: bool) -> None:
+        *self.arrays, line, low, high = args
+        self.straight = builder.icmp_signed("==", line, INT(STRAIGHT))
+        self.narrow, self.lanes = Narrow(builder, INT(0), low, high, lanes, signed), lanes
+
+    def lines(self, builder: Any, channel: Any, vectors: int) -> list[Line]:
+        """The lines of some vectors of channels."""
+        places = [[builder.add(channel, INT(v * self.lanes))] for v in range(vectors)]
+        each = [[builder.gep(array, at) for array in self.arrays] for at in places]
+        return [Line(builder, slope, offset, below, odd, self.lanes) for slope, offset, below, odd in each]
+
+    def store(
+        self, builder: Any, lines: list[Line], slots: list[Any], target: Any, step: Any, mask: Any = None
+    ) -> None:
+        """The bytes of the slots, row by row, `step` apart from `target` on, those of the mask if there is one.
+
+        Four vectors go together.
+        """
+        with builder.if_else(self.straight) as ways:
+            for way, method in zip(ways, (Line.straight, Line.bent), strict=True):
+                with way:
+                    for first in range(0, len(slots), 4):
+                        for row, part in self._four(builder, lines, method, slots, first):
+                            pointer = builder.gep(target, [builder.mul(step, INT(row))])
+                            if mask:
+                                masked_store(builder, part, pointer, mask)
+                            else:
+                                builder.store(part, builder.bitcast(pointer, part.type.as_pointer()), align=1)
+
+    def _four(self, builder: Any, lines: list[Line], method: Any, slots: list[Any], first: int) -> list[Any]:
+        """(row, bytes) of vectors first ... first + 3, or as many as there are."""
+        vectors = len(lines)
+        numbers = [min(first + k, len(slots) - vectors + k % vectors) for k in range(4)]
+        values = [method(lines[k % vectors], builder, builder.load(slots[k])) for k in numbers]
+        done = self.narrow(builder, [values[:2], values[2:]], CENTRED)
+        parts = (
+            [part_of(builder, d, k * self.lanes, self.lanes) for d in done for k in (0, 1)] if vectors == 1 else done
+        )
+        rows = [(first // vectors + i, part) for i, part in enumerate(parts)]
+        return [(row, part) for row, part in rows if row * vectors < len(slots)]
+
+
 def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | None = None) -> Any:
     """An intrinsic for `rows` rows by `vectors * lanes` columns of a product of integer matrices.
 
     tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and
     column j, acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over s < segments and g < groups of
-    the dot product of the group of x at x_at + r * row_step + s * x_segment + g * group with that of w at w_at +
-    ((s * groups + g) * width + j) * group; a group is four bytes or two int16, see _multiply_add. width is
-    panel_width, or as many columns as are computed. Nothing is checked.
+    the dot product of the groups, see Product, of x from x_at and of w from w_at on. width is panel_width, or as many
+    columns as are computed. Nothing is checked.
     """
     width = panel_width or vectors * lanes
-    group = 4 if kind == "vnni" else 2
 
     @intrinsic
     def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc):
@@ -69,33 +166,11 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | 
 
         def body(builder, args):
             x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc = args
-            w_data = builder.gep(w, [w_at])
-            slots = [cgutils.alloca_once(builder, vector(INT32, lanes)) for _ in range(rows * vectors)]
-            for r in range(rows):
-                taken = builder.load(builder.gep(sums, [builder.add(sums_at, INT(r))]))
-                taken = splat(builder, taken, lanes)
-                for v in range(vectors):
-                    first = load(builder, builder.gep(bias, [builder.add(channel, INT(v * lanes))]), INT32, lanes)
-                    builder.store(builder.sub(first, taken), slots[r * vectors + v])
-            row_data = row_pointers(builder, builder.gep(x, [x_at]), row_step, rows)
-            with cgutils.for_range(builder, segments) as outer:
-                skip = builder.mul(outer.index, x_segment)
-                panels = builder.gep(w_data, [builder.mul(outer.index, builder.mul(groups, INT(width * group)))])
-                starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
-                with cgutils.for_range(builder, groups) as loop:
-                    panel = builder.gep(panels, [builder.mul(loop.index, INT(width * group))])
-                    columns = [
-                        load(builder, builder.gep(panel, [INT(v * lanes * group)]), INT32, lanes)
-                        for v in range(vectors)
-                    ]
-                    at = builder.mul(loop.index, INT(group))
-                    for r, address in enumerate(row_addresses(builder, starts, at)):
-                        value = builder.load(builder.bitcast(address, INT32.as_pointer()), align=1)
-                        value = splat(builder, value, lanes)
-                        for v in range(vectors):
-                            slot = slots[r * vectors + v]
-                            total = _multiply_add(builder, builder.load(slot), value, columns[v], kind, lanes, signed)
-                            builder.store(total, slot)
+            matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
+            product = Product((rows, vectors, lanes), kind, width, signed, matrices)
+            slots = product.slots(builder)
+            product.start(builder, slots, builder.gep(sums, [sums_at]), builder.gep(bias, [channel]))
+            product.add(builder, slots, builder.gep(x, [x_at]))
             for i, slot in enumerate(slots):
                 pointer = builder.gep(acc, [INT(i // vectors * width + i % vectors * lanes)])
                 builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)
@@ -108,36 +183,122 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | 
     return tile
 
 
-def row_sum_tile() -> Any:
-    """An intrinsic for the sum of `count` bytes (a multiple of 4) of a row, 64 at a time; AVX-512 VNNI only.
+def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) -> Any:
+    """An intrinsic as dot_tile, for `count` times `rows` rows, that takes the step to bytes by lines (staircase_q.py).
 
-    tile(x, at, count) -> int32.
+    tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset, below,
+    odd, line, low, high, out, out_at, out_step, count, columns): out[out_at + r * out_step + j] is the line of
+    channel + j at the accumulator, clamped to low ... high, for j < columns (all, but with AVX-512). line: STRAIGHT or
+    BENT. Nothing is checked.
+    """
+    width = panel_width
+
+    @intrinsic
+    def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
+             slope, offset, below, odd, line, low, high, out, out_at, out_step, count, columns):  # fmt: skip
+        signed, result_signed = x.dtype == types.int8, out.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            pointers = pointers_of(context, builder, signature, args)
+            name = f"dot_line_{rows}_{vectors}_{lanes}_{kind}_{width}_{signed}_{result_signed}"
+            outlined(builder, name, pointers, body)
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            (x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset,
+             below, odd, line, low, high, out, out_at, out_step, count, columns) = args  # fmt: skip
+            matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
+            product = Product((rows, vectors, lanes), kind, width, signed, matrices)
+            slots = product.slots(builder)
+            x, sums, out = (builder.gep(p, [at]) for p, at in ((x, x_at), (sums, sums_at), (out, out_at)))
+            # AVX-512 stores the first bytes of a vector alone; elsewhere the caller passes whole panels only.
+            numbers = ir.Constant(vector(INT8, vectors * lanes), list(range(vectors * lanes)))
+            left = splat(builder, builder.trunc(columns, INT8), vectors * lanes)
+            mask = builder.icmp_unsigned("<", numbers, left) if lanes == 16 else None
+            end = LineEnd(builder, [slope, offset, below, odd, line, low, high], lanes, result_signed)
+            lines = end.lines(builder, channel, vectors)
+            with cgutils.for_range(builder, count) as loop:
+                row = builder.mul(loop.index, INT(rows))
+                product.start(builder, slots, builder.gep(sums, [row]), builder.gep(bias, [channel]))
+                product.add(builder, slots, builder.gep(x, [builder.mul(row, row_step)]))
+                target = builder.gep(out, [builder.mul(row, out_step)])
+                end.store(builder, lines, slots, target, out_step, mask)
+
+        integer = types.int64
+        return types.void(
+            x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, slope, offset,
+            below, odd, integer, integer, integer, out, integer, integer, integer, integer,
+        ), codegen  # fmt: skip
+
+    return tile
+
+
+ROWS_AT_ONCE = 16  # of row_sums_tile
+BYTES = 64  # in a vector of AVX-512
+
+
+def _totals(builder: Any, sums: list[Any]) -> Any:
+    """The totals of 2^n vectors of as many lanes, one in each lane: neighbouring lanes of two are added n times."""
+    while len(sums) > 1:
+        lanes = sums[0].type.count
+        picks = [ir.Constant(sums[0].type, [2 * lane + odd for lane in range(lanes)]) for odd in (0, 1)]
+        sums = [
+            builder.add(*(builder.shuffle_vector(a, b, pick) for pick in picks))
+            for a, b in zip(sums[::2], sums[1::2], strict=True)
+        ]
+    return sums[0]
+
+
+def row_sums_tile() -> Any:
+    """An intrinsic for the sums of rows of bytes, 16 rows at a time; AVX-512 VNNI only.
+
+    tile(x, at, row_step, x_segment, segments, length, count, factor, sums): sums[r] is factor times the sum of
+    x[at + r * row_step + s * x_segment + k] over s < segments and k < length, for r < count. Nothing is checked.
     """
 
     @intrinsic
-    def tile(typingctx, x, at, count):
+    def tile(typingctx, x, at, row_step, x_segment, segments, length, count, factor, sums):
         signed = x.dtype == types.int8
 
         def codegen(context, builder, signature, args):
-            lanes, words = 16, vector(INT32, 16)
-            data = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
-            ones = constant(INT32, 0x01010101, lanes)
-            slot = cgutils.alloca_once_value(builder, constant(INT32, 0, lanes))
-            with cgutils.for_range(builder, builder.udiv(args[2], INT(64))) as loop:
-                bytes_ = load(builder, builder.gep(data, [builder.mul(loop.index, INT(64))]), INT32, lanes)
-                total = _multiply_add(builder, builder.load(slot), bytes_, ones, "vnni", lanes, signed)
-                builder.store(total, slot)
-            rest = builder.trunc(builder.udiv(builder.urem(args[2], INT(64)), INT(4)), INT32)
-            mask = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), splat(builder, rest, lanes))
-            last = builder.gep(data, [builder.sub(args[2], builder.urem(args[2], INT(64)))])
-            pointer = builder.bitcast(last, words.as_pointer())
-            kind = ir.FunctionType(words, [pointer.type, INT32, mask.type, words])
-            masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16i32.p0")
-            bytes_ = builder.call(masked, [pointer, INT32(1), mask, constant(INT32, 0, lanes)])
-            total = _multiply_add(builder, builder.load(slot), bytes_, ones, "vnni", lanes, signed)
-            return intrinsic_call(builder, "llvm.vector.reduce.add.v16i32", INT32, [total])
+            outlined(builder, f"row_sums_{signed}", pointers_of(context, builder, signature, args), body)
+            return context.get_dummy_value()
 
-        return types.int32(x, types.int64, types.int64), codegen
+        def body(builder, args):
+            x, at, row_step, x_segment, segments, length, count, factor, sums = args
+            words, lanes = vector(INT32, ROWS_AT_ONCE), ROWS_AT_ONCE
+            ones = constant(INT32, 0x01010101, lanes)
+            slots = [cgutils.alloca_once(builder, words) for _ in range(lanes)]
+            rest, last = builder.urem(length, INT(BYTES)), builder.sub(count, INT(1))
+            numbers = ir.Constant(vector(INT8, BYTES), list(range(BYTES)))
+            tail = builder.icmp_unsigned("<", numbers, splat(builder, builder.trunc(rest, INT8), BYTES))
+
+            def add(pointers, offset, read):
+                for slot, pointer in zip(slots, pointers, strict=True):
+                    value = builder.bitcast(read(builder.gep(pointer, [offset])), words)
+                    total = _multiply_add(builder, builder.load(slot), value, ones, "vnni", lanes, signed)
+                    builder.store(total, slot)
+
+            with cgutils.for_range_slice(builder, INT(0), count, INT(lanes)) as (first, _):
+                rows = [min_of(builder, builder.add(first, INT(r)), last) for r in range(lanes)]
+                starts = [builder.gep(x, [builder.add(at, builder.mul(row, row_step))]) for row in rows]
+                for slot in slots:
+                    builder.store(constant(INT32, 0, lanes), slot)
+                with cgutils.for_range(builder, segments) as outer:
+                    skip = builder.mul(outer.index, x_segment)
+                    with cgutils.for_range_slice(builder, INT(0), builder.sub(length, rest), INT(BYTES)) as (k, _):
+                        add(starts, builder.add(skip, k), lambda pointer: load(builder, pointer, INT8, BYTES))
+                    with builder.if_then(builder.icmp_unsigned("!=", rest, INT(0))):
+                        offset = builder.add(skip, builder.sub(length, rest))
+                        add(starts, offset, lambda pointer: masked_load(builder, pointer, tail))
+                totals = _totals(builder, [builder.load(slot) for slot in slots])
+                totals = builder.mul(totals, splat(builder, builder.trunc(factor, INT32), lanes))
+                left = splat(builder, builder.trunc(builder.sub(count, first), INT32), lanes)
+                there = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), left)
+                masked_store(builder, totals, builder.gep(sums, [first]), there)
+
+        integer = types.int64
+        return types.void(x, integer, integer, integer, integer, integer, integer, integer, sums), codegen
 
     return tile
 

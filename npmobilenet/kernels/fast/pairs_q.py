@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.fast.scaling_q import Narrow
+from npmobilenet.kernels.fast.scaling_q import HALVED, Narrow
 from npmobilenet.kernels.fast.streams_q import for_blocks
 from npmobilenet.kernels.fast.vector import outlined, pointers_of
 from npmobilenet.kernels.fast.vector_q import (
@@ -121,16 +121,8 @@ class End(Narrow):
 
     def bytes_of(self, builder: Any, values: list[Any]) -> Any:
         """Four vectors of 2 v as one of bytes."""
-        lanes, isa, bits = self.lanes, *(("avx512", ".512") if self.lanes == 16 else ("avx2", ""))
         done = [self.scaled(builder, value) for value in values]
-        halves = [
-            intrinsic_call(builder, f"llvm.x86.{isa}.packssdw{bits}", vector(INT16, 2 * lanes), done[i : i + 2])
-            for i in (0, 2)
-        ]
-        halves = [self._moved(builder, value, True) for value in halves]
-        pack = "packsswb" if self.signed else "packuswb"
-        packed = intrinsic_call(builder, f"llvm.x86.{isa}.{pack}{bits}", vector(INT8, 4 * lanes), halves)
-        return self._clamp(builder, packed)
+        return self.pieces(builder, [done[:2], done[2:]], HALVED)
 
 
 def _sum(builder: Any, scalars: list[Any], lanes: int, signed: bool) -> Callable[[list[Any]], Any]:

@@ -8,6 +8,8 @@ from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
 from npmobilenet.kernels.fast.task import PER_THREAD, task
 from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, gather_rows, new_accumulators, pack_dot
 
+ROOM = 16384  # bytes of rows that pass over all panels together: half of a first-level cache
+
 
 def pack_pointwise_conv2d_q(weights, bias, zeros):
     """(Cin, Cout) -> panels of output channels in groups of products, see tiles_q.pack_dot."""
@@ -22,8 +24,8 @@ def blocks(x, weights, bias, zeros, step, out):
 @task(blocks)
 def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     """As the book's. Moves: weights in panels of grouped products; rows read where they are, or copied into the form
-    that the tiles need; register tiles of ROWS pixels, requantized while in the first-level cache; units as the float
-    kernel's.
+    that the tiles need; register tiles of ROWS pixels, requantized in the registers where lines do (staircase_q.py),
+    else while in the first-level cache; units as the float kernel's, as many at once as follow each other.
     """
     pixels, depth = x.shape
     channels = out.shape[1]
@@ -32,11 +34,13 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     rows, _ = units_of(pixels, channels)
     groups = (pixels + rows - 1) // rows
     many, acc = pixels >= MANY, new_accumulators()
-    sums = np.empty(rows if many else pixels, np.int32)
+    together = max(ROOM // (rows * padded), 1) * rows if many else pixels
+    sums = np.empty(together, np.int32)
     everything = gather_rows(flat_x, depth, 0, 0 if many else pixels, padded, zeros, sums)
-    for unit in range(start, stop):
+    unit = start
+    while unit < stop:
         first = unit % groups * rows
-        count = min(rows, pixels - first)
+        count = min(together, (stop - unit) * rows, pixels - first)
         if many:
             buffer = gather_rows(flat_x, depth, first, count, padded, zeros, sums)
             dot_block(buffer, 0, padded, 0, 1, weights.shape[1], flat_w, sums, bias, step, flat_out, channels, first,
@@ -45,3 +49,4 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
             panel = unit // groups
             dot_block(everything, first * padded, padded, 0, 1, weights.shape[1], flat_w, sums[first:], bias, step,
                       flat_out, channels, first, count, panel, panel + 1, acc)  # fmt: skip
+        unit += (count + rows - 1) // rows

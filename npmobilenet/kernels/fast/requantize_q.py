@@ -1,7 +1,7 @@
 """The generator of the step from int32 accumulators to uint8, int8 or int32 outputs, a block of them at a time.
 
-Bytes under a rule that only ever scales down, which is nearly every layer, take a short way: scaling_q.py says which,
-and proves it. All else goes lane by lane through vector_q.Step, which follows fixedpoint.py to the letter.
+Bytes under a rule that only ever scales down, which is nearly every layer, take one of the short ways of scaling_q.py,
+where their proofs are. All else goes lane by lane through vector_q.Step, which follows fixedpoint.py to the letter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.fast.scaling_q import Down, Narrow, packs, part_of
+from npmobilenet.kernels.fast.scaling_q import (
+    BENT,
+    CENTRED,
+    HALVED,
+    SCALED,
+    STRAIGHT,
+    Down,
+    Line,
+    Narrow,
+    packs,
+    part_of,
+)
 from npmobilenet.kernels.fast.vector import outlined, pointers_of
 from npmobilenet.kernels.fast.vector_q import (
     DOUBLE_ROUNDING,
@@ -39,14 +50,21 @@ class Block:
     def __init__(self, builder: Any, args: Any, lanes: int, signed: bool) -> None:
         self.acc, self.acc_at, self.acc_step, self.rows, self.columns, self.channel = args[:6]
         self.multiplier, self.shift, self.scale, self.rule, self.zero_point, self.low, self.high = args[6:13]
-        self.out, self.out_at, self.out_step = args[13:]
+        self.slope, self.offset, self.below, self.odd, self.line, self.out, self.out_at, self.out_step = args[13:]
         self.lanes, self.signed = lanes, signed
         self.slot = cgutils.alloca_once(builder, vector(INT32, lanes))  # room for a vector on the stack
 
     def parameters_at(self, builder: Any, column: Any) -> tuple[Any, Any, Any]:
         """Pointers to multiplier, shift and scale of a column's channel."""
+        return self._pointers(builder, column, self.multiplier, self.shift, self.scale)
+
+    def line_at(self, builder: Any, column: Any) -> tuple[Any, Any, Any, Any]:
+        """Pointers to slope and both offsets."""
+        return self._pointers(builder, column, self.slope, self.offset, self.below, self.odd)
+
+    def _pointers(self, builder: Any, column: Any, *arrays: Any) -> Any:
         at = [builder.add(self.channel, column)]
-        return builder.gep(self.multiplier, at), builder.gep(self.shift, at), builder.gep(self.scale, at)
+        return [builder.gep(array, at) for array in arrays]
 
     def source(self, builder: Any, row: Any, column: Any) -> Any:
         """The accumulators of a vector."""
@@ -126,11 +144,11 @@ def _any_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
                         _store_some(builder, value, pointer, block.columns, block.slot)
 
 
-def _rows(builder: Any, block: Block, columns: list[Any], narrow: Narrow, halve: bool, functions: list[Any]) -> None:
+def _rows(builder: Any, block: Block, columns: list[Any], narrow: Narrow, form: int, functions: list[Any]) -> None:
     """Two vectors of channels, all rows, two at a time; where both are the same channels, four rows at a time.
 
-    Rows that would come after the last are the last, computed again. functions: accumulators -> t, or the result itself
-    where `halve` is False, one for each vector.
+    Rows that would come after the last are the last, computed again. functions: accumulators -> int32 of a `form` that
+    Narrow takes, one for each vector.
     """
     lanes, last = block.lanes, builder.sub(block.rows, INT(1))
     adjacent = builder.icmp_signed("==", builder.sub(columns[1], columns[0]), INT(lanes))
@@ -147,7 +165,7 @@ def _rows(builder: Any, block: Block, columns: list[Any], narrow: Narrow, halve:
             [f(block.source(builder, row, c)) for f, row, c in zip(functions, pair, columns, strict=True)]
             for pair in rows
         ]
-        done = narrow(builder, values, halve)
+        done = narrow(builder, values, form)
         with builder.if_else(adjacent) as (wide, split):
             with wide:
                 for pair, value in zip(rows, done, strict=True):
@@ -179,23 +197,30 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
         taken = builder.select(single, INT(lanes), INT(2 * lanes))
         first = _below(builder, start, builder.sub(block.columns, taken))
         columns = [first, _below(builder, builder.add(first, INT(lanes)), builder.sub(block.columns, INT(lanes)))]
-        downs = [Down(builder, *block.parameters_at(builder, column), lanes) for column in columns]
-        fits, deep = (
-            builder.not_(_any(builder, builder.or_(*(down.short(builder, s) for down in downs)))) for s in (least, 2)
-        )
-        ways = [
-            (builder.and_(once, deep), Down.deep, 2, True),
-            (builder.and_(is_rule[DOUBLE_ROUNDING], fits), Down.double, 1, True),
-            (is_rule[FLOAT32], Down.float32, 1, False),
-            (builder.and_(once, fits), Down.once, 1, True),
-        ]
         following = builder.append_basic_block()
-        for wanted, method, s, halve in ways if packs(lanes) else ways[:-1]:
+        for code, method in ((STRAIGHT, Line.straight), (BENT, Line.bent)):
+            with builder.if_then(builder.icmp_signed("==", block.line, INT(code))):
+                each = [Line(builder, *block.line_at(builder, column), lanes) for column in columns]
+                _rows(
+                    builder,
+                    block,
+                    columns,
+                    narrow,
+                    CENTRED,
+                    [functools.partial(method, line, builder) for line in each],
+                )
+                builder.branch(following)
+        downs = [Down(builder, *block.parameters_at(builder, column), lanes) for column in columns]
+        fits = builder.not_(_any(builder, builder.or_(*(down.short(builder, least) for down in downs))))
+        ways = [
+            (builder.and_(is_rule[DOUBLE_ROUNDING], fits), Down.double, HALVED),
+            (builder.and_(once, fits), Down.once, HALVED),
+            (is_rule[FLOAT32], Down.float32, SCALED),
+        ]
+        for wanted, way, form in ways:
             with builder.if_then(builder.and_(plain, wanted)):
-                functions = [
-                    functools.partial(method, down, builder, half=half, by=down.by(builder, s)) for down in downs
-                ]
-                _rows(builder, block, columns, narrow, halve, functions)
+                functions = [functools.partial(way, d, builder, half=half, by=d.by(builder, 1)) for d in downs]
+                _rows(builder, block, columns, narrow, form, functions)
                 builder.branch(following)
         builder.store(start, done)
         builder.branch(leave)
@@ -208,9 +233,10 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
 def requantize_tile(lanes: int) -> Any:
     """An intrinsic that takes the step from accumulators to outputs for a block of rows and channels.
 
-    tile(acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low, high, out,
-    out_at, out_step): out[out_at + r * out_step + j] = fixedpoint.requantized(acc[acc_at + r * acc_step + j],
-    channel + j, ...) for r < rows and j < columns. Nothing is checked.
+    tile(acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low, high, slope,
+    offset, below, odd, line, out, out_at, out_step): out[out_at + r * out_step + j] =
+    fixedpoint.requantized(acc[acc_at + r * acc_step + j], channel + j, ...) for r < rows and j < columns. line:
+    STRAIGHT or BENT where all these channels have such a line, else 0. Nothing is checked.
 
     Vectors of channels load their parameters once for all rows. Where columns are no whole number of vectors (or, of
     bytes, of pairs of them), the last one starts earlier and computes some outputs again; of fewer columns than a
@@ -219,13 +245,13 @@ def requantize_tile(lanes: int) -> Any:
 
     @intrinsic
     def tile(typingctx, acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low,
-             high, out, out_at, out_step):  # fmt: skip
+             high, slope, offset, below, odd, line, out, out_at, out_step):  # fmt: skip
         signed = out.dtype == types.int8
 
         def codegen(context, builder, signature, args):
             pointers, name = pointers_of(context, builder, signature, args), f"{lanes}_{signed}"
             done = cgutils.alloca_once_value(builder, INT(0))
-            if signature.args[13].dtype != types.int32:
+            if signature.args[18].dtype != types.int32:
                 short = functools.partial(_short_way, lanes=lanes, signed=signed)
                 outlined(builder, f"requantize_short_{name}", [*pointers, done], short)
             first = builder.load(done)
@@ -237,7 +263,7 @@ def requantize_tile(lanes: int) -> Any:
         integer = types.int64
         return types.void(
             acc, integer, integer, integer, integer, integer, multiplier, shift, scale, integer, integer, integer,
-            integer, out, integer, integer,
+            integer, slope, offset, below, odd, integer, out, integer, integer,
         ), codegen  # fmt: skip
 
     return tile

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from npmobilenet.kernels.fast.dot_q import dot_tile, row_sum_tile
+from npmobilenet.kernels.fast.dot_q import dot_tile, line_tile, row_sums_tile
 from npmobilenet.kernels.fast.requantize_q import requantize_tile
+from npmobilenet.kernels.fast.scaling_q import BENT, STRAIGHT
 from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING, UPWARD
 from npmobilenet.kernels.jit import LANES, isa
 
@@ -29,6 +30,9 @@ one_tile = dot_tile(1, VECTORS, LANE, KIND)
 # For the last panel where its channels fit into one vector.
 tall_half_tile = dot_tile(ROWS, 1, LANE, KIND, WIDTH)
 one_half_tile = dot_tile(1, 1, LANE, KIND, WIDTH)
+# For panels whose channels all have a line.
+tall_line_tile = line_tile(ROWS, VECTORS, LANE, KIND, WIDTH)
+tall_half_line_tile = line_tile(ROWS, 1, LANE, KIND, WIDTH)
 requantize_vectors = requantize_tile(LANE)
 
 
@@ -38,7 +42,7 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
     "pairs": the weights without their zero point; rows lose theirs when they are copied. "vnni": the instruction wants
     one signed and one unsigned operand, so weights w become w' = w - 128 beside unsigned x, w + 128 beside signed x,
     and their zero point v' = z_w -+ 128 alike: sum (x - z_in)(w - z_w) = sum x w' - v' sum x - z_in sum (w - z_w). The
-    last term goes into the bias here; the one before it is row_sum, which the tile subtracts.
+    last term goes into the bias here; the one before it is from row_sums, which the tile subtracts.
     """
     depth, channels = weights.shape
     panels, groups = -(-channels // WIDTH), -(-depth // GROUP)
@@ -55,7 +59,7 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
 
 
 if KIND == "vnni":
-    row_sum_vectors = row_sum_tile()
+    sum_rows = row_sums_tile()
 
     @register_jitable
     def new_rows(x, size):
@@ -68,10 +72,13 @@ if KIND == "vnni":
         return value
 
     @register_jitable
-    def row_sum(buffer, at, padded, x, zeros):
-        """What the tile subtracts for a row: v' times the sum of its values, see pack_dot."""
+    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
+        """What the tile subtracts for each row: v' times the sum of its values, see pack_dot."""
         v = zeros[1] + (128 if is_signed(x) else -128)
-        return np.int32(v * row_sum_vectors(buffer, at, padded)) if v != 0 else np.int32(0)
+        if v != 0:
+            sum_rows(buffer, at, row_step, x_segment, segments, length, count, v, sums)
+        else:
+            sums[:count] = 0
 
     @register_jitable
     def rows_in_place(x, depth, first, count):
@@ -79,7 +86,6 @@ if KIND == "vnni":
         return depth % GROUP == 0, x[first * depth : (first + count) * depth]
 
 else:
-    row_sum_vectors = None
 
     @register_jitable
     def new_rows(x, size):
@@ -92,9 +98,9 @@ else:
         return np.int16(np.int16(value) - np.int16(z_in))
 
     @register_jitable
-    def row_sum(buffer, at, padded, x, zeros):
+    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
         """Nothing: the zero points are off already."""
-        return np.int32(0)
+        sums[:count] = 0
 
     @register_jitable
     def rows_in_place(x, depth, first, count):
@@ -125,9 +131,16 @@ def gather_rows(x, depth, first, count, padded, zeros, sums):
                 row[k] = as_row_value(source[k], zeros[0])
             for k in range(depth, padded):
                 row[k] = 0
-    for r in range(count):
-        sums[r] = row_sum(buffer, r * padded, padded, x, zeros)
+    row_sums(buffer, 0, padded, 0, 1, padded, count, x, zeros, sums)
     return buffer
+
+
+@register_jitable
+def line_of(step, channel, columns):
+    """STRAIGHT or BENT where these channels have a line, else 0."""
+    if step.straight[channel + columns] - step.straight[channel] == columns:
+        return STRAIGHT
+    return BENT if step.lined[channel + columns] - step.lined[channel] == columns else 0
 
 
 @register_jitable
@@ -139,13 +152,51 @@ def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, o
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
     rule = UPWARD if step.rule == DOUBLE_ROUNDING and step.low >= step.zero_point else step.rule
     requantize_vectors(acc, 0, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, rule,
-                       step.zero_point, step.low, step.high, out, out_at, out_step)  # fmt: skip
+                       step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.odd,
+                       line_of(step, channel, columns), out, out_at, out_step)  # fmt: skip
 
 
 @register_jitable
 def new_accumulators():
     """What dot_block needs: asking for memory in each call took a quarter of the first convolution's time."""
     return np.empty(ROWS * WIDTH, np.int32)
+
+
+@register_jitable
+def lined_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out, at,
+                channels, columns, count):  # fmt: skip
+    """`count` tiles of ROWS rows from `start` on."""
+    if columns > LANE:
+        tall_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, 0, bias, channel,
+                       step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
+                       count, columns)  # fmt: skip
+    else:
+        tall_half_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, 0, bias, channel,
+                            step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
+                            count, columns)  # fmt: skip
+
+
+@register_jitable
+def lined_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
+               first, count, channel, columns):  # fmt: skip
+    """The rows of a panel whose channels have a line, in tiles of ROWS; how many those are.
+
+    Where the rest is better computed by a tile that begins earlier, and does some rows again, it is all of them. (In
+    clocks of Zen 4, a tile takes some 24 for each group and 100; low tiles 2 and 100 for each row.)
+    """
+    line, at = line_of(step, channel, columns), first * channels + channel
+    if line == 0 or count < ROWS or (columns % LANE != 0 and LANE != 16):
+        return 0
+    tiles = count // ROWS
+    rest, depth = count - tiles * ROWS, segments * groups
+    lined_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out, at,
+                channels, columns, tiles)  # fmt: skip
+    if rest * (2 * depth + 100) <= 2 * ROWS * depth + 100:
+        return count - rest
+    skip = count - ROWS
+    lined_tiles(buffer, start + skip * row_step, row_step, x_segment, segments, groups, w, w_at, sums[skip:], bias,
+                channel, step, line, out, at + skip * channels, channels, columns, 1)  # fmt: skip
+    return count
 
 
 @register_jitable
@@ -157,7 +208,9 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
     """
     for p in range(panel, panel_stop):
         channel, w_at = p * WIDTH, p * segments * groups * WIDTH * GROUP
-        r = 0
+        columns = min(WIDTH, channels - channel)
+        r = lined_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
+                       first, count, channel, columns)  # fmt: skip
         while r < count:
             rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW and channels - channel > LANE else 1
             at = start + r * row_step
@@ -176,6 +229,6 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
                 few_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
             else:
                 one_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
-            requantize_block(acc, WIDTH, rows, min(WIDTH, channels - channel), channel, step,
-                             out, (first + r) * channels + channel, channels)  # fmt: skip
+            requantize_block(acc, WIDTH, rows, columns, channel, step, out, (first + r) * channels + channel,
+                             channels)  # fmt: skip
             r += rows

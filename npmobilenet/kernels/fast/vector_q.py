@@ -26,6 +26,21 @@ def load(builder: Any, pointer: Any, kind: Any, lanes: int) -> Any:
     return builder.load(builder.bitcast(pointer, vector(kind, lanes).as_pointer()), align=1)
 
 
+def masked_load(builder: Any, pointer: Any, mask: Any) -> Any:
+    """The values behind a pointer whose lanes of the mask are set, else 0; nothing else is read."""
+    values, kind = vector(pointer.type.pointee, mask.type.count), pointer.type.pointee
+    pointer = builder.bitcast(pointer, values.as_pointer())
+    name = f"llvm.masked.load.v{values.count}{kind}.p0"
+    return intrinsic_call(builder, name, values, [pointer, INT32(1), mask, constant(kind, 0, values.count)])
+
+
+def masked_store(builder: Any, value: Any, pointer: Any, mask: Any) -> None:
+    """Store those lanes that are set in the mask."""
+    pointer = builder.bitcast(pointer, value.type.as_pointer())
+    name = f"llvm.masked.store.v{value.type.count}{value.type.element}.p0"
+    intrinsic_call(builder, name, ir.VoidType(), [value, pointer, INT32(1), mask])
+
+
 def splat(builder: Any, value: Any, lanes: int) -> Any:
     """One value in every lane."""
     undefined = ir.Constant(vector(value.type, lanes), ir.Undefined)
