@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from npmobilenet.errors import PlanError
-from npmobilenet.graph import Graph, Node
+from npmobilenet.graph import Graph, Node, Tensor
 
 # What one kernel call computes: a node, or several, of which only the last one's output remains.
 Group = tuple[Node, ...]
@@ -24,6 +24,9 @@ ACTIVATED = ("conv2d", "depthwise_conv2d", "fully_connected", "average_pool", "a
 # cache holds. Of V2 1.0_224, on a core with 1 MiB of it, blocks with images of 4.8 MB take 0.73 of the time, of 1.6 MB
 # 0.81 to 1, of 0.6 and 0.45 MB 1 on one thread, and more on two, which both compute the rows where their parts meet.
 LARGE = 900_000
+# Weights from which on two threads share out a product of one pixel (task.py: two pieces). With two such products,
+# 7 x 7 x 960 took 37 us in one step, not 27, on two threads, and as long as the separate steps on one.
+SHARED = 200_000
 
 
 class _Uses:
@@ -99,6 +102,90 @@ def split_into_bands(graph: Graph, groups: list[Group], visible: Collection[str]
     return [chains.get(g[-1].output, g) for g in groups if g[-1].output not in gone]
 
 
+def add_residuals(graph: Graph, groups: list[Group], visible: Collection[str]) -> list[Group]:
+    """An addition becomes part of the pointwise convolution, alone or at the end of bands, that writes an operand.
+
+    The kernel adds the other operand, as large as the first, to what it has just computed. Float32 only, and only an
+    addition without activation: none of a MobileNet's residual additions has one.
+    """
+    uses = _Uses(groups, visible)
+    grown: dict[str, Group] = {}  # output of the addition -> convolution and addition
+    gone: set[str] = set()
+    for group in groups:
+        node = group[0]
+        if len(group) > 1 or node.op != "add" or node.attrs.get("activation", "none") != "none":
+            continue
+        # A constant has the values of one image, where a batch has several.
+        alike = all(not t.constant and t.shape == graph.tensors[node.output].shape for t in _operands(graph, node))
+        before = [w for name in node.inputs if (w := uses.hidden_writer(name)) and _is_pointwise(graph, w[-1:])]
+        if alike and before and _is_float(graph, node):
+            grown[node.output] = (*before[0], node)
+            gone.add(before[0][-1].output)
+    return [grown.get(g[-1].output, g) for g in groups if g[-1].output not in gone]
+
+
+def join_squeeze_excite(graph: Graph, groups: list[Group], visible: Collection[str]) -> list[Group]:
+    """An image, multiplied by a gate made of its own mean, becomes one step: squeeze-and-excite.
+
+    The gate is the mean or average pool over the whole image, through two pointwise convolutions or fully connected
+    layers with less than SHARED weights each, and through operations with one constant. Float32 only.
+    """
+    uses = _Uses(groups, visible)
+    joined: dict[str, Group] = {}
+    gone: set[str] = set()
+    for group in groups:
+        node = group[0]
+        if len(group) > 1 or node.op != "mul" or not _is_float(graph, node):
+            continue
+        for image, gate in (node.inputs, node.inputs[::-1]):
+            chain = _gate_of(graph, uses, image, gate)
+            if chain and graph.tensors[image].shape == graph.tensors[node.output].shape:
+                joined[node.output] = (*chain, node)
+                gone |= {part.output for part in chain}
+                break
+    return [joined.get(g[-1].output, g) for g in groups if g[-1].output not in gone]
+
+
+def _gate_of(graph: Graph, uses: _Uses, image: str, gate: str) -> Group:
+    """The nodes that make a gate of an image; empty where it isn't such a gate."""
+    channels = graph.tensors[image].shape[-1]
+    if graph.tensors[image].constant or graph.tensors[gate].shape != (1, 1, 1, channels):
+        return ()
+    chain: list[Node] = []
+    products, name = 0, gate
+    while (writer := uses.hidden_writer(name)) and len(writer) == 1 and _is_float(graph, writer[0]):
+        node = writer[0]
+        name = node.inputs[0]
+        x = graph.tensors[name]
+        if node.op in ("conv2d", "fully_connected"):
+            weights = graph.tensors[node.inputs[1]]
+            all_of_x = math.prod(x.shape) == math.prod(weights.shape[:-1]) and not _is_padded(node)
+            if not all_of_x or math.prod(weights.shape) >= SHARED:
+                return ()
+            products += 1
+        elif node.op in ("add", "sub", "mul") and products == 0:
+            constants = [n for n in node.inputs if graph.tensors[n].constant and math.prod(graph.tensors[n].shape) == 1]
+            if len(constants) != 1 or (node.op == "sub" and constants[0] == name):
+                return ()
+            name = next(n for n in node.inputs if n != constants[0])
+        elif node.op in ("mean", "average_pool") and products == 2 and name == image:
+            whole = node.op == "mean" or (node.attrs["kernel"] == x.shape[1:3] and not _is_padded(node))
+            plain = node.attrs.get("activation", "none") == "none"
+            return (node, *reversed(chain)) if whole and plain and len(x.shape) == 4 else ()
+        elif node.op != "reshape":
+            return ()
+        chain.append(node)
+    return ()
+
+
+def _is_padded(node: Node) -> bool:
+    return bool(node.attrs.get("padding", ((0, 0), (0, 0))) != ((0, 0), (0, 0)))
+
+
+def _operands(graph: Graph, node: Node) -> list[Tensor]:
+    return [graph.tensors[name] for name in node.inputs]
+
+
 def _is_float(graph: Graph, node: Node) -> bool:
     return all(graph.tensors[name].dtype == "float32" for name in (*node.inputs, node.output))
 
@@ -112,7 +199,14 @@ def _is_pointwise(graph: Graph, group: Group) -> bool:
 
 
 Pass = Callable[[Graph, list[Group], Collection[str]], list[Group]]
-PASSES: Mapping[str, Pass] = MappingProxyType({"activations": fold_activations, "bands": split_into_bands})
+PASSES: Mapping[str, Pass] = MappingProxyType(
+    {
+        "activations": fold_activations,
+        "bands": split_into_bands,
+        "residuals": add_residuals,
+        "squeeze_excite": join_squeeze_excite,
+    }
+)
 
 
 def chosen_passes(names: Iterable[str] | None = None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.binding import Site, Step, bind, bind_bands, check_supported
+from npmobilenet.binding import Site, Step, bind, bind_group, check_supported
 from npmobilenet.dialects import dialect as dialect_named
 from npmobilenet.errors import PlanError
 from npmobilenet.fusion import Group, fused
@@ -61,7 +61,7 @@ class Plan:
 
         def bound(group: Group) -> list[Step]:
             if len(group) > 1:
-                return [bind_bands(group, arrays, chosen)]
+                return [bind_group(group, arrays, chosen)]
             node = group[0]
             return bind(
                 Site(

@@ -22,11 +22,12 @@ from design import MACS
 import npmobilenet
 from npmobilenet import weightfile
 from npmobilenet.binding import float32, integer
+from npmobilenet.build import build_model
 from npmobilenet.cli import app as app_module
 from npmobilenet.cli import classify, doctor, output, warmup
 from npmobilenet.cli.app import app
 from npmobilenet.graph import GraphBuilder
-from npmobilenet.kernels import KERNELS, kernel_set
+from npmobilenet.kernels import FUSED, KERNELS, kernel_set
 from npmobilenet.model import DIALECTS
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.plan import Plan
@@ -512,6 +513,16 @@ def test_warmup_compiles_what_integer_models_use() -> None:
         for dialect in DIALECTS:
             steps = Plan(graph, zeros, "python", batch=3, dialect=dialect).steps
             assert {warmup._form(step) for step in steps} <= covered
+
+
+def test_warmup_compiles_what_float_models_use() -> None:
+    """Every form in which fast plans of the zoo's graphs call kernels, those that compute several nodes included."""
+    plans = warmup.every_plan("fast", ("float32",))
+    covered = {warmup._form(step) for plan in plans for step in plan.steps}
+    assert {step.kernel.__name__ for plan in plans for step in plan.steps} >= set(FUSED)
+    for name in ("mobilenet_v2_1.0_224", "mobilenet_v3_small_1.0_224", "mobilenet_edgetpu_1.0_224"):
+        steps = warmup._planned(build_model(name), "fast").steps
+        assert {warmup._form(step) for step in steps} <= covered, name
 
 
 def test_warmup_of_some_dtypes() -> None:

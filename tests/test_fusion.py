@@ -166,4 +166,4 @@ def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PlanError, match="fusion 'bandz' is not one of activations, bands"):
         fusion.chosen_passes()
     assert all(function.__doc__ for function in fusion.PASSES.values())
-    assert binding.bind_bands.__doc__
+    assert binding.bind_group.__doc__

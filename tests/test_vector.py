@@ -39,8 +39,8 @@ def matrix(rows: int, vectors: tuple[int, ...]) -> Callable[..., None]:
     """A matrix tile, callable from Python. The cache of compiled code tells tiles apart by name alone."""
     inner = matrix_tile(rows, vectors)
 
-    def run(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, act, out, out_at, step):  # type: ignore[no-untyped-def]
-        inner(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, act, out, out_at, step)
+    def run(x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row):  # type: ignore[no-untyped-def]
+        inner(x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row)
 
     run.__qualname__ = f"matrix_{rows}_{'_'.join(map(str, vectors))}"
     return compile_kernel(run)
@@ -98,9 +98,13 @@ def check_matrix(rows: int, vectors: tuple[int, ...], segments: int, depth: int,
             for k in range(depth)
         ]
         expected[out_at + r * out_step + j] = chain(bias[channel + j], terms, activation)
-    matrix(rows, vectors)(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                          out, out_at, out_step)  # fmt: skip
-    check(out, expected)
+    more = values(rng, len(out), edges)
+    for adds in (0, 1):
+        given = out.copy()
+        matrix(rows, vectors)(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel,
+                              activation, more, adds, given, out_at, out_step)  # fmt: skip
+        with np.errstate(all="ignore"):
+            check(given, np.where((expected == NOTHING) | (adds == 0), expected, expected + more))
 
 
 @pytest.mark.equal("outputs of the float32 matrix tile", "generated vector code", "fma chains in Python", "bits")
@@ -132,7 +136,7 @@ def test_activation_of_every_edge(vectors: tuple[int, ...], activation: int) -> 
     tile, empty = matrix(1, vectors), np.zeros(64, F)
     for first in range(0, len(some), width):
         out = np.full(width + 1, NOTHING)
-        tile(empty, 0, 0, 0, empty, 0, 0, 1, 0, some, first, activation, out, 0, width)
+        tile(empty, 0, 0, 0, empty, 0, 0, 1, 0, some, first, activation, empty, 0, out, 0, width)
         wanted = [*(chain(v, [], activation) for v in some[first : first + width]), NOTHING]
         check(out, np.array(wanted, F))
         zeros = [np.signbit(v) for v in wanted if v == 0]
@@ -197,9 +201,9 @@ def test_tiles_side_by_side() -> None:
 
     @compile_kernel
     def run(x, w, bias, out):  # type: ignore[no-untyped-def]
-        one(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, out, 0, 12)
-        two(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, out, 24, 12)
-        three(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, out, 48, 4)
+        one(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 0, 12)
+        two(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 24, 12)
+        three(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 48, 4)
         wide(x, 0, 4, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 56, 4, 1, 1)
         far(x, 0, 8, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 64, 4, 1, 1)
 

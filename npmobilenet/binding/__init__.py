@@ -6,12 +6,12 @@ float32.py binds nodes of float32 tensors, integer.py those with a quantized ten
 from __future__ import annotations
 
 from npmobilenet.binding import float32, integer
-from npmobilenet.binding.bands import bind_bands
+from npmobilenet.binding.fused import bind_group
 from npmobilenet.binding.site import STAGES, Site, Step
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import Graph, Node
 
-__all__ = ["STAGES", "Site", "Step", "bind", "bind_bands", "check_supported"]
+__all__ = ["STAGES", "Site", "Step", "bind", "bind_group", "check_supported"]
 
 
 def is_integer(graph: Graph, node: Node) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from npmobilenet.binding.float32 import code_of
 from npmobilenet.binding.site import Step, corner
-from npmobilenet.graph import ACTIVATIONS, Node
+from npmobilenet.graph import Node
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
 
@@ -17,7 +18,11 @@ BAND_BYTES = 384 << 10
 
 
 def bind_bands(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: KernelSet) -> Step:
-    """One kernel call for two or three nodes; the depthwise one is among them. Raises nothing: fusion.py has chosen."""
+    """One kernel call for two or three nodes, the depthwise one among them, and perhaps for an addition at the end.
+
+    Raises nothing: fusion.py has chosen.
+    """
+    more = residual(nodes, arrays)
     at = next(i for i, node in enumerate(nodes) if node.op == "depthwise_conv2d")
     node = nodes[at]
     x, out = arrays[nodes[0].inputs[0]], arrays[nodes[-1].output]
@@ -27,17 +32,23 @@ def bind_bands(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: Kern
     args = (
         x,
         _pointwise(nodes[:at], arrays, kernels),
-        (filters, bias, _code(node)),
+        (filters, bias, code_of(node)),
         (stride, corner(node), dilation),
-        _pointwise(nodes[at + 1 :], arrays, kernels),
+        _pointwise(nodes[at + 1 : at + 2], arrays, kernels),
         rows,
+        more,
         out,
     )
     return Step(kernels.bands_f32, args, " + ".join(node.name for node in nodes))
 
 
-def _code(node: Node) -> int:
-    return ACTIVATIONS.index(node.attrs.get("activation", "none"))
+def residual(nodes: Sequence[Node], arrays: Mapping[str, Array]) -> Array:
+    """What the addition at the end adds to the output of the node before; empty where there is none."""
+    *_, before, last = nodes
+    if last.op != "add":
+        return np.zeros((0, 0, 0, 0), np.float32)
+    first, second = last.inputs
+    return arrays[second if first == before.output else first]
 
 
 def _pointwise(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: KernelSet) -> tuple[Array, Array, int]:
@@ -45,7 +56,7 @@ def _pointwise(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: Kern
     if not nodes:
         return np.zeros((0, 0), np.float32), np.zeros(0, np.float32), 0
     weights, bias = (arrays[name] for name in nodes[0].inputs[1:])
-    return kernels.pack("pointwise_conv2d_f32", weights[0, 0]), bias, _code(nodes[0])
+    return kernels.pack("pointwise_conv2d_f32", weights[0, 0]), bias, code_of(nodes[0])
 
 
 def _rows(in_w: int, out_size: tuple[int, ...], filters: tuple[int, ...], stride: int, dilation: int) -> int:

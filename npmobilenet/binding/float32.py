@@ -13,7 +13,8 @@ from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
 
 
-def _code(node: Node, attr: str = "activation") -> int:
+def code_of(node: Node, attr: str = "activation") -> int:
+    """The number of the activation that this attribute names."""
     return ACTIVATIONS.index(node.attrs.get(attr, "none"))
 
 
@@ -23,10 +24,10 @@ def conv2d(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> l
     plain = node.attrs["stride"] == (1, 1) and node.attrs["padding"] == ((0, 0), (0, 0))
     if weights.shape[:2] == (1, 1) and plain:
         matrix = kernels.pack("pointwise_conv2d_f32", weights[0, 0])
-        flat = (x.reshape(-1, x.shape[3]), matrix, bias, _code(node), out.reshape(-1, out.shape[3]))
+        flat = (x.reshape(-1, x.shape[3]), matrix, bias, code_of(node), out.reshape(-1, out.shape[3]))
         return [Step(kernels.pointwise_conv2d_f32, flat, node.name)]
     packed = kernels.pack("conv2d_f32", weights)
-    args = (x, packed, bias, node.attrs["stride"], corner(node), node.attrs.get("dilation", (1, 1)), _code(node), out)
+    args = (x, packed, bias, node.attrs["stride"], corner(node), node.attrs.get("dilation", (1, 1)), code_of(node), out)
     return [Step(kernels.conv2d_f32, args, node.name)]
 
 
@@ -34,7 +35,7 @@ def depthwise_conv2d(node: Node, inputs: list[Array], out: Array, kernels: Kerne
     """The weights are read as they are; the multiplier shows in the shapes."""
     x, weights, bias = inputs
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, weights, bias, node.attrs["stride"], corner(node), dilation, _code(node), out)
+    args = (x, weights, bias, node.attrs["stride"], corner(node), dilation, code_of(node), out)
     return [Step(kernels.depthwise_conv2d_f32, args, node.name)]
 
 
@@ -42,13 +43,13 @@ def fully_connected(node: Node, inputs: list[Array], out: Array, kernels: Kernel
     """The input is flattened to one row for each image."""
     x, weights, bias = inputs
     matrix = kernels.pack("fully_connected_f32", weights)
-    args = (x.reshape(x.shape[0], -1), matrix, bias, _code(node), out)
+    args = (x.reshape(x.shape[0], -1), matrix, bias, code_of(node), out)
     return [Step(kernels.fully_connected_f32, args, node.name)]
 
 
 def average_pool(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Bottom and right padding show in the output's shape."""
-    args = (inputs[0], node.attrs["kernel"], node.attrs["stride"], corner(node), _code(node), out)
+    args = (inputs[0], node.attrs["kernel"], node.attrs["stride"], corner(node), code_of(node), out)
     return [Step(kernels.average_pool_f32, args, node.name)]
 
 
@@ -60,12 +61,12 @@ def mean(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> lis
 def binary(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Add, sub and mul, both operands seen as rank 4."""
     kernel = {"add": kernels.add_f32, "sub": kernels.sub_f32, "mul": kernels.mul_f32}[node.op]
-    return [Step(kernel, (rank4(inputs[0]), rank4(inputs[1]), _code(node), rank4(out)), node.name)]
+    return [Step(kernel, (rank4(inputs[0]), rank4(inputs[1]), code_of(node), rank4(out)), node.name)]
 
 
 def activation(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Any shape, seen as one row of elements."""
-    args = (inputs[0].reshape(-1), _code(node, "function"), out.reshape(-1))
+    args = (inputs[0].reshape(-1), code_of(node, "function"), out.reshape(-1))
     return [Step(kernels.activation_f32, args, node.name)]
 
 
@@ -93,7 +94,7 @@ def concat(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> l
     target = out.reshape(outer, out.shape[axis], inner)
     steps, offset = [], 0
     for x in inputs:
-        args = (x.reshape(outer, x.shape[axis], inner), offset, _code(node), target)
+        args = (x.reshape(outer, x.shape[axis], inner), offset, code_of(node), target)
         steps.append(Step(kernels.concat_f32, args, node.name))
         offset += x.shape[axis]
     return steps

@@ -89,6 +89,8 @@ def every_plan(kernels: str, dtypes: Sequence[str] = DTYPES) -> list[Plan]:
     for dtype in dtypes:
         dialects = DIALECTS[:1] if dtype == "float32" else DIALECTS
         plans += [_planned(every_op(dtype), kernels, dialect) for dialect in dialects]
+    if "float32" in dtypes and kernels == "fast":
+        plans.append(_planned(every_block(), kernels))
     return plans
 
 
@@ -126,6 +128,22 @@ def every_op(dtype: str = "float32") -> Graph:
     y = b.layer("fully_connected", y, (16, 8), "dense")
     y = b.node("softmax", [y], "softmax", beta=1.0)
     return b.graph.finish([b.node("dequantize", [y], "real", dtype="float32") if b.integer else y])
+
+
+def every_block() -> Graph:
+    """A graph of what fusion.py makes one step of: bands, a residual addition, squeeze-and-excite."""
+    from npmobilenet.graph import GraphBuilder
+
+    b = _Builder(GraphBuilder("warmup_blocks"), "float32")
+    plain: dict[str, Any] = {"stride": (1, 1), "padding": ((0, 0), (0, 0))}
+    x = b.graph.input("x", (1, 112, 112, 8))  # large enough for bands
+    y = b.layer("conv2d", x, (1, 1, 8, 24), "expanded", **plain)
+    y = b.layer("depthwise_conv2d", y, (3, 3, 24), "filtered", stride=(1, 1), padding=PADDING)
+    x = b.node("add", [x, b.layer("conv2d", y, (1, 1, 24, 8), "projected", **plain)], "first")
+    x = b.node("add", [x, b.layer("conv2d", x, (1, 1, 8, 8), "mixed", **plain)], "second")
+    y = b.layer("conv2d", b.node("mean", [x], "mean", keepdims=True), (1, 1, 8, 8), "squeezed", **plain)
+    y = b.layer("conv2d", y, (1, 1, 8, 8), "excited", **plain)
+    return b.graph.finish([b.node("mul", [x, y], "gated")])
 
 
 class _Builder:

@@ -53,7 +53,11 @@ KERNELS = {
 }
 
 # Kernels that compute several nodes at once. The book has none of them.
-FUSED = {"bands_f32": "bands_f32"}
+FUSED = {
+    "bands_f32": "bands_f32",
+    "pointwise_add_f32": "pointwise_conv2d",
+    "squeeze_excite_f32": "squeeze_excite",
+}
 
 SETS = ("reference", "fast", "python")
 

@@ -25,7 +25,7 @@ def aligned(size):
     return block[skip : skip + size]
 
 
-def output_rows(x, expand, depthwise, window, project, band, out):
+def output_rows(x, expand, depthwise, window, project, band, more, out):
     """Units are output rows. A thread that begins inside an image expands the rows that its first band shares anew."""
     rows = out.shape[0] * out.shape[1]
     pixels = rows * out.shape[2]
@@ -34,17 +34,17 @@ def output_rows(x, expand, depthwise, window, project, band, out):
 
 
 @task(output_rows)
-def bands_f32(start, stop, x, expand, depthwise, window, project, band, out):
-    """out = project(depthwise(expand(x))), each (weights, bias, activation) as its own kernel reads them.
+def bands_f32(start, stop, x, expand, depthwise, window, project, band, more, out):
+    """out = project(depthwise(expand(x))) + more, each (weights, bias, activation) as its own kernel reads them.
 
-    An expansion or projection whose weights are empty is left out. window: (stride, pad, dilation) of the depthwise
-    convolution; band: output rows that are computed together.
+    An expansion or projection whose weights are empty is left out, and so is `more` if it is empty; it comes with a
+    projection. window: (stride, pad, dilation) of the depthwise convolution; band: output rows computed together.
     """
     stride, pad, dilation = window
     _, in_h, in_w, depth = x.shape
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
     kernel_h, kernel_w, channels = depthwise[0].shape
-    flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
+    flat_x, flat_more, flat_out, scratch = x.reshape(-1), more.reshape(-1), out.reshape(-1), new_scratch()
     expands, projects = expand[0].size > 0, project[0].size > 0
     lines = (band - 1) * stride[0] + (kernel_h - 1) * dilation[0] + 1
     line = in_w * channels
@@ -66,7 +66,7 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, out):
                 expanded[i] = expanded[moved + i]
             pixels = (bottom - top - kept) * in_w
             matrix_rows(
-                flat_x[(origin + top + kept) * in_w * depth :], depth, expand[0], expand[1], expand[2],
+                flat_x[(origin + top + kept) * in_w * depth :], depth, expand[0], expand[1], expand[2], flat_x[:0],
                 expanded[kept * line :], channels, pixels, scratch
             )  # fmt: skip
             held_top, held_bottom, image = top, bottom, n
@@ -82,7 +82,7 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, out):
             )  # fmt: skip
         if projects:
             matrix_rows(
-                filtered, channels, project[0], project[1], project[2], flat_out[row * out_w * out_c :], out_c,
-                count * out_w, scratch
+                filtered, channels, project[0], project[1], project[2], flat_more[row * out_w * out_c :],
+                flat_out[row * out_w * out_c :], out_c, count * out_w, scratch
             )  # fmt: skip
         row += count

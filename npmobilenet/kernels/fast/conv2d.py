@@ -51,7 +51,7 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
     padded = weights.shape[3]
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
     x_line, taps_in_panel = dilation[0] * in_w * in_c, kernel_h * kernel_w * in_c
-    scratch = new_scratch()
+    scratch, none = new_scratch(), flat_x[:0]
     for row in range(start, stop):
         taps = np.empty(kernel_h * kernel_w * in_c if dilation[1] > 1 else 0, np.float32)
         n, oy = row // out_h, row % out_h
@@ -78,8 +78,8 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
                 columns, out_at = min(WIDTH, out_c - first), (row * out_w + ox) * out_c + first
                 if dilation[1] > 1:
                     block(taps, 0, 0, width * in_c, flat_w, w_at, w_line, segments, width * in_c,
-                          bias, first, columns, activation, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
+                          bias, first, columns, activation, none, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
                 else:
                     block(flat_x, x_at, stride[1] * in_c, x_line, flat_w, w_at, w_line, segments, width * in_c,
-                          bias, first, columns, activation, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
+                          bias, first, columns, activation, none, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
             ox += rows

@@ -45,13 +45,9 @@ def blocks(x, weights, bias, activation, out):
     return share(x, weights, out, 1 if crowds(*x.shape) else PER_THREAD)
 
 
-@task(blocks)
-def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
-    """As the book's. Moves: weights in panels; register tiles of ROWS pixels.
-
-    BLOCK rows at a time pass over all panels, so that they stay in the first-level cache while the panels stream by.
-    Where there are too few pixels to share out, threads take panels of output channels, FEW_ROWS of pixels each.
-    """
+@register_jitable
+def products(start, stop, x, weights, bias, activation, more, out):
+    """Units start ... stop - 1 of a pointwise convolution; `more`: see tiles.matrix_block."""
     pixels, depth = x.shape
     channels = out.shape[1]
     panels = (channels + WIDTH - 1) // WIDTH
@@ -69,6 +65,26 @@ def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
         panel, last = (0, panels) if pixels >= MANY else (unit // groups, unit // groups + 1)
         first = unit % groups * rows
         end = min(first + rows, pixels)
-        matrix_block(
-            flat_x, row_step, depth, weights, bias, activation, flat_out, channels, first, end, panel, last, scratch
-        )
+        matrix_block(flat_x, row_step, depth, weights, bias, activation, more, flat_out, channels, first, end,
+                     panel, last, scratch)  # fmt: skip
+
+
+@task(blocks)
+def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
+    """As the book's. Moves: weights in panels; register tiles of ROWS pixels.
+
+    BLOCK rows at a time pass over all panels, so that they stay in the first-level cache while the panels stream by.
+    Where there are too few pixels to share out, threads take panels of output channels, FEW_ROWS of pixels each.
+    """
+    products(start, stop, x, weights, bias, activation, x.reshape(-1)[:0], out)
+
+
+def blocks_and_more(x, weights, bias, activation, more, out):
+    """As `blocks`."""
+    return blocks(x, weights, bias, activation, out)
+
+
+@task(blocks_and_more)
+def pointwise_add_f32(start, stop, x, weights, bias, activation, more, out):
+    """out = activation(x @ weights + bias) + more: a projection and its residual, which has out's shape."""
+    products(start, stop, x, weights, bias, activation, more.reshape(-1), out)

@@ -60,64 +60,72 @@ def rows_at_once(left):
 
 @register_jitable
 def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
-            bias, channel, activation, out, out_at, out_step, rows, width):  # fmt: skip
-    """`rows` (ROWS, FEW or 1) rows of a panel of `width` columns, straight into `out`."""
+            bias, channel, activation, more, adds, out, out_at, out_step, rows, width):  # fmt: skip
+    """`rows` (ROWS, FEW or 1) rows of a panel of `width` columns, straight into `out`; more, adds: see matrix_tile."""
     if width == WIDTH:
         if rows == ROWS:
             tall_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                      out, out_at, out_step)  # fmt: skip
+                      more, adds, out, out_at, out_step)  # fmt: skip
         elif rows == FEW:
             few_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                     out, out_at, out_step)  # fmt: skip
+                     more, adds, out, out_at, out_step)  # fmt: skip
         else:
             one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                     out, out_at, out_step)  # fmt: skip
+                     more, adds, out, out_at, out_step)  # fmt: skip
     elif rows == ROWS:
         if width == 3 * HALF:
             tall_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        out, out_at, out_step)  # fmt: skip
+                        more, adds, out, out_at, out_step)  # fmt: skip
         elif width == LANE:
             tall_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        out, out_at, out_step)  # fmt: skip
+                        more, adds, out, out_at, out_step)  # fmt: skip
         else:
             tall_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        out, out_at, out_step)  # fmt: skip
+                        more, adds, out, out_at, out_step)  # fmt: skip
     else:
         for r in range(rows):
             if width == 3 * HALF:
                 one_tile_3(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
-                           channel, activation, out, out_at + r * out_step, out_step)  # fmt: skip
+                           channel, activation, more, adds, out, out_at + r * out_step, out_step)  # fmt: skip
             elif width == LANE:
                 one_tile_2(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
-                           channel, activation, out, out_at + r * out_step, out_step)  # fmt: skip
+                           channel, activation, more, adds, out, out_at + r * out_step, out_step)  # fmt: skip
             else:
                 one_tile_1(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
-                           channel, activation, out, out_at + r * out_step, out_step)  # fmt: skip
+                           channel, activation, more, adds, out, out_at + r * out_step, out_step)  # fmt: skip
 
 
 @register_jitable
 def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
-          bias, channel, columns, activation, out, out_at, out_step, rows, scratch):  # fmt: skip
+          bias, channel, columns, activation, more, out, out_at, out_step, rows, scratch):  # fmt: skip
     """As `compute`, for panels of any number of columns.
 
     One that doesn't fill its vectors is computed whole, with zero weights and biases, into `scratch`, and its columns
-    are copied out. `scratch` holds WIDTH biases and then ROWS * WIDTH values.
+    are copied out. `scratch` holds WIDTH biases and then ROWS * WIDTH values. `more`, laid out as `out`, is added to
+    the results unless it is empty.
     """
     width = (columns + HALF - 1) // HALF * HALF
+    adds = more.size > 0
+    at_once = adds and columns == width and activation not in LEFT_OUT
     if columns == width:
         compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                out, out_at, out_step, rows, width)  # fmt: skip
+                more, at_once, out, out_at, out_step, rows, width)  # fmt: skip
     else:
         for j in range(width):
             scratch[j] = bias[channel + j] if j < columns else np.float32(0)
         compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, scratch, 0, activation,
-                scratch, WIDTH, WIDTH, rows, width)  # fmt: skip
+                more, False, scratch, WIDTH, WIDTH, rows, width)  # fmt: skip
         for r in range(rows):
             for j in range(columns):
                 out[out_at + r * out_step + j] = scratch[WIDTH + r * WIDTH + j]
     if activation in LEFT_OUT:
         for r in range(rows):
             activate_all(out, out_at + r * out_step, columns, activation)
+    if adds and not at_once:
+        for r in range(rows):
+            first = out_at + r * out_step
+            for i in range(first, first + columns):
+                out[i] = out[i] + more[i]
 
 
 @register_jitable
@@ -127,10 +135,12 @@ def new_scratch():
 
 
 @register_jitable
-def matrix_block(x, row_step, depth, packed, bias, activation, out, channels, row, stop, panel, panel_stop, scratch):
+def matrix_block(
+    x, row_step, depth, packed, bias, activation, more, out, channels, row, stop, panel, panel_stop, scratch
+):
     """Rows row ... stop - 1 by panels panel ... panel_stop - 1 of a matrix product; x and out flat.
 
-    `scratch`: see block.
+    more, scratch: see block.
     """
     w = packed.reshape(-1)
     for p in range(panel, panel_stop):
@@ -140,15 +150,17 @@ def matrix_block(x, row_step, depth, packed, bias, activation, out, channels, ro
         while r < stop:
             rows = rows_at_once(stop - r)
             block(x, r * row_step, row_step, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
-                  out, r * channels + first, channels, rows, scratch)  # fmt: skip
+                  more, out, r * channels + first, channels, rows, scratch)  # fmt: skip
             r += rows
 
 
 @register_jitable
-def matrix_rows(x, depth, packed, bias, activation, out, channels, count, scratch):
-    """The first `count` rows of a matrix product, BLOCK at a time: they stay near while the panels stream by."""
+def matrix_rows(x, depth, packed, bias, activation, more, out, channels, count, scratch):
+    """The first `count` rows of a matrix product, BLOCK at a time: they stay near while the panels stream by.
+
+    `more`: see matrix_block.
+    """
     panels = (channels + WIDTH - 1) // WIDTH
     for row in range(0, count, BLOCK):
-        matrix_block(
-            x, depth, depth, packed, bias, activation, out, channels, row, min(row + BLOCK, count), 0, panels, scratch
-        )
+        matrix_block(x, depth, depth, packed, bias, activation, more, out, channels, row, min(row + BLOCK, count),
+                     0, panels, scratch)  # fmt: skip

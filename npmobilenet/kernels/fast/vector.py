@@ -153,11 +153,12 @@ def row_addresses(builder: Any, starts: list[tuple[Any, list[Any]]], at: Any) ->
 def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
     """An intrinsic that computes `rows` rows by sum(vectors) columns of a matrix product, in segments.
 
-    tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation, out, out_at,
-    out_step): out[out_at + r * out_step + j] = act(the fma chain over s < segments, k < depth of
-    x[x_at + r * row_step + s * x_segment + k] * w[w_at + s * w_segment + k * width + j], from bias[channel + j]).
-    `vectors` are the lanes of the vectors that make up a row, and width is their sum. Arrays are flat float32, the rest
-    integers; nothing is checked. Activations outside VECTOR_ACTIVATIONS are left to the caller.
+    tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation, more, adds, out,
+    out_at, out_step): out[out_at + r * out_step + j] = act(the fma chain over s < segments, k < depth of
+    x[x_at + r * row_step + s * x_segment + k] * w[w_at + s * w_segment + k * width + j], from bias[channel + j]), plus
+    `more` at the same index if `adds` isn't 0. `vectors` are the lanes of the vectors that make up a row, and width is
+    their sum. Arrays are flat float32, the rest integers; nothing is checked. Activations outside VECTOR_ACTIVATIONS
+    are left to the caller.
     """
     width = sum(vectors)
     parts = [(sum(vectors[:v]), lanes) for v, lanes in enumerate(vectors)]  # (first column, lanes)
@@ -165,7 +166,7 @@ def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
     @intrinsic
     def tile(
         typingctx, x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-        out, out_at, out_step,
+        more, adds, out, out_at, out_step,
     ):  # fmt: skip
         def codegen(context, builder, signature, args):
             outlined(builder, f"matrix_{rows}_{vectors}", pointers_of(context, builder, signature, args), body)
@@ -173,8 +174,8 @@ def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
 
         def body(builder, args):
             (x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-             out, out_at, out_step) = args  # fmt: skip
-            bias_data, out_data = builder.gep(bias, [channel]), builder.gep(out, [out_at])
+             more, adds, out, out_at, out_step) = args  # fmt: skip
+            bias_data = builder.gep(bias, [channel])
             sums = [[_variable(builder, lanes) for _, lanes in parts] for _ in range(rows)]
             for v, (first, lanes) in enumerate(parts):
                 start = _load(builder, builder.gep(bias_data, [INT(first)]), lanes)
@@ -196,15 +197,24 @@ def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
                             builder.store(_fma(builder, term, column, builder.load(slot), lanes), slot)
             lanes_of = [lanes for _, lanes in parts]
             apply_activation(builder, activation, [pair for row in sums for pair in zip(row, lanes_of, strict=True)])
-            for r, row in enumerate(sums):
-                row_out = builder.gep(out_data, [builder.mul(out_step, INT(r))])
-                for slot, (first, lanes) in zip(row, parts, strict=True):
-                    _store(builder, builder.load(slot), builder.gep(row_out, [INT(first)]), lanes)
+
+            def cells(data):
+                """Each slot with its lanes and its place in `out`, or in what is laid out alike."""
+                for r, row in enumerate(sums):
+                    row_data = builder.gep(data, [builder.add(out_at, builder.mul(out_step, INT(r)))])
+                    for slot, (first, lanes) in zip(row, parts, strict=True):
+                        yield slot, lanes, builder.gep(row_data, [INT(first)])
+
+            with builder.if_then(builder.icmp_signed("!=", adds, INT(0))):
+                for slot, lanes, pointer in cells(more):
+                    builder.store(builder.fadd(builder.load(slot), _load(builder, pointer, lanes)), slot)
+            for slot, lanes, pointer in cells(out):
+                _store(builder, builder.load(slot), pointer, lanes)
 
         integer = types.int64
         return types.void(
             x, integer, integer, integer, w, integer, integer, integer, integer, bias, integer, integer,
-            out, integer, integer,
+            more, integer, out, integer, integer,
         ), codegen  # fmt: skip
 
     return tile
