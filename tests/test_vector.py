@@ -39,8 +39,10 @@ def matrix(rows: int, vectors: tuple[int, ...]) -> Callable[..., None]:
     """A matrix tile, callable from Python. The cache of compiled code tells tiles apart by name alone."""
     inner = matrix_tile(rows, vectors)
 
-    def run(x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row):  # type: ignore[no-untyped-def]
-        inner(x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row)
+    def run(x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row, n):  # type: ignore[no-untyped-def]
+        inner(
+            x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row, n
+        )
 
     run.__qualname__ = f"matrix_{rows}_{'_'.join(map(str, vectors))}"
     return compile_kernel(run)
@@ -80,8 +82,9 @@ def check(got: Array, expected: Array) -> None:
 
 
 def check_matrix(rows: int, vectors: tuple[int, ...], segments: int, depth: int, activation: int,
-                 edges: float = 0, row_step: int | None = None) -> None:  # fmt: skip
-    """One tile, with gaps between its rows, segments and outputs."""
+                 edges: float = 0, row_step: int | None = None, count: int = 1) -> None:  # fmt: skip
+    """`count` tiles one below the other, with gaps between rows, segments and outputs."""
+    tall, rows = rows, rows * count
     rng, width = np.random.default_rng([rows, sum(vectors), segments, depth, activation]), sum(vectors)
     x_at, w_at, channel, out_at, out_step = (int(v) for v in rng.integers(0, 9, 5))
     row_step = depth + 2 if row_step is None else row_step
@@ -101,8 +104,8 @@ def check_matrix(rows: int, vectors: tuple[int, ...], segments: int, depth: int,
     more = values(rng, len(out), edges)
     for adds in (0, 1):
         given = out.copy()
-        matrix(rows, vectors)(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel,
-                              activation, more, adds, given, out_at, out_step)  # fmt: skip
+        matrix(tall, vectors)(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel,
+                              activation, more, adds, given, out_at, out_step, count)  # fmt: skip
         with np.errstate(all="ignore"):
             check(given, np.where((expected == NOTHING) | (adds == 0), expected, expected + more))
 
@@ -115,6 +118,8 @@ def test_matrix_tile(rows: int, vectors: tuple[int, ...]) -> None:
         check_matrix(rows, vectors, segments, depth, 0)
     check_matrix(rows, vectors, 1, 5, 0, row_step=0)
     check_matrix(rows, vectors, 1, 3, 0, row_step=1)  # windows of a row that overlap
+    for count in (0, 2, 5):
+        check_matrix(rows, vectors, 2, 3, 0, count=count)
 
 
 @pytest.mark.parametrize("activation", range(len(ACTIVATIONS)), ids=ACTIVATIONS)
@@ -136,7 +141,7 @@ def test_activation_of_every_edge(vectors: tuple[int, ...], activation: int) -> 
     tile, empty = matrix(1, vectors), np.zeros(64, F)
     for first in range(0, len(some), width):
         out = np.full(width + 1, NOTHING)
-        tile(empty, 0, 0, 0, empty, 0, 0, 1, 0, some, first, activation, empty, 0, out, 0, width)
+        tile(empty, 0, 0, 0, empty, 0, 0, 1, 0, some, first, activation, empty, 0, out, 0, width, 1)
         wanted = [*(chain(v, [], activation) for v in some[first : first + width]), NOTHING]
         check(out, np.array(wanted, F))
         zeros = [np.signbit(v) for v in wanted if v == 0]
@@ -201,9 +206,9 @@ def test_tiles_side_by_side() -> None:
 
     @compile_kernel
     def run(x, w, bias, out):  # type: ignore[no-untyped-def]
-        one(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 0, 12)
-        two(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 24, 12)
-        three(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 48, 4)
+        one(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 0, 12, 1)
+        two(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 24, 12, 1)
+        three(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 48, 4, 1)
         wide(x, 0, 4, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 56, 4, 1, 1)
         far(x, 0, 8, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 64, 4, 1, 1)
 

@@ -66,8 +66,8 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, more, ou
                 expanded[i] = expanded[moved + i]
             pixels = (bottom - top - kept) * in_w
             matrix_rows(
-                flat_x[(origin + top + kept) * in_w * depth :], depth, expand[0], expand[1], expand[2], flat_x[:0],
-                expanded[kept * line :], channels, pixels, scratch
+                flat_x[(origin + top + kept) * in_w * depth :], depth, depth, expand[0], expand[1], expand[2],
+                flat_x[:0], expanded[kept * line :], channels, 0, pixels, scratch
             )  # fmt: skip
             held_top, held_bottom, image = top, bottom, n
             origin = -top
@@ -82,7 +82,7 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, more, ou
             )  # fmt: skip
         if projects:
             matrix_rows(
-                filtered, channels, project[0], project[1], project[2], flat_more[row * out_w * out_c :],
-                flat_out[row * out_w * out_c :], out_c, count * out_w, scratch
+                filtered, channels, channels, project[0], project[1], project[2], flat_more[row * out_w * out_c :],
+                flat_out[row * out_w * out_c :], out_c, 0, count * out_w, scratch
             )  # fmt: skip
         row += count

@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import WIDTH, block, new_scratch, pack_panels, rows_at_once
+from npmobilenet.kernels.fast.tiles import WIDTH, block, new_scratch, pack_panels
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
                 copy_taps(flat_x, x_at, x_line, dilation[1] * in_c, in_c, segments, width, taps)
             elif width == kernel_w:
                 whole = (in_w - kernel_w - ix) // stride[1] + 1
-                rows = rows_at_once(min(whole, out_w - ox))
+                rows = min(whole, out_w - ox)
             for first in range(0, padded, WIDTH):
                 panel = min(WIDTH, padded - first)
                 w_at = taps_in_panel * first + (ky_first * kernel_w + kx_first) * in_c * panel

@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import PER_THREAD, Work, task
-from npmobilenet.kernels.fast.tiles import BLOCK, ROWS, WIDTH, matrix_block, new_scratch, pack_panels
+from npmobilenet.kernels.fast.tiles import BLOCK, ROWS, WIDTH, matrix_block, matrix_rows, new_scratch, pack_panels
 
 MANY = 8 * BLOCK  # pixels from which on threads take blocks of them; below, weights weigh more than pixels
 FEW_ROWS = 2 * ROWS
@@ -50,7 +50,6 @@ def products(start, stop, x, weights, bias, activation, more, out):
     """Units start ... stop - 1 of a pointwise convolution; `more`: see tiles.matrix_block."""
     pixels, depth = x.shape
     channels = out.shape[1]
-    panels = (channels + WIDTH - 1) // WIDTH
     flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
     row_step = depth
     if crowds(pixels, depth):
@@ -60,13 +59,19 @@ def products(start, stop, x, weights, bias, activation, more, out):
             apart[r * row_step : r * row_step + depth] = flat_x[r * depth : (r + 1) * depth]
         flat_x = apart
     rows, _ = units_of(pixels, channels)
+    if pixels >= MANY:
+        matrix_rows(flat_x, row_step, depth, weights, bias, activation, more, flat_out, channels, start * rows,
+                    min(stop * rows, pixels), scratch)  # fmt: skip
+        return
     groups = (pixels + rows - 1) // rows
-    for unit in range(start, stop):
-        panel, last = (0, panels) if pixels >= MANY else (unit // groups, unit // groups + 1)
-        first = unit % groups * rows
-        end = min(first + rows, pixels)
-        matrix_block(flat_x, row_step, depth, weights, bias, activation, more, flat_out, channels, first, end,
-                     panel, last, scratch)  # fmt: skip
+    unit = start
+    while unit < stop:
+        # Neighbouring units of one panel go together.
+        panel, first = unit // groups, unit % groups * rows
+        count = min(groups - unit % groups, stop - unit)
+        matrix_block(flat_x, row_step, depth, weights, bias, activation, more, flat_out, channels, first,
+                     min(first + count * rows, pixels), panel, panel + 1, scratch)  # fmt: skip
+        unit += count
 
 
 @task(blocks)

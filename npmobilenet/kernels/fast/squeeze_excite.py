@@ -44,6 +44,13 @@ def multiply_pixels(x, first, stop, gates, activation, out):
         activate_all(out, at, count, activation)
 
 
+@register_jitable
+def one_row(x, product, out, scratch):
+    """A matrix product of one row; product: (weights, bias, activation)."""
+    weights, bias, activation = product
+    matrix_rows(x, x.size, x.size, weights, bias, activation, x[:0], out, out.size, 0, 1, scratch)
+
+
 def output_rows(x, squeeze, excite, scales, activation, out):
     """Units are output rows, one piece for each thread.
 
@@ -73,10 +80,8 @@ def squeeze_excite_f32(start, stop, x, squeeze, excite, scales, activation, out)
         n = row // height
         last = min((n + 1) * height, stop)
         mean_of_image(flat_x, n * height * width * channels, height * width, channels, means, 0)
-        matrix_rows(
-            means, channels, squeeze[0], squeeze[1], squeeze[2], flat_x[:0], squeezed, squeezed.size, 1, scratch
-        )
-        matrix_rows(squeezed, squeezed.size, excite[0], excite[1], excite[2], flat_x[:0], gate, channels, 1, scratch)
+        one_row(means, squeeze, squeezed, scratch)
+        one_row(squeezed, excite, gate, scratch)
         for i in range(scales[1].size):
             scale_all(gate, scales[0][i, 0], scales[1][i], scales[0][i, 1])
         for i in range(channels, gates.size):

@@ -16,8 +16,9 @@ LANE = LANES[isa()]
 ROWS = 12 if LANE == 16 else 6
 VECTORS = 2
 WIDTH = VECTORS * LANE  # output channels in a panel
-BLOCK = 4 * ROWS  # rows that pass over all panels before the next ones
-FEW = 3  # rows of the middle tile, for what the tall one leaves
+BLOCK = 4 * ROWS  # rows, at least, that pass over all panels before the next ones
+NEAR = 4096  # values of the rows that do so: half of a first-level cache
+FEW = 4  # rows of the middle tile, for what the tall one leaves
 
 HALF = LANE // 2
 
@@ -51,48 +52,44 @@ def pack_panels(weights: np.ndarray) -> np.ndarray:
 
 
 @register_jitable
-def rows_at_once(left):
-    """The tallest tile that `left` rows fill."""
-    if left >= ROWS:
-        return ROWS
-    return FEW if left >= FEW else 1
-
-
-@register_jitable
 def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
             bias, channel, activation, more, adds, out, out_at, out_step, rows, width):  # fmt: skip
-    """`rows` (ROWS, FEW or 1) rows of a panel of `width` columns, straight into `out`; more, adds: see matrix_tile."""
-    if width == WIDTH:
-        if rows == ROWS:
+    """`rows` rows of a panel of `width` columns, straight into `out`; more, adds: see matrix_tile."""
+    tall = rows // ROWS
+    few = (rows - tall * ROWS) // FEW if width == WIDTH else 0
+    one = rows - tall * ROWS - few * FEW
+    if tall > 0:
+        if width == WIDTH:
             tall_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                      more, adds, out, out_at, out_step)  # fmt: skip
-        elif rows == FEW:
-            few_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                     more, adds, out, out_at, out_step)  # fmt: skip
-        else:
-            one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                     more, adds, out, out_at, out_step)  # fmt: skip
-    elif rows == ROWS:
-        if width == 3 * HALF:
+                      more, adds, out, out_at, out_step, tall)  # fmt: skip
+        elif width == 3 * HALF:
             tall_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        more, adds, out, out_at, out_step)  # fmt: skip
+                        more, adds, out, out_at, out_step, tall)  # fmt: skip
         elif width == LANE:
             tall_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        more, adds, out, out_at, out_step)  # fmt: skip
+                        more, adds, out, out_at, out_step, tall)  # fmt: skip
         else:
             tall_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        more, adds, out, out_at, out_step)  # fmt: skip
-    else:
-        for r in range(rows):
-            if width == 3 * HALF:
-                one_tile_3(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
-                           channel, activation, more, adds, out, out_at + r * out_step, out_step)  # fmt: skip
-            elif width == LANE:
-                one_tile_2(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
-                           channel, activation, more, adds, out, out_at + r * out_step, out_step)  # fmt: skip
-            else:
-                one_tile_1(x, x_at + r * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias,
-                           channel, activation, more, adds, out, out_at + r * out_step, out_step)  # fmt: skip
+                        more, adds, out, out_at, out_step, tall)  # fmt: skip
+    if few > 0:
+        first = tall * ROWS
+        few_tile(x, x_at + first * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel,
+                 activation, more, adds, out, out_at + first * out_step, out_step, few)  # fmt: skip
+    if one > 0:
+        first = rows - one
+        x_at, out_at = x_at + first * row_step, out_at + first * out_step
+        if width == WIDTH:
+            one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                     more, adds, out, out_at, out_step, one)  # fmt: skip
+        elif width == 3 * HALF:
+            one_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                       more, adds, out, out_at, out_step, one)  # fmt: skip
+        elif width == LANE:
+            one_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                       more, adds, out, out_at, out_step, one)  # fmt: skip
+        else:
+            one_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                       more, adds, out, out_at, out_step, one)  # fmt: skip
 
 
 @register_jitable
@@ -113,11 +110,13 @@ def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
     else:
         for j in range(width):
             scratch[j] = bias[channel + j] if j < columns else np.float32(0)
-        compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, scratch, 0, activation,
-                more, False, scratch, WIDTH, WIDTH, rows, width)  # fmt: skip
-        for r in range(rows):
-            for j in range(columns):
-                out[out_at + r * out_step + j] = scratch[WIDTH + r * WIDTH + j]
+        for first in range(0, rows, ROWS):
+            count = min(ROWS, rows - first)
+            compute(x, x_at + first * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, scratch, 0,
+                    activation, more, False, scratch, WIDTH, WIDTH, count, width)  # fmt: skip
+            for r in range(count):
+                for j in range(columns):
+                    out[out_at + (first + r) * out_step + j] = scratch[WIDTH + r * WIDTH + j]
     if activation in LEFT_OUT:
         for r in range(rows):
             activate_all(out, out_at + r * out_step, columns, activation)
@@ -146,21 +145,18 @@ def matrix_block(
     for p in range(panel, panel_stop):
         first = p * WIDTH
         columns = min(WIDTH, channels - first)
-        r = row
-        while r < stop:
-            rows = rows_at_once(stop - r)
-            block(x, r * row_step, row_step, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
-                  more, out, r * channels + first, channels, rows, scratch)  # fmt: skip
-            r += rows
+        block(x, row * row_step, row_step, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
+              more, out, row * channels + first, channels, stop - row, scratch)  # fmt: skip
 
 
 @register_jitable
-def matrix_rows(x, depth, packed, bias, activation, more, out, channels, count, scratch):
-    """The first `count` rows of a matrix product, BLOCK at a time: they stay near while the panels stream by.
+def matrix_rows(x, row_step, depth, packed, bias, activation, more, out, channels, first, stop, scratch):
+    """Rows first ... stop - 1 of a matrix product, some at a time: they stay near while the panels stream by.
 
-    `more`: see matrix_block.
+    more, scratch: see matrix_block.
     """
     panels = (channels + WIDTH - 1) // WIDTH
-    for row in range(0, count, BLOCK):
-        matrix_block(x, depth, depth, packed, bias, activation, more, out, channels, row, min(row + BLOCK, count),
+    rows = max(NEAR // max(depth, 1) // ROWS * ROWS, BLOCK)
+    for row in range(first, stop, rows):
+        matrix_block(x, row_step, depth, packed, bias, activation, more, out, channels, row, min(row + rows, stop),
                      0, panels, scratch)  # fmt: skip
