@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 
 from npmobilenet.graph import ACTIVATIONS
-from npmobilenet.kernels.fast.vector import VECTOR_ACTIVATIONS, depthwise_tile, matrix_tile
+from npmobilenet.kernels.fast.depthwise import depthwise_image_tile, depthwise_tile
+from npmobilenet.kernels.fast.vector import VECTOR_ACTIVATIONS, matrix_tile
 from npmobilenet.kernels.jit import compile_kernel
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
 
 Array = np.ndarray[Any, Any]
 F = np.float32
-Window = tuple[int, int] | None
 MATRICES = [
     (1, (2,)), (1, (4,)), (3, (4, 2)), (6, (4, 4)), (2, (8,)), (4, (8, 4)), (6, (8, 8)), (1, (16,)), (1, (16, 8)),
     (12, (16, 8)), (5, (16, 16)), (12, (16, 16)),
 ]  # fmt: skip
-FILTERS: list[tuple[int, int, Window]] = [
-    (1, 4, None), (4, 4, (3, 1)), (3, 8, None), (4, 8, (5, 2)), (1, 16, None), (4, 16, None), (4, 16, (3, 1)),
-    (4, 16, (3, 2)), (4, 16, (5, 1)), (2, 8, (2, 3)), (4, 4, (1, 1)),
+FILTERS = [(1, 4), (4, 4), (3, 8), (1, 16), (4, 16)]
+IMAGES = [
+    (2, 7, 4, 3, 1), (2, 7, 4, 3, 2), (2, 7, 8, 5, 1), (2, 7, 8, 5, 2), (2, 7, 16, 3, 1), (2, 7, 16, 5, 2),
+    (1, 1, 4, 3, 1), (3, 2, 4, 2, 3), (2, 4, 16, 1, 1),
 ]  # fmt: skip
 EDGES = [F(v) for v in (
     0.0, -0.0, 1e-45, -1e-45, 1.1754942e-38, 1, -1, -3, 3, 6, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan,
@@ -49,14 +50,26 @@ def matrix(rows: int, vectors: tuple[int, ...]) -> Callable[..., None]:
 
 
 @functools.cache
-def depthwise(pixels: int, lanes: int, window: Window) -> Callable[..., None]:
+def depthwise(pixels: int, lanes: int) -> Callable[..., None]:
     """A depthwise tile, callable from Python."""
-    inner = depthwise_tile(pixels, lanes, window)
+    inner = depthwise_tile(pixels, lanes)
 
     def run(x, at, pixel, row, column, w, w_at, w_row, w_column, ys, xs, bias, channel, act, out, to, step, groups, n):  # type: ignore[no-untyped-def]
         inner(x, at, pixel, row, column, w, w_at, w_row, w_column, ys, xs, bias, channel, act, out, to, step, groups, n)
 
-    run.__qualname__ = f"depthwise_{pixels}_{lanes}_{'_'.join(map(str, window or ()))}"
+    run.__qualname__ = f"depthwise_{pixels}_{lanes}"
+    return compile_kernel(run)
+
+
+@functools.cache
+def depthwise_image(*shape: int) -> Callable[..., None]:
+    """A depthwise tile that knows the image's borders, callable from Python."""
+    inner = depthwise_image_tile(*shape)
+
+    def run(x, at, top, bottom, in_w, w, bias, act, out, to, step, channels, pad, count, stop):  # type: ignore[no-untyped-def]
+        inner(x, at, top, bottom, in_w, w, bias, act, out, to, step, channels, pad, count, stop)
+
+    run.__qualname__ = f"depthwise_image_{'_'.join(map(str, shape))}"
     return compile_kernel(run)
 
 
@@ -148,15 +161,14 @@ def test_activation_of_every_edge(vectors: tuple[int, ...], activation: int) -> 
         assert [np.signbit(v) for v in out if v == 0] == zeros
 
 
-def check_filter(pixels: int, lanes: int, window: Window, taps: tuple[int, int], groups: int, blocks: int,
-                 activation: int = 0, edges: float = 0) -> None:  # fmt: skip
+def check_filter(pixels: int, lanes: int, taps: tuple[int, int], groups: int, blocks: int, activation: int = 0,
+                 edges: float = 0) -> None:  # fmt: skip
     """A run of pixels * groups outputs by lanes * blocks channels."""
     rng = np.random.default_rng([pixels, lanes, *taps, groups, blocks, activation])
     channels, count = lanes * blocks, pixels * groups
     x_at, w_at, channel, out_at, more = (int(v) for v in rng.integers(0, 9, 5))
     column_step = channels + more
-    stride = window[1] if window else 1 + int(rng.integers(0, 3))
-    pixel_step = stride * column_step + (0 if window else more)
+    pixel_step = (1 + int(rng.integers(0, 3))) * column_step + more
     row_step = count * pixel_step + taps[1] * column_step + 1
     w_column, w_row, out_step = channels + 1, taps[1] * (channels + 1) + 2, channels + more
     x = values(rng, x_at + taps[0] * row_step + count * pixel_step + taps[1] * column_step + channels, edges)
@@ -171,7 +183,7 @@ def check_filter(pixels: int, lanes: int, window: Window, taps: tuple[int, int],
             for kx in range(taps[1])
         ]
         expected[out_at + p * out_step + j] = chain(bias[channel + j], terms, activation)
-    depthwise(pixels, lanes, window)(
+    depthwise(pixels, lanes)(
         x, x_at, pixel_step, row_step, column_step, w, w_at, w_row, w_column, taps[0], taps[1], bias, channel,
         activation, out, out_at, out_step, groups, blocks
     )  # fmt: skip
@@ -179,30 +191,83 @@ def check_filter(pixels: int, lanes: int, window: Window, taps: tuple[int, int],
 
 
 @pytest.mark.equal("outputs of the float32 depthwise tile", "generated vector code", "fma chains in Python", "bits")
-@pytest.mark.parametrize(("pixels", "lanes", "window"), FILTERS)
-def test_depthwise_tile(pixels: int, lanes: int, window: Window) -> None:
+@pytest.mark.parametrize(("pixels", "lanes"), FILTERS)
+def test_depthwise_tile(pixels: int, lanes: int) -> None:
     """Every number of groups and blocks; rows of taps cut off, to none at all."""
-    width = window[0] if window else 3
     for groups, blocks in itertools.product(range(4), range(4)):
-        check_filter(pixels, lanes, window, (2, width), groups, blocks)
+        check_filter(pixels, lanes, (2, 3), groups, blocks)
     for taps_y in (0, 1, 3):
-        check_filter(pixels, lanes, window, (taps_y, width), 1, 1)
-    for taps_x in () if window else (0, 1, 2, 5):
-        check_filter(pixels, lanes, window, (2, taps_x), 2, 1)
+        check_filter(pixels, lanes, (taps_y, 3), 1, 1)
+    for taps_x in (0, 1, 2, 5):
+        check_filter(pixels, lanes, (2, taps_x), 2, 1)
 
 
 @pytest.mark.parametrize("activation", range(len(ACTIVATIONS)), ids=ACTIVATIONS)
-@pytest.mark.parametrize(("pixels", "lanes", "window"), [(1, 4, None), (4, 8, (5, 2)), (4, 16, (3, 1))])
-def test_depthwise_tile_activates(pixels: int, lanes: int, window: Window, activation: int) -> None:
-    width = window[0] if window else 3
-    check_filter(pixels, lanes, window, (1, width), 1, 2, activation)
-    check_filter(pixels, lanes, window, (1, width), 2, 1, activation, edges=0.2)
+@pytest.mark.parametrize(("pixels", "lanes"), [(1, 4), (3, 8), (4, 16)])
+def test_depthwise_tile_activates(pixels: int, lanes: int, activation: int) -> None:
+    check_filter(pixels, lanes, (1, 3), 1, 2, activation)
+    check_filter(pixels, lanes, (1, 3), 2, 1, activation, edges=0.2)
+
+
+def check_image(shape: tuple[int, ...], rows: tuple[int, int], in_w: int, pad: int, count: int, stop: int, more: int,
+                activation: int = 0, edges: float = 0) -> None:  # fmt: skip
+    """Outputs of `count` rows and `stop` columns, of lanes + more channels; the image has rows rows[0] ... rows[1] - 1.
+
+    What lies before and after the image is NaN, which would show if it were read.
+    """
+    _, _, lanes, taps, stride = shape
+    rng = np.random.default_rng([*shape, rows[1] - rows[0], in_w, pad, count, stop, more, activation])
+    channels, line = lanes + more, in_w * (lanes + more)
+    out_at, out_step = 3, stop * channels + 2
+    top, bottom = rows
+    before = top * line  # x_at is that of row 0, which may lie before the image's first
+    around = 2 * line + 7
+    x = np.full(2 * around + max(bottom - top, 0) * line, F(np.nan))
+    x[around : around + max(bottom - top, 0) * line] = values(rng, max(bottom - top, 0) * line, edges)
+    w, bias = values(rng, taps * taps * channels, edges), values(rng, channels, edges)
+    out = np.full(out_at + count * out_step + 5, NOTHING)
+    expected = out.copy()
+    for r, p, j in itertools.product(range(count), range(stop), range(channels)):
+        terms = [
+            (x[around + (y - top) * line + i * channels + j], w[(ky * taps + kx) * channels + j])
+            for ky in range(taps)
+            for kx in range(taps)
+            if top <= (y := r * stride + ky) < bottom and 0 <= (i := p * stride - pad + kx) < in_w
+        ]
+        expected[out_at + r * out_step + p * channels + j] = chain(bias[j], terms, activation)
+    depthwise_image(*shape)(
+        x, around - before, top, bottom, in_w, w, bias, activation, out, out_at, out_step, channels, pad, count, stop
+    )  # fmt: skip
+    check(out, expected)
+
+
+@pytest.mark.equal(
+    "outputs of the float32 depthwise tile at the borders", "generated vector code", "fma chains in Python", "bits"
+)
+@pytest.mark.parametrize("shape", IMAGES)
+def test_depthwise_image_tile(shape: tuple[int, ...]) -> None:
+    """Images inside and across each border, narrower than the window, and without a row; channels left over."""
+    rows, pixels, _, taps, stride = shape
+    high = (rows - 1) * stride + taps
+    for top, bottom in ((-2, high + 1), (0, high), (1, high), (0, high - 1), (1, 2), (taps, taps), (-1, 1)):
+        check_image(shape, (top, bottom), 9, 1, rows, 9 // stride, 1)
+    for in_w, pad, stop in ((1, 1, 1), (2, 2, 3), (20, 0, pixels), (20, 0, 1), (16, 2, 2 * pixels + 1), (5, 3, 4)):
+        check_image(shape, (0, high), in_w, pad, rows, stop, 0)
+    for count, more in ((1, 0), (rows, 2), (1, shape[2] - 1), (0, 0)):
+        check_image(shape, (0, max(count - 1, 0) * stride + taps), 9, 1, count, 3, more)
+
+
+@pytest.mark.parametrize("activation", range(len(ACTIVATIONS)), ids=ACTIVATIONS)
+@pytest.mark.parametrize("shape", [(2, 7, 4, 3, 1), (2, 7, 8, 3, 2), (2, 7, 16, 3, 1)])
+def test_depthwise_image_tile_activates(shape: tuple[int, ...], activation: int) -> None:
+    check_image(shape, (0, 4), 9, 1, 2, 9 if shape[4] == 1 else 5, 0, activation)
+    check_image(shape, (0, 4), 3, 1, 2, 2, 0, activation, edges=0.1)
 
 
 def test_tiles_side_by_side() -> None:
     """Tiles of one module don't take each other's code: as many rows, or pixels and lanes."""
     one, two, three = matrix_tile(2, (8, 4)), matrix_tile(2, (4, 8)), matrix_tile(2, (4,))
-    wide, far = depthwise_tile(2, 4, (3, 1)), depthwise_tile(2, 4, (3, 2))
+    wide, far = depthwise_tile(2, 4), depthwise_tile(1, 4)
 
     @compile_kernel
     def run(x, w, bias, out):  # type: ignore[no-untyped-def]
@@ -210,7 +275,7 @@ def test_tiles_side_by_side() -> None:
         two(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 24, 12, 1)
         three(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 48, 4, 1)
         wide(x, 0, 4, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 56, 4, 1, 1)
-        far(x, 0, 8, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 64, 4, 1, 1)
+        far(x, 0, 8, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 64, 4, 2, 1)
 
     rng = np.random.default_rng(2)
     x, w, bias, out = values(rng, 40), values(rng, 60), values(rng, 12), np.zeros(72, F)

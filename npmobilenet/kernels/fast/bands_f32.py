@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.conv2d import valid_taps
-from npmobilenet.kernels.fast.depthwise_conv2d import filter_row
+from npmobilenet.kernels.fast.depthwise_conv2d import filter_image
 from npmobilenet.kernels.fast.dot_q import address_of
 from npmobilenet.kernels.fast.task import PER_THREAD, Work, task
 from npmobilenet.kernels.fast.tiles import matrix_rows, new_scratch
@@ -43,14 +42,13 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, more, ou
     stride, pad, dilation = window
     _, in_h, in_w, depth = x.shape
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
-    kernel_h, kernel_w, channels = depthwise[0].shape
+    kernel_h, _, channels = depthwise[0].shape
     flat_x, flat_more, flat_out, scratch = x.reshape(-1), more.reshape(-1), out.reshape(-1), new_scratch()
     expands, projects = expand[0].size > 0, project[0].size > 0
     lines = (band - 1) * stride[0] + (kernel_h - 1) * dilation[0] + 1
     line = in_w * channels
     expanded = aligned(lines * line if expands else 0)
     filtered = aligned(band * out_w * channels if projects else 0)
-    steps = (stride[1] * channels, dilation[0] * line, dilation[1] * channels, kernel_w * channels, channels)
     held_top, held_bottom, image = 0, 0, -1  # the input rows that `expanded` holds, of which image
     row = start
     while row < stop:
@@ -72,14 +70,10 @@ def bands_f32(start, stop, x, expand, depthwise, window, project, band, more, ou
             held_top, held_bottom, image = top, bottom, n
             origin = -top
         target, at = (filtered, 0) if projects else (flat_out, row * out_w * channels)
-        for oy in range(first, first + count):
-            iy = oy * stride[0] - pad[0]
-            ky = valid_taps(iy, kernel_h, dilation[0], in_h)
-            start_line = (origin + iy + ky[0] * dilation[0]) * in_w
-            filter_row(
-                expanded if expands else flat_x, start_line, steps, in_w, channels, depthwise[0], depthwise[1], stride,
-                pad, dilation, ky, depthwise[2], target, at + (oy - first) * out_w * channels, out_w
-            )  # fmt: skip
+        filter_image(
+            expanded if expands else flat_x, origin * in_w, (in_h, in_w), channels, depthwise[0], depthwise[1], stride,
+            pad, dilation, depthwise[2], target, at, out_w, first, first + count
+        )  # fmt: skip
         if projects:
             matrix_rows(
                 filtered, channels, channels, project[0], project[1], project[2], flat_more[row * out_w * out_c :],

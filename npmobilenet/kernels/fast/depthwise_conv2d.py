@@ -6,23 +6,23 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
+from npmobilenet.kernels.fast.depthwise import depthwise_image_tile, depthwise_tile
 from npmobilenet.kernels.fast.task import Work, task
 from npmobilenet.kernels.fast.tiles import LANE, LEFT_OUT
-from npmobilenet.kernels.fast.vector import depthwise_tile
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
 
 PIXELS = 4  # neighbouring outputs in a tile: they share each weight load
-RUN = 16384  # input values that a run of outputs reads, roughly: at 4096 and 65536 V2 1.0_224 takes 5 to 20 % longer
+HIGH, ACROSS = 2, 7  # rows and columns of outputs in a tile: they share most of what they read
 
 wide_tile = depthwise_tile(PIXELS, LANE)
 wide_single = depthwise_tile(1, LANE)
-# Of the windows that models have: taps in a row, stride.
-wide_3_1 = depthwise_tile(PIXELS, LANE, (3, 1))
-wide_3_2 = depthwise_tile(PIXELS, LANE, (3, 2))
-wide_5_1 = depthwise_tile(PIXELS, LANE, (5, 1))
-wide_5_2 = depthwise_tile(PIXELS, LANE, (5, 2))
 narrow_single = depthwise_tile(1, 4)
+# Of the windows that models have: taps in a row, stride.
+image_3_1 = depthwise_image_tile(HIGH, ACROSS, LANE, 3, 1)
+image_3_2 = depthwise_image_tile(HIGH, ACROSS, LANE, 3, 2)
+image_5_1 = depthwise_image_tile(HIGH, ACROSS, LANE, 5, 1)
+image_5_2 = depthwise_image_tile(HIGH, ACROSS, LANE, 5, 2)
 
 
 @register_jitable
@@ -42,21 +42,8 @@ def filter_run(x, x_at, steps, w, w_at, taps, bias, channels, activation, out, o
     rest_at, rest_out = x_at + done * steps[0], out_at + done * channels
     if wide > 0:
         if groups > 0:
-            if taps[1] == 3 and steps[0] == steps[2]:
-                wide_3_1(x, x_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
-                         bias, 0, activation, out, out_at, channels, groups, wide)  # fmt: skip
-            elif taps[1] == 3 and steps[0] == 2 * steps[2]:
-                wide_3_2(x, x_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
-                         bias, 0, activation, out, out_at, channels, groups, wide)  # fmt: skip
-            elif taps[1] == 5 and steps[0] == steps[2]:
-                wide_5_1(x, x_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
-                         bias, 0, activation, out, out_at, channels, groups, wide)  # fmt: skip
-            elif taps[1] == 5 and steps[0] == 2 * steps[2]:
-                wide_5_2(x, x_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
-                         bias, 0, activation, out, out_at, channels, groups, wide)  # fmt: skip
-            else:
-                wide_tile(x, x_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
-                          bias, 0, activation, out, out_at, channels, groups, wide)  # fmt: skip
+            wide_tile(x, x_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
+                      bias, 0, activation, out, out_at, channels, groups, wide)  # fmt: skip
         if done < pixels:
             wide_single(x, rest_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
                         bias, 0, activation, out, rest_out, channels, pixels - done, wide)  # fmt: skip
@@ -98,6 +85,28 @@ def whole_windows(taps, stride, pad, dilation, size, out_size):
 
 
 @register_jitable
+def has_tile(in_c, filters, stride, dilation):
+    """Whether filter_rows has a tile for windows of this shape."""
+    taps, across, channels = filters
+    square = across == taps and stride[0] == stride[1] and dilation[0] * dilation[1] == 1
+    return in_c == channels and channels >= LANE and square and taps in (3, 5) and stride[0] in (1, 2)
+
+
+@register_jitable
+def filter_rows(x, x_at, top, bottom, in_w, w, bias, activation, out, at, out_w, channels, pad, count, taps, stride):
+    """Up to HIGH rows of the output, see depthwise_image_tile."""
+    step = out_w * channels
+    if taps == 3 and stride == 1:
+        image_3_1(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
+    elif taps == 3:
+        image_3_2(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
+    elif stride == 1:
+        image_5_1(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
+    else:
+        image_5_2(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
+
+
+@register_jitable
 def filter_row(x, line, steps, in_w, in_c, weights, bias, stride, pad, dilation, ky, activation, out, at, out_w):
     """One row of the output, from out[at] on; ky: its first filter row inside the image and the one after the last.
 
@@ -106,7 +115,6 @@ def filter_row(x, line, steps, in_w, in_c, weights, bias, stride, pad, dilation,
     kernel_w, channels = weights.shape[1], weights.shape[2]
     flat_w = weights.reshape(-1)
     inner, inner_end = whole_windows(kernel_w, stride[1], pad[1], dilation[1], in_w, out_w)
-    run = max(RUN // (channels * (ky[1] - ky[0] + 1)) // PIXELS, 1) * PIXELS
     ox = 0
     while ox < out_w:
         ix = ox * stride[1] - pad[1]
@@ -120,12 +128,37 @@ def filter_row(x, line, steps, in_w, in_c, weights, bias, stride, pad, dilation,
                               out, at + ox * channels)  # fmt: skip
         else:
             if ox >= inner and ox < inner_end:
-                pixels = min(inner_end - ox, run)
+                pixels = inner_end - ox
             filter_run(x, x_at, steps, flat_w, w_at, taps, bias, channels, activation,
                        out, at + ox * channels, pixels)  # fmt: skip
         ox += pixels
+
+
+@register_jitable
+def filter_image(x, origin, in_size, in_c, weights, bias, stride, pad, dilation, activation, out, at, out_w, row, stop):
+    """Output rows row ... stop - 1 of an image, from out[at] on.
+
+    origin: the index in x, in pixels, of the image's first row, also where only those rows are there that are read.
+    """
+    in_h, in_w = in_size
+    kernel_h, kernel_w, channels = weights.shape
+    line = out_w * channels
+    if has_tile(in_c, weights.shape, stride, dilation):
+        last = min(in_h, (stop - 1) * stride[0] - pad[0] + kernel_h)  # rows after it may not be there
+        for oy in range(row, stop, HIGH):
+            iy = oy * stride[0] - pad[0]
+            filter_rows(x, (origin + iy * in_w) * in_c, -iy, last - iy, in_w, weights.reshape(-1), bias, activation,
+                        out, at + (oy - row) * line, out_w, channels, pad[1], min(HIGH, stop - oy), kernel_h,
+                        stride[0])  # fmt: skip
+    else:
+        steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c, kernel_w * channels, channels)
+        for oy in range(row, stop):
+            iy = oy * stride[0] - pad[0]
+            ky = valid_taps(iy, kernel_h, dilation[0], in_h)
+            filter_row(x, origin + (iy + ky[0] * dilation[0]) * in_w, steps, in_w, in_c, weights, bias, stride, pad,
+                       dilation, ky, activation, out, at + (oy - row) * line, out_w)  # fmt: skip
     if activation in LEFT_OUT:
-        activate_all(out, at, out_w * channels, activation)
+        activate_all(out, at, (stop - row) * line, activation)
 
 
 def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
@@ -135,18 +168,17 @@ def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
 
 @task(output_rows)
 def depthwise_conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
-    """As the book's. Moves: vectorized over channels; PIXELS outputs at a time where no tap is cut off; the
-    common activations in the registers. Threads take output rows.
+    """As the book's. Moves: vectorized over channels; two rows of outputs at a time, 7 columns of them, across the
+    borders, or for less common windows PIXELS outputs where no tap is cut off; the common activations in the registers.
+    Threads take output rows.
     """
     _, in_h, in_w, in_c = x.shape
-    kernel_h, kernel_w, channels = weights.shape
-    out_h, out_w = out.shape[1], out.shape[2]
+    out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c, kernel_w * channels, channels)
-    for row in range(start, stop):
-        n, oy = row // out_h, row % out_h
-        iy = oy * stride[0] - pad[0]
-        ky = valid_taps(iy, kernel_h, dilation[0], in_h)
-        line = (n * in_h + iy + ky[0] * dilation[0]) * in_w
-        filter_row(flat_x, line, steps, in_w, in_c, weights, bias, stride, pad, dilation, ky, activation,
-                   flat_out, row * out_w * channels, out_w)  # fmt: skip
+    row = start
+    while row < stop:
+        n, first = row // out_h, row % out_h
+        end = min(out_h, first + stop - row)
+        filter_image(flat_x, n * in_h * in_w, (in_h, in_w), in_c, weights, bias, stride, pad, dilation, activation,
+                     flat_out, row * out_w * channels, out_w, first, end)  # fmt: skip
+        row += end - first
