@@ -16,13 +16,16 @@ import pytest
 
 from npmobilenet.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
 from npmobilenet.kernels.fast.depthwise_conv2d_q import depthwise_conv2d_q, pack_depthwise_conv2d_q
-from npmobilenet.kernels.fast.depthwise_q import column_tile, interleave_one, interleave_tile
+from npmobilenet.kernels.fast.depthwise_q import column_tile, interleave_one, interleave_tile, raised
+from npmobilenet.kernels.fast.dot_q import BYTES, group_of
 from npmobilenet.kernels.fast.staircase_q import with_lines
 from npmobilenet.kernels.jit import ISAS, LANES, isa
 
 Array = np.ndarray[Any, Any]
 HERE = ISAS[: ISAS.index(isa()) + 1]  # the instruction sets that this machine can run
-KINDS = {"generic": "generic", "avx2": "pairs", "avx512": "pairs", "avx512vnni": "vnni"}
+KINDS = {"generic": "generic", "avx2": "pairs", "avx512": "pairs", "avx512vnni": "vnni", "neon": "generic"}
+KINDS["dotprod"] = "dotprod"
+FORMS_HERE = sorted({*HERE, "dotprod"})  # plain sums take the place of Arm's instructions elsewhere
 LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
@@ -59,18 +62,18 @@ def filterer(tile: Any) -> Callable[..., None]:
     return numba.njit(run)
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", FORMS_HERE)
 def test_interleaving(name: str) -> None:
     """Words hold the rows' values in order, of int8 plus 128 where they are bytes; nothing else is written."""
     lanes, kind = LANES[name], KINDS[name]
-    group, rng, pixels, channels = 4 if kind == "vnni" else 2, np.random.default_rng(1), 3, 70
+    group, rng, pixels, channels = group_of(kind), np.random.default_rng(1), 3, 70
     for dtype, vectors in itertools.product(LIMITS, (1, 2, 4)):
         x = extremes(rng, (group, 1, pixels, channels), dtype)
         x[-1] = x[-1, 0, 0]  # a row of one pixel
         rows = np.array([(row.ctypes.data, 0 if row is x[-1] else channels) for row in x], np.int64)
         rows[-1, 1] = 0
         step, width = (pixels + 1) * lanes, vectors * lanes
-        value = x[:, 0].astype(np.int64) + (128 if kind == "vnni" and dtype == "int8" else 0)
+        value = x[:, 0].astype(np.int64) + raised(kind, dtype == "int8")
         for multiplier in (None, 1, 3):
             words = np.full(vectors * step + 7, 77, np.int32)
             if multiplier is None:
@@ -83,7 +86,7 @@ def test_interleaving(name: str) -> None:
                 run = interleaver_of_single_channels(inner)
                 chosen = np.arange(5, 4 + width) // multiplier
                 run(x, rows.reshape(-1), 0, 1, 5, pixels - 1, words, 7, step, width - 1, multiplier)
-            parts = words[7:].view(np.int8 if kind == "vnni" else np.int16).reshape(vectors, pixels + 1, lanes, group)
+            parts = words[7:].view(np.int8 if kind in BYTES else np.int16).reshape(vectors, pixels + 1, lanes, group)
             found = parts[:, : pixels - 1].transpose(1, 0, 2, 3).reshape(pixels - 1, width, group)[:, : len(chosen)]
             expected = value[:, 1:][:, :, chosen].transpose(1, 2, 0)
             assert (found == expected.astype(found.dtype)).all(), (dtype, vectors, multiplier)
@@ -94,12 +97,12 @@ def test_interleaving(name: str) -> None:
 FORMS = [(4, 2, (3, 1)), (8, 1, (3, 2)), (4, 4, (5, 1)), (4, 2, (5, 2)), (8, 1, None)]
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", FORMS_HERE)
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> None:
     """Sums of several parts for several rows; counts that aren't whole tiles; wrapped at 32 bits."""
     lanes, kind, (pixels, rows, window) = LANES[name], KINDS[name], form
-    group, rng = 4 if kind == "vnni" else 2, np.random.default_rng(2)
+    group, rng = group_of(kind), np.random.default_rng(2)
     run = filterer(column_tile(pixels, rows, lanes, kind, window))
     taps, stride = window or (4, 3)
     dilation, shifts, shift_step, number = 1 if window else 2, rows + 1, 1, 2
@@ -107,11 +110,13 @@ def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> No
         filled = max(count, pixels)
         columns = (filled - 1) * stride + (taps - 1) * dilation + 1
         shape = (2, number, columns, lanes, group)
-        x = extremes(rng, shape, "uint8") if kind == "vnni" else rng.integers(-128, 256, shape).astype(np.int16)
+        x = rng.integers(-128, 256, shape).astype(np.int16)
+        if kind in BYTES:
+            x = extremes(rng, shape, "uint8" if kind == "vnni" else "int8")
         parts = np.array([9, 1, 0, 1], np.int64)
         table = np.array([9, 9, 9, 1, 2, 0, 2, 2, 3 * taps * shifts * lanes * group], np.int64)
         w = extremes(rng, (5, taps, shifts, lanes, group), "int8")
-        w = w if kind == "vnni" else w.astype(np.int16) * 2 + 1
+        w = w if kind in BYTES else w.astype(np.int16) * 2 + 1
         bias = rng.integers(INT32_MIN, INT32_MAX, 3 + number * lanes, dtype=np.int32)
         acc = np.full((rows, filled, number * lanes), 77, np.int32)
         run(np.ascontiguousarray(x).reshape(-1).view(np.int32), number * columns * lanes, columns * lanes, dilation,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from npmobilenet.kernels.fast.dot_q import dot_tile, row_sums_tile
+from npmobilenet.kernels.fast.dot_q import BYTES, dot_tile, group_of
+from npmobilenet.kernels.fast.row_sums_q import row_sums_tile
 from npmobilenet.kernels.jit import LANES, compile_kernel, isa
 
 Array = np.ndarray[Any, Any]
@@ -20,10 +21,12 @@ SHAPES = [(1, 1), (3, 2), (4, 1)]  # rows, vectors; (6, 2) and (12, 2) are the k
 FORMS = [(kind, lanes) for kind in ("generic", "pairs") for lanes in WIDTHS]
 TILES = [(rows, vectors, lanes, kind) for kind, lanes in FORMS for rows, vectors in SHAPES]
 TILES += [(6, 2, min(LANE, 8), "pairs"), (12, 2, LANE, "pairs")]
+TILES += [(rows, vectors, 4, "dotprod") for rows, vectors in (*SHAPES, (12, 2))]  # plain sums but on Arm
 if VNNI:
     TILES += [(rows, vectors, 16, "vnni") for rows, vectors in (*SHAPES, (12, 2))]
 END_OR_ALL = ("ends", "all")
 NOTHING = 12345  # what lies around the accumulators
+SUMS = [("dotprod", 4), ("vnni", 16)] if VNNI else [("dotprod", 4)]
 needs_vnni = pytest.mark.skipif(not VNNI, reason="this CPU has no AVX-512 VNNI, or NPMOBILENET_ISA forbids it")
 
 
@@ -40,12 +43,13 @@ def dot(rows: int, vectors: int, lanes: int, kind: str) -> Callable[..., None]:
 
 
 @functools.cache
-def row_sums() -> Callable[..., None]:
-    inner = row_sums_tile()
+def row_sums(kind: str, lanes: int) -> Callable[..., None]:
+    inner = row_sums_tile(kind, lanes)
 
     def run_row_sums(x, at, row_step, x_segment, segments, length, count, factor, sums):  # type: ignore[no-untyped-def]
         inner(x, at, row_step, x_segment, segments, length, count, factor, sums)
 
+    run_row_sums.__qualname__ = f"row_sums_{kind}_{lanes}"
     return compile_kernel(run_row_sums)
 
 
@@ -68,7 +72,7 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
           ends: tuple[str, str] = ("all", "all"), row_step: int | None = None) -> None:  # fmt: skip
     """One tile, with gaps between its rows and segments."""
     rng = np.random.default_rng([rows, vectors, lanes, segments, groups])
-    width, group = vectors * lanes, 4 if kind == "vnni" else 2
+    width, group = vectors * lanes, group_of(kind)
     x_at, w_at, sums_at, channel = (int(v) for v in rng.integers(0, 7, 4))
     row_step = groups * group + 3 if row_step is None else row_step
     x_segment = rows * row_step + 1
@@ -78,7 +82,7 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
     sums = np.where(rng.random(sums_at + rows) < 0.3, 0, some(rng, sums_at + rows, "int32", "all")).astype(np.int32)
     bias = np.where(rng.random(channel + width) < 0.5, *(some(rng, channel + width, "int32", e) for e in END_OR_ALL))
     acc = np.full(rows * width + 3, NOTHING, np.int32)
-    packed = w.view(np.int8) if kind == "vnni" else w  # the arrays that hold them are int8 either way
+    packed = w.view(np.int8) if kind in BYTES else w  # the arrays that hold them are int8 either way
     dot(rows, vectors, lanes, kind)(x, x_at, row_step, x_segment, segments, packed, w_at, groups, sums, sums_at, bias,
                                     channel, acc)  # fmt: skip
     for r in range(rows):
@@ -95,15 +99,17 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
 
 
 def weights(rng: np.random.Generator, size: int, kind: str, dtype: str, ends: str) -> Array:
-    """int16; or bytes of the other kind than x's, as the instruction wants one signed and one unsigned operand."""
-    if kind != "vnni":
+    """int16; or bytes, for "vnni" of the other kind than x's: one signed, one unsigned."""
+    if kind not in BYTES:
         return some(rng, size, "int16", ends)
+    if kind == "dotprod":
+        return some(rng, size, dtype, ends)
     return some(rng, size, "uint8" if dtype == "int8" else "int8", ends)
 
 
 def dtypes(kind: str) -> tuple[str, ...]:
-    """What rows of x are: bytes of either kind for "vnni", else int16."""
-    return ("uint8", "int8") if kind == "vnni" else ("int16",)
+    """What rows of x are: bytes, signed or not, or int16."""
+    return ("uint8", "int8") if kind in BYTES else ("int16",)
 
 
 @pytest.mark.equal("accumulators of the integer matrix tile", "generated vector code", "Python's integers", "bits")
@@ -117,16 +123,16 @@ def test_dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> None:
 
 @pytest.mark.parametrize(("rows", "vectors", "lanes", "kind"), [t for t in TILES if t[0] == 3])
 def test_dot_tile_at_the_ends(rows: int, vectors: int, lanes: int, kind: str) -> None:
-    """No step in between saturates: four times 255 * -128 or -128 * 255, twice -32768 * -32768."""
+    """No step in between saturates: four times 255 * 255, 255 * -128 or -128 * 255, twice -32768 * -32768."""
     for dtype in dtypes(kind):
         for x in ("least", "most", "ends"):
             for w in ("least", "most", "ends"):
                 check(rows, vectors, lanes, kind, dtype, 2, 3, (x, w))
 
 
-@needs_vnni
+@pytest.mark.parametrize(("kind", "lanes"), SUMS)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_row_sums(dtype: str) -> None:
+def test_row_sums(dtype: str, kind: str, lanes: int) -> None:
     """Rows of every length from none to beyond two vectors, in segments, one to 35 of them, up to the array's end."""
     for length in range(140):
         rng = np.random.default_rng(length)
@@ -136,7 +142,7 @@ def test_row_sums(dtype: str) -> None:
             rng, at + (count - 1) * row_step + (segments - 1) * x_segment + length, dtype, ("all", "ends")[length % 2]
         )
         sums = np.full(count + 2, NOTHING, np.int32)
-        row_sums()(x, at, row_step, x_segment, segments, length, count, factor, sums)
+        row_sums(kind, lanes)(x, at, row_step, x_segment, segments, length, count, factor, sums)
         for r in range(count):
             starts = [at + r * row_step + s * x_segment for s in range(segments)]
             assert sums[r] == factor * sum(int(v) for start in starts for v in x[start : start + length]), (length, r)
@@ -146,7 +152,7 @@ def test_row_sums(dtype: str) -> None:
 @needs_vnni
 def test_signed_and_unsigned_tiles_side_by_side() -> None:
     """One module may hold both forms of a tile; neither is taken for the other."""
-    tile, total = dot_tile(1, 1, 16, "vnni"), row_sums_tile()
+    tile, total = dot_tile(1, 1, 16, "vnni"), row_sums_tile("vnni", 16)
 
     @compile_kernel
     def run(x, y, w, none, acc, other, sums):  # type: ignore[no-untyped-def]

@@ -22,6 +22,7 @@ import npmobilenet as nm
 from npmobilenet.dialects import DIALECTS, dialect
 from npmobilenet.fixedpoint import requantized
 from npmobilenet.graph import Graph, Quantization
+from npmobilenet.kernels.jit import ISAS
 from npmobilenet.quantparams import convolution
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -174,7 +175,7 @@ def digest() -> str:
 
 
 @pytest.mark.equal("uint8, int8 convolutions", "fast, AVX-512, AVX2 or less", "fast, all that this CPU has", "bits")
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "generic"])
+@pytest.mark.parametrize("isa", ISAS[-2::-1])  # avx512, avx2, generic
 def test_lesser_instruction_sets_give_the_same_bits(isa: str, tmp_path: Path) -> None:
     """Bytes (VNNI), pairs of int16 in both widths, and plain products. A lesser CPU takes the best that it has."""
     env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": "1", "NPMOBILENET_ISA": isa}

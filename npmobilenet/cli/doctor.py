@@ -25,9 +25,11 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "plot": (("matplotlib", "matplotlib"),),
 }
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512vl", "avx512vnni")  # LLVM's names
+ARM_FEATURES = ("neon", "fp-armv8", "dotprod", "i8mm")
 # kernels/fast/tiles_q.py: KIND
 INTEGER_FORMS = {
     "vnni": "vnni (dot products of four bytes in one instruction)",
+    "dotprod": "dotprod (Arm's dot products of four bytes in one instruction)",
     "pairs": "pairs (products of int16, added in pairs)",
     "generic": "generic (plain multiplications and additions)",
 }
@@ -102,11 +104,12 @@ def _cpu() -> dict[str, Any]:
     from llvmlite import binding
 
     features = dict(binding.get_host_cpu_features())
+    wanted = ARM_FEATURES if platform.machine().lower() in {"aarch64", "arm64"} else CPU_FEATURES
     return {
         "name": cpu_name(),
         "llvm_name": binding.get_host_cpu_name(),
         "machine": platform.machine(),
-        "features": {name: bool(features.get(name)) for name in CPU_FEATURES},
+        "features": {name: bool(features.get(name)) for name in wanted},
     }
 
 

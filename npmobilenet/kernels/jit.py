@@ -15,7 +15,7 @@ import os
 import platform
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,23 @@ from npmobilenet.kernels.reference import (
     softmax_q,
 )
 
-ISAS = ("generic", "avx2", "avx512", "avx512vnni")  # from least to most; NPMOBILENET_ISA forces a lesser one
-LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512vnni": 16}  # float32 values in a vector register
+ARM = llvmlite.binding.get_process_triple().startswith(("aarch64", "arm64"))
+# Of this kind of CPU, from least to most; NPMOBILENET_ISA forces a lesser one.
+ISAS = ("generic", "neon", "dotprod") if ARM else ("generic", "avx2", "avx512", "avx512vnni")
+# float32 values in a vector register, and vector registers.
+LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512vnni": 16, "neon": 4, "dotprod": 4}
+REGISTERS = {"generic": 16, "avx2": 16, "avx512": 32, "avx512vnni": 32, "neon": 32, "dotprod": 32}
+
+
+def most_of(features: Mapping[str, bool], arm: bool) -> str:
+    """The greatest instruction set that a CPU with these features (LLVM's names) has. Every 64-bit Arm has NEON."""
+    if arm:
+        return "dotprod" if features.get("dotprod") else "neon"
+    if not (features.get("avx2") and features.get("fma")):
+        return "generic"
+    if not all(features.get(name) for name in ("avx512f", "avx512vl", "avx512bw", "avx512dq")):
+        return "avx2"
+    return "avx512vnni" if features.get("avx512vnni") else "avx512"
 
 
 @functools.cache
@@ -52,11 +67,7 @@ def isa() -> str:
     features = dict(llvmlite.binding.get_host_cpu_features())
     if config.CPU_NAME == "generic":
         features = {}
-    best = "generic"
-    if features.get("avx2") and features.get("fma"):
-        best = "avx2"
-        if all(features.get(name) for name in ("avx512f", "avx512vl", "avx512bw", "avx512dq")):
-            best = "avx512vnni" if features.get("avx512vnni") else "avx512"
+    best = most_of(features, ARM)
     forced = os.environ.get("NPMOBILENET_ISA", "").lower()
     if not forced:
         return best
@@ -284,4 +295,4 @@ for _helper in (
 ):
     register_jitable(_helper)
 
-__all__ = ["ISAS", "LANES", "LISTENERS", "OPTIONS", "KernelCache", "cache_folder", "compile_kernel", "isa"]
+__all__ = ["ISAS", "LANES", "LISTENERS", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "compile_kernel", "isa"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interleave_one, interleave_tile
+from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interleave_one, interleave_tile, raised
 from npmobilenet.kernels.fast.dot_q import address_of
 from npmobilenet.kernels.fast.staircase_q import Lined
 from npmobilenet.kernels.fast.task import Work, task
@@ -15,9 +15,11 @@ from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
 PIXELS = 4  # neighbouring outputs that a tile computes together, or, where it computes one row, twice as many
 MOST_PIXELS = 2 * PIXELS
-WIDTHS = (4 * LANE, 2 * LANE, LANE) if LANE == 16 else (2 * LANE, LANE, LANE)  # channels that are interleaved together
+# Channels that are interleaved together.
+WIDTHS = (4 * LANE, 2 * LANE, LANE) if LANE == 16 or GROUP == 4 else (2 * LANE, LANE, LANE)
 WIDE, MIDDLE, NARROW = WIDTHS
 LINE = 64  # bytes in a cache line
+RAISED_INT8, RAISED_UINT8 = raised(KIND, True), raised(KIND, False)
 
 wide_interleave, middle_interleave, narrow_interleave = (interleave_tile(width, LANE, KIND) for width in WIDTHS)
 single_interleave, fill = interleave_one(LANE, KIND), fill_tile(LANE)
@@ -55,16 +57,15 @@ def pack_depthwise_conv2d_q(weights, bias, zeros):
     the window is shifted by 0, 1, ... rows within the groups, so that one set of interleaved rows serves several rows
     of outputs; rows outside the window get 0.
 
-    Bytes ("vnni") can't hold weights outside -128 ... 127: what is left of them goes into a further part for the same
-    group. As sum (x - z_in) w = sum x w - z_in sum w, the last term goes into the bias; a tap outside the image then
-    has to read z_in. Bytes of int8 are read as x + 128, so that z_in + 128 takes its place.
+    Bytes (dot_q.BYTES) can't hold weights outside -128 ... 127: what is left of them goes into a further part for the
+    same group. As sum (x - z_in) w = sum x w - z_in sum w, the last term goes into the bias; a tap outside the image
+    then has to read z_in. Bytes are read as x + raised (see depthwise_q), so that z_in + raised takes its place.
     """
     height, width, channels = weights.shape
     lost, groups = weights.astype(np.int64) - zeros[1], -(-height // GROUP)
     shifts = groups * GROUP - height + 1
-    raised = 128 if KIND == "vnni" and weights.dtype == np.int8 else 0
     start = np.zeros(max(channels, LANE), np.int64)
-    start[:channels] = bias - (zeros[0] + raised) * lost.sum((0, 1))
+    start[:channels] = bias - (zeros[0] + raised(KIND, weights.dtype == np.int8)) * lost.sum((0, 1))
     limits, blocks = np.iinfo(PACKED), blocks_of(channels)
     words, parts, vectors, at = [], [], [], 0
     for first in (block + v for block, size in blocks for v in range(0, size, LANE)):
@@ -109,7 +110,7 @@ def outside_word(x, value):
     """The word of pixels outside the image, whose values are all `value`: see depthwise_q.interleave_tile."""
     if GROUP == 2:
         return (value & 0xFFFF) * 0x10001
-    return ((value + (128 if is_signed(x) else 0)) & 0xFF) * 0x1010101
+    return ((value + (RAISED_INT8 if is_signed(x) else RAISED_UINT8)) & 0xFF) * 0x1010101
 
 
 @register_jitable

@@ -15,9 +15,21 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.fast.dot_q import LineEnd, _multiply_add
+from npmobilenet.kernels.fast.dot_q import BYTES, LineEnd, _multiply_add, group_of
 from npmobilenet.kernels.fast.vector import outlined, pointers_of, row_addresses, row_pointers
-from npmobilenet.kernels.fast.vector_q import INT, INT8, INT16, INT32, constant, load, max_of, min_of, splat, vector
+from npmobilenet.kernels.fast.vector_q import (
+    INT,
+    INT8,
+    INT16,
+    INT32,
+    constant,
+    lanes_of,
+    load,
+    max_of,
+    min_of,
+    splat,
+    vector,
+)
 
 QUAD = 16  # bytes that the instructions for interleaving take together: 128 bits
 
@@ -32,9 +44,16 @@ def _row_starts(builder: Any, rows: Any, group: int, column: Any, offset: Any) -
     return starts
 
 
-def _unsigned(builder: Any, value: Any, signed: bool) -> Any:
-    """x, or x + 128 if it is signed: bytes from 0 to 255."""
-    if not signed:
+def raised(kind: str, signed: bool) -> int:
+    """What is added to x beside signed weights: "vnni" wants it unsigned, "dotprod" signed; others don't care."""
+    if kind == "vnni":
+        return 128 if signed else 0
+    return -128 if kind == "dotprod" and not signed else 0
+
+
+def _operand(builder: Any, value: Any, kind: str, signed: bool) -> Any:
+    """x + raised(kind, signed), a byte: its uppermost bit turned over, or x itself."""
+    if not raised(kind, signed):
         return value
     top = ir.Constant(INT8, 0x80)
     return builder.xor(value, constant(INT8, 0x80, value.type.count) if value.type != INT8 else top)
@@ -44,9 +63,13 @@ def _words_of_four(builder: Any, values: list[Any]) -> list[Any]:
     """Four vectors of bytes, interleaved: words (a0 b0 c0 d0), (a1 b1 c1 d1) and so on, in order, in four vectors.
 
     Within each 128 bits two rounds of unpacking do it. They leave words 0 to 3 of each 128 bits in the first vector,
-    words 4 to 7 in the second: so the rows' values move beforehand to where that is the right order.
+    words 4 to 7 in the second: so the rows' values move beforehand to where that is the right order. Vectors of 4 or 8
+    bytes are filled up to 128 bits, and give one vector or two.
     """
     width = values[0].type.count
+    if width < QUAD:
+        filled = [i % width for i in range(QUAD)]
+        return _words_of_four(builder, [lanes_of(builder, value, filled) for value in values])[: width // 4]
     quads = width // QUAD
     order = [quads * v + q for q in range(quads) for v in range(4)]
     moved = []
@@ -117,8 +140,7 @@ def interleave_tile(width: int, lanes: int, kind: str) -> Any:
     tile(x, rows, rows_at, column, channel, count, words, words_at, step): of row k, rows[rows_at + 2k] is the address
     and rows[rows_at + 2k + 1] the distance between pixels (0 for a row of one pixel, repeated). words[words_at +
     v * step + p * lanes + j] gets the rows' values of channel `channel + v * lanes + j` of pixel `column + p`, the
-    first row's lowest: four bytes, plus 128 if x is int8 ("vnni"), or two int16. x only gives the type. Nothing is
-    checked.
+    first row's lowest: four bytes (BYTES), plus `raised`, or two int16. x only gives the type. Nothing is checked.
     """
 
     @intrinsic
@@ -132,7 +154,7 @@ def interleave_tile(width: int, lanes: int, kind: str) -> Any:
 
         def body(builder, args):
             _, rows, rows_at, column, channel, count, words, words_at, step = args
-            group = 4 if kind == "vnni" else 2
+            group = group_of(kind)
             starts = _row_starts(builder, builder.gep(rows, [rows_at]), group, column, channel)
             to = builder.gep(words, [words_at])
             with cgutils.for_range(builder, count) as loop:
@@ -141,8 +163,8 @@ def interleave_tile(width: int, lanes: int, kind: str) -> Any:
                 for at, distance in starts:
                     address = builder.add(at, builder.mul(pixel, distance))
                     values.append(load(builder, builder.inttoptr(address, INT8.as_pointer()), INT8, width))
-                if kind == "vnni":
-                    results = _words_of_four(builder, [_unsigned(builder, value, signed) for value in values])
+                if kind in BYTES:
+                    results = _words_of_four(builder, [_operand(builder, value, kind, signed) for value in values])
                 else:
                     results = _words_of_two(builder, values, signed, lanes)
                 place = builder.gep(to, [builder.mul(pixel, INT(lanes))])
@@ -175,8 +197,8 @@ def interleave_one(lanes: int, kind: str) -> Any:
 
         def body(builder, args):
             _, rows, rows_at, column, channel, count, words, words_at, step, channels, multiplier = args
-            group, part = (4, INT8) if kind == "vnni" else (2, INT16)
-            starts = _row_starts(builder, builder.gep(rows, [rows_at]), group, column, INT(0))
+            part = INT8 if kind in BYTES else INT16
+            starts = _row_starts(builder, builder.gep(rows, [rows_at]), group_of(kind), column, INT(0))
             to = builder.gep(words, [words_at])
             with cgutils.for_range(builder, count) as outer, cgutils.for_range(builder, channels) as loop:
                 pixel = outer.index
@@ -188,8 +210,8 @@ def interleave_one(lanes: int, kind: str) -> Any:
                 for k, (at, distance) in enumerate(starts):
                     address = builder.add(builder.add(at, source), builder.mul(pixel, distance))
                     value = builder.load(builder.inttoptr(address, INT8.as_pointer()))
-                    if kind == "vnni":
-                        value = _unsigned(builder, value, signed)
+                    if kind in BYTES:
+                        value = _operand(builder, value, kind, signed)
                     else:
                         value = (builder.sext if signed else builder.zext)(value, INT16)
                     builder.store(value, builder.gep(place, [INT(k)]))
@@ -245,7 +267,7 @@ def column_tile(
                 return load(builder, builder.gep(base, [builder.mul(row_step, INT(r))]), INT32, lanes)
 
             def add(slot, value, factor):
-                total = _multiply_add(builder, builder.load(slot), value, factor, kind, lanes, False)
+                total = _multiply_add(builder, builder.load(slot), value, factor, kind, lanes, kind == "dotprod")
                 builder.store(total, slot)
 
             def unrolled(source, base):

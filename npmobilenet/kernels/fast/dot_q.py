@@ -18,23 +18,40 @@ from npmobilenet.kernels.fast.vector_q import (
     INT8,
     INT16,
     INT32,
-    constant,
     intrinsic_call,
+    lanes_of,
     load,
-    masked_load,
     masked_store,
-    min_of,
+    on_arm,
     splat,
     vector,
 )  # fmt: skip
 
+BYTES = ("vnni", "dotprod")  # kinds that multiply bytes
 
-def _multiply_add(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int, signed: bool) -> Any:
+
+def group_of(kind: str) -> int:
+    """The products that one lane sums at a time."""
+    return 4 if kind in BYTES else 2
+
+
+def _multiply_add(
+    builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int, signed: bool, repeated: bool = False
+) -> Any:
     """total + the dot products of groups: of four bytes or of two int16 ("pairs").
 
-    "vnni" multiplies unsigned by signed bytes: x by w, or, where x is signed, w by x.
+    "vnni" multiplies unsigned by signed bytes: x by w, or, where x is signed, w by x. "dotprod" multiplies bytes that
+    are both unsigned or, where `signed`, both signed: Arm's UDOT and SDOT, which wrap as plain sums of products do; of
+    those it is made for other machines, so that all around it can be tested there. `repeated`: all lanes of x are the
+    same.
     """
     words = vector(INT32, lanes)
+    if kind == "dotprod":
+        x, w = (builder.bitcast(v, vector(INT8, 4 * lanes)) for v in (x, w))
+        if on_arm(builder):
+            name = "llvm.aarch64.neon.sdot.v4i32.v16i8" if signed else "llvm.aarch64.neon.udot.v4i32.v16i8"
+            return intrinsic_call(builder, name, words, [total, x, w])
+        return _plainly(builder, total, x, w, lanes, signed)
     if kind == "vnni":
         x, w = (w, x) if signed else (x, w)
         return intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", words, [total, x, w])
@@ -43,11 +60,22 @@ def _multiply_add(builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: in
     if kind == "pairs" and lanes in (8, 16):
         name = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
         return builder.add(total, intrinsic_call(builder, name, words, [x, w]))
-    wide = vector(INT32, 2 * lanes)
-    product = builder.mul(builder.sext(x, wide), builder.sext(w, wide))
-    for odd in (0, 1):
-        chosen = ir.Constant(words, [2 * lane + odd for lane in range(lanes)])
-        total = builder.add(total, builder.shuffle_vector(product, ir.Constant(wide, ir.Undefined), chosen))
+    if on_arm(builder):  # SMLAL takes half a vector of either, and the halves of w serve all rows
+        for odd in (0, 1):
+            a = lanes_of(builder, x, [odd] * lanes if repeated else [*range(odd, 2 * lanes, 2)])
+            b = lanes_of(builder, w, [*range(odd, 2 * lanes, 2)])
+            total = builder.add(total, builder.mul(*(builder.sext(v, words) for v in (a, b))))
+        return total
+    return _plainly(builder, total, x, w, lanes, True)
+
+
+def _plainly(builder: Any, total: Any, x: Any, w: Any, lanes: int, signed: bool) -> Any:
+    """total + the sums of the neighbouring products that make up a lane."""
+    count = x.type.count
+    group, wide = count // lanes, vector(INT32, count)
+    product = builder.mul(*((builder.sext if signed else builder.zext)(v, wide) for v in (x, w)))
+    for k in range(group):
+        total = builder.add(total, lanes_of(builder, product, [*range(k, count, group)]))
     return total
 
 
@@ -61,7 +89,7 @@ class Product:
     def __init__(self, shape: tuple[int, int, int], kind: str, width: int, signed: bool, args: list[Any]) -> None:
         self.rows, self.vectors, self.lanes = shape
         self.kind, self.width, self.signed = kind, width, signed
-        self.group = 4 if kind == "vnni" else 2
+        self.group = group_of(kind)
         self.row_step, self.x_segment, self.segments, self.w, self.groups = args
 
     def slots(self, builder: Any) -> list[Any]:
@@ -96,7 +124,7 @@ class Product:
                     value = splat(builder, value, lanes)
                     for slot, column in zip(slots[r * self.vectors : (r + 1) * self.vectors], columns, strict=True):
                         before = builder.load(slot)
-                        total = _multiply_add(builder, before, value, column, self.kind, lanes, self.signed)
+                        total = _multiply_add(builder, before, value, column, self.kind, lanes, self.signed, True)
                         builder.store(total, slot)
 
 
@@ -229,76 +257,6 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
             x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, slope, offset,
             below, odd, integer, integer, integer, out, integer, integer, integer, integer,
         ), codegen  # fmt: skip
-
-    return tile
-
-
-ROWS_AT_ONCE = 16  # of row_sums_tile
-BYTES = 64  # in a vector of AVX-512
-
-
-def _totals(builder: Any, sums: list[Any]) -> Any:
-    """The totals of 2^n vectors of as many lanes, one in each lane: neighbouring lanes of two are added n times."""
-    while len(sums) > 1:
-        lanes = sums[0].type.count
-        picks = [ir.Constant(sums[0].type, [2 * lane + odd for lane in range(lanes)]) for odd in (0, 1)]
-        sums = [
-            builder.add(*(builder.shuffle_vector(a, b, pick) for pick in picks))
-            for a, b in zip(sums[::2], sums[1::2], strict=True)
-        ]
-    return sums[0]
-
-
-def row_sums_tile() -> Any:
-    """An intrinsic for the sums of rows of bytes, 16 rows at a time; AVX-512 VNNI only.
-
-    tile(x, at, row_step, x_segment, segments, length, count, factor, sums): sums[r] is factor times the sum of
-    x[at + r * row_step + s * x_segment + k] over s < segments and k < length, for r < count. Nothing is checked.
-    """
-
-    @intrinsic
-    def tile(typingctx, x, at, row_step, x_segment, segments, length, count, factor, sums):
-        signed = x.dtype == types.int8
-
-        def codegen(context, builder, signature, args):
-            outlined(builder, f"row_sums_{signed}", pointers_of(context, builder, signature, args), body)
-            return context.get_dummy_value()
-
-        def body(builder, args):
-            x, at, row_step, x_segment, segments, length, count, factor, sums = args
-            words, lanes = vector(INT32, ROWS_AT_ONCE), ROWS_AT_ONCE
-            ones = constant(INT32, 0x01010101, lanes)
-            slots = [cgutils.alloca_once(builder, words) for _ in range(lanes)]
-            rest, last = builder.urem(length, INT(BYTES)), builder.sub(count, INT(1))
-            numbers = ir.Constant(vector(INT8, BYTES), list(range(BYTES)))
-            tail = builder.icmp_unsigned("<", numbers, splat(builder, builder.trunc(rest, INT8), BYTES))
-
-            def add(pointers, offset, read):
-                for slot, pointer in zip(slots, pointers, strict=True):
-                    value = builder.bitcast(read(builder.gep(pointer, [offset])), words)
-                    total = _multiply_add(builder, builder.load(slot), value, ones, "vnni", lanes, signed)
-                    builder.store(total, slot)
-
-            with cgutils.for_range_slice(builder, INT(0), count, INT(lanes)) as (first, _):
-                rows = [min_of(builder, builder.add(first, INT(r)), last) for r in range(lanes)]
-                starts = [builder.gep(x, [builder.add(at, builder.mul(row, row_step))]) for row in rows]
-                for slot in slots:
-                    builder.store(constant(INT32, 0, lanes), slot)
-                with cgutils.for_range(builder, segments) as outer:
-                    skip = builder.mul(outer.index, x_segment)
-                    with cgutils.for_range_slice(builder, INT(0), builder.sub(length, rest), INT(BYTES)) as (k, _):
-                        add(starts, builder.add(skip, k), lambda pointer: load(builder, pointer, INT8, BYTES))
-                    with builder.if_then(builder.icmp_unsigned("!=", rest, INT(0))):
-                        offset = builder.add(skip, builder.sub(length, rest))
-                        add(starts, offset, lambda pointer: masked_load(builder, pointer, tail))
-                totals = _totals(builder, [builder.load(slot) for slot in slots])
-                totals = builder.mul(totals, splat(builder, builder.trunc(factor, INT32), lanes))
-                left = splat(builder, builder.trunc(builder.sub(count, first), INT32), lanes)
-                there = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), left)
-                masked_store(builder, totals, builder.gep(sums, [first]), there)
-
-        integer = types.int64
-        return types.void(x, integer, integer, integer, integer, integer, integer, integer, sums), codegen
 
     return tile
 

@@ -34,7 +34,7 @@ def _tile(kind: str) -> Any:
     def multiply_add(builder: Any, total: Any, x: Any, w: Any) -> Any:
         if kind == "float":
             return _fma(builder, x, w, total, LANE)
-        return _multiply_add(builder, total, x, w, kind, LANE, False)
+        return _multiply_add(builder, total, x, w, kind, LANE, False, True)
 
     @intrinsic
     def tile(typingctx, x, w, passes, out, at):
@@ -79,7 +79,7 @@ def peak_f32(first, stop, x, w, passes, out):
 
 @task(threads_of)
 def peak_q(first, stop, x, w, passes, out):
-    """INTEGER_OPS * passes operations on bytes (int16 without VNNI) in each thread; int32 arrays of those in words."""
+    """INTEGER_OPS * passes operations on bytes (int16 if GROUP is 2) in each thread; int32 arrays of those in words."""
     flat = out.reshape(-1)
     for t in range(first, stop):
         _integer_tile(x, w, passes, flat, t * SUMS)

@@ -21,6 +21,7 @@ from npmobilenet.kernels.fast.vector_q import (
     load,
     max_of,
     multiply_pairs,
+    on_arm,
     pairs,
     splat,
     vector,
@@ -38,13 +39,15 @@ def joined(builder: Any, a: Any, b: Any) -> Any:
 
 
 def to_integers(builder: Any, values: Any, lanes: int) -> Any:
-    """float32 to int32, to nearest, ties to even; for |values| < 2^31 (x86 gives INT32_MIN beyond)."""
+    """float32 to int32, to nearest, ties to even; for |values| < 2^31 (x86 gives INT32_MIN beyond, Arm the end)."""
     words = vector(INT32, lanes)
     if lanes == 16:
         args = [values, constant(INT32, 0, 16), ir.Constant(INT16, -1), ir.Constant(INT32, 4)]  # 4: the current mode
         return intrinsic_call(builder, "llvm.x86.avx512.mask.cvtps2dq.512", words, args)
     if lanes == 8:
         return intrinsic_call(builder, "llvm.x86.avx.cvt.ps2dq.256", words, [values])
+    if on_arm(builder):
+        return intrinsic_call(builder, "llvm.aarch64.neon.fcvtns.v4i32.v4f32", words, [values])
     return builder.fptosi(intrinsic_call(builder, f"llvm.rint.v{lanes}f32", values.type, [values]), words)
 
 

@@ -8,12 +8,12 @@ from numba.extending import register_jitable
 from npmobilenet.graph import ACTIVATIONS
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.vector import VECTOR_ACTIVATIONS, matrix_tile
-from npmobilenet.kernels.jit import LANES, isa
+from npmobilenet.kernels.jit import LANES, REGISTERS, isa
 
 LANE = LANES[isa()]
 # Rows x vectors of the matrix tile: accumulators + weight vectors + one broadcast fill the registers:
-# 32 of AVX-512 hold 12 x 2 + 2 + 1, the 16 of AVX2 (and SSE) 6 x 2 + 2 + 1.
-ROWS = 12 if LANE == 16 else 6
+# 32 of AVX-512 (and NEON) hold 12 x 2 + 2 + 1, the 16 of AVX2 (and SSE) 6 x 2 + 2 + 1.
+ROWS = 12 if REGISTERS[isa()] == 32 else 6
 VECTORS = 2
 WIDTH = VECTORS * LANE  # output channels in a panel
 BLOCK = 4 * ROWS  # rows, at least, that pass over all panels before the next ones

@@ -5,20 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from npmobilenet.kernels.fast.dot_q import dot_tile, line_tile, row_sums_tile
+from npmobilenet.kernels.fast.dot_q import BYTES, dot_tile, group_of, line_tile
 from npmobilenet.kernels.fast.requantize_q import requantize_tile
+from npmobilenet.kernels.fast.row_sums_q import row_sums_tile
 from npmobilenet.kernels.fast.scaling_q import BENT, STRAIGHT
 from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING, UPWARD
-from npmobilenet.kernels.jit import LANES, isa
+from npmobilenet.kernels.jit import LANES, REGISTERS, isa
 
 LANE = LANES[isa()]
-# "vnni": dot products of four bytes, one operand signed; "pairs": of two int16.
-KIND = "vnni" if isa() == "avx512vnni" else "pairs" if LANE >= 8 else "generic"
-GROUP = 4 if KIND == "vnni" else 2
-IN_PLACE = KIND == "vnni"  # tiles that multiply bytes can read their rows where they are
-PACKED = np.int8 if KIND == "vnni" else np.int16
+# "vnni": dot products of four bytes, one operand signed; "dotprod": of four bytes alike; "pairs": of two int16.
+KIND = {"avx512vnni": "vnni", "dotprod": "dotprod"}.get(isa(), "pairs" if LANE >= 8 else "generic")
+GROUP = group_of(KIND)
+IN_PLACE = KIND in BYTES  # tiles that multiply bytes can read their rows where they are
+PACKED = np.int8 if KIND in BYTES else np.int16
+TURNED = 128 if KIND == "vnni" else 0  # by how much weights move: down beside uint8, up beside int8, see pack_dot
 # Rows x vectors: accumulators + weight vectors + one broadcast fill the registers, as in tiles.py.
-ROWS = 12 if LANE == 16 else 6
+ROWS = 12 if REGISTERS[isa()] == 32 else 6
 VECTORS = 2
 WIDTH = VECTORS * LANE  # output channels in a panel
 FEW = 3
@@ -42,15 +44,19 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
     "pairs": the weights without their zero point; rows lose theirs when they are copied. "vnni": the instruction wants
     one signed and one unsigned operand, so weights w become w' = w - 128 beside unsigned x, w + 128 beside signed x,
     and their zero point v' = z_w -+ 128 alike: sum (x - z_in)(w - z_w) = sum x w' - v' sum x - z_in sum (w - z_w). The
-    last term goes into the bias here; the one before it is from row_sums, which the tile subtracts.
+    last term goes into the bias here; the one before it is from row_sums, which the tile subtracts. "dotprod":
+    instructions for two unsigned or two signed operands take uint8 x and w, or int8 x and w, as they are: w' = w and
+    v' = z_w.
     """
     depth, channels = weights.shape
     panels, groups = -(-channels // WIDTH), -(-depth // GROUP)
     lost, start = weights.astype(np.int64) - zeros[1], np.zeros(panels * WIDTH, np.int64)
     start[:channels] = bias
     padded = np.zeros((groups * GROUP, panels * WIDTH), PACKED)
-    if KIND == "vnni":
-        padded[:depth, :channels] = weights.view(np.int8) ^ np.int8(-128)  # either way, the uppermost bit turns over
+    if KIND in BYTES:
+        padded[:depth, :channels] = weights.view(np.int8)
+        if KIND == "vnni":
+            padded[:depth, :channels] ^= np.int8(-128)  # either way, the uppermost bit turns over
         start[:channels] -= zeros[0] * lost.sum(0)
     else:
         padded[:depth, :channels] = lost
@@ -58,8 +64,8 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
     return np.ascontiguousarray(packed), start.astype(np.int32)
 
 
-if KIND == "vnni":
-    sum_rows = row_sums_tile()
+if IN_PLACE:
+    sum_rows = row_sums_tile(KIND, LANE)
 
     @register_jitable
     def new_rows(x, size):
@@ -74,7 +80,7 @@ if KIND == "vnni":
     @register_jitable
     def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
         """What the tile subtracts for each row: v' times the sum of its values, see pack_dot."""
-        v = zeros[1] + (128 if is_signed(x) else -128)
+        v = zeros[1] + (TURNED if is_signed(x) else -TURNED)
         if v != 0:
             sum_rows(buffer, at, row_step, x_segment, segments, length, count, v, sums)
         else:

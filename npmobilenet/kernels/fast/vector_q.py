@@ -69,6 +69,17 @@ def intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
+def on_arm(builder: Any) -> bool:
+    """Whether the code is for a 64-bit Arm CPU."""
+    return builder.module.triple.startswith(("aarch64", "arm64"))
+
+
+def lanes_of(builder: Any, value: Any, chosen: list[int]) -> Any:
+    """Some lanes of a vector, in the order given."""
+    order = ir.Constant(vector(INT32, len(chosen)), chosen)
+    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), order)
+
+
 def pairs(builder: Any, values: Any, lanes: int) -> tuple[Any, Any]:
     """The even and the odd lanes of int32 values, sign-extended to int64: what one 32 x 32 -> 64 multiply reads.
 
@@ -76,6 +87,9 @@ def pairs(builder: Any, values: Any, lanes: int) -> tuple[Any, Any]:
     it doesn't see it in a shift of the upper word by 32; in a shift to and fro it does, so the odd lanes move first.
     """
     wide = vector(INT, lanes // 2)
+    if on_arm(builder):  # SMULL takes half a vector: the even lanes, or the odd ones, put together
+        even, odd = (builder.sext(lanes_of(builder, values, [*range(first, lanes, 2)]), wide) for first in (0, 1))
+        return even, odd
     word = constant(INT, 32, lanes // 2)
     both = builder.bitcast(values, wide)
     even = builder.ashr(builder.shl(both, word), word)
