@@ -20,6 +20,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.registry import cpu_target
 
+from npmobilenet.kernels import tilecode
 from npmobilenet.kernels.fast.depthwise import depthwise_image_tile, depthwise_tile
 from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interleave_one, interleave_tile
 from npmobilenet.kernels.fast.dot_q import dot_tile, line_tile
@@ -116,6 +117,21 @@ def target() -> Any:
         return llvm.Target.from_triple(TRIPLE)
     except RuntimeError as error:
         pytest.skip(f"this llvmlite has no AArch64 target: {error}")
+
+
+def embedded(module: Any, name: str, kind: Any, body: tilecode.Body) -> Any:
+    """As tilecode.declare, with the tile's code in the module itself."""
+    name = re.sub(r"\W+", "_", f"{name}_{kind}")
+    found = module.globals.get(name)
+    if found is None:
+        found = tilecode.define(module, name, kind, body)
+        found.linkage = "internal"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def whole_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tilecode, "declare", embedded)
 
 
 def generated(tiles: list[Tile]) -> str:

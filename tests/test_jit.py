@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,62 @@ def test_forms_of_a_task_are_kept_apart(tmp_path: Path) -> None:
         words = [sys.executable, "-c", FORMS, *dtypes]
         done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
         assert done.stdout.split("\n")[:-1] == ["0 1 2 3"] * len(dtypes)
+
+
+TILES = """
+import sys
+import numba
+import numpy as np
+from npmobilenet.kernels import jit, kernel_set, tilecode
+numba.set_num_threads(1)
+compiled, made = [], []
+jit.LISTENERS[:] = [compiled.append]
+make = tilecode._compile
+tilecode._compile = lambda symbol, *rest: (made.append(symbol), make(symbol, *rest))
+x, w, bias = np.ones((1, 4, 4, 16), np.float32), np.ones((3, 3, 16), np.float32), np.zeros(16, np.float32)
+out = np.empty((1, 4, 4, 16), np.float32)
+kernel_set("fast").depthwise_conv2d_f32(x, w, bias, (1, 1), (1, 1), (1, 1), 0, out)
+print(out[0, :, :, 0].astype(int).ravel().tolist() == [4, 6, 6, 4, 6, 9, 9, 6, 6, 9, 9, 6, 4, 6, 6, 4], len(made),
+      *compiled)
+"""
+
+
+def run_tiles(cache: Path) -> str:
+    env = {**os.environ, "NPMOBILENET_CACHE": str(cache)}
+    done = subprocess.run([sys.executable, "-c", TILES], env=env, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_tiles_are_compiled_once(tmp_path: Path) -> None:
+    """By the first kernel that needs them, and loaded with each that does."""
+    kernel = "depthwise_conv2d_f32_3 run_alone"
+    assert run_tiles(tmp_path) == f"True 2 {kernel}"
+    assert run_tiles(tmp_path) == "True 0"
+    for path in tmp_path.rglob("*depthwise*.nb*"):
+        path.unlink()
+    assert run_tiles(tmp_path) == "True 0 depthwise_conv2d_f32_3"
+
+
+DAMAGES = {
+    "empty": lambda code: b"",
+    "truncated": lambda code: code[:-9],
+    "changed": lambda code: code[:90] + code[91:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_tiles_are_replaced(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """A kernel whose tile is missing is compiled again: linked without it, it would end the process."""
+    run_tiles(tmp_path)
+    first, second = sorted(tmp_path.rglob("*.o"))
+    first.write_bytes(damage(first.read_bytes()))
+    assert run_tiles(tmp_path) == "True 1 depthwise_conv2d_f32_3"
+    second.unlink()
+    assert run_tiles(tmp_path) == "True 1 depthwise_conv2d_f32_3"
+    assert run_tiles(tmp_path) == "True 0"
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".npmobilenet")]
+
+
+def test_tiles_without_a_cache_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert run_tiles(tmp_path / "file") == "True 2 depthwise_conv2d_f32_3 run_alone"

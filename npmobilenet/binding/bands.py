@@ -60,9 +60,13 @@ def _pointwise(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: Kern
 
 
 def _rows(in_w: int, out_size: tuple[int, ...], filters: tuple[int, ...], stride: int, dilation: int) -> int:
-    """The most output rows whose expanded and filtered lines fit into BAND_BYTES, at least one."""
+    """The most output rows whose expanded and filtered lines fit into BAND_BYTES: one, or an even number.
+
+    Rows are filtered two at a time.
+    """
     out_h, out_w = out_size
     kernel_h, _, channels = filters
     overlap = (kernel_h - 1) * dilation + 1 - stride
     each = 4 * channels * (stride * in_w + out_w)
-    return max(1, min(out_h, (BAND_BYTES - 4 * channels * overlap * in_w) // each))
+    rows = min(out_h, (BAND_BYTES - 4 * channels * overlap * in_w) // each)
+    return max(1, rows - rows % 2)

@@ -1,35 +1,24 @@
-"""How kernels are compiled: Numba without fastmath, an exact fma, and a private cache of compiled code on disk.
-
-The cache is a folder that only this user can write (Numba's cache files are pickles, so a folder that others can write
-would let them run code here). Its name is a hash of everything that the machine code depends on: the sources in
-`kernels/`, the versions of Python, Numba, llvmlite and NumPy, the CPU and its features. A folder that can't be made
-or written means no cache, not a failure.
-"""
+"""How kernels are compiled: Numba without fastmath, an exact fma, and compiled code kept on disk (cache.py)."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import os
-import platform
-import stat
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import llvmlite
-import llvmlite.binding
 import numba
-import numpy as np
 from numba.core import caching, config, types
 from numba.core.bytecode import FunctionIdentity
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet import fixedpoint
-from npmobilenet.errors import PlanError
+from npmobilenet.kernels import tilecode
+from npmobilenet.kernels.cache import cache_folder, cache_root
+from npmobilenet.kernels.cpu import ISAS, LANES, REGISTERS, isa, most_of
 from npmobilenet.kernels.reference import (
     activation,
     arithmetic,
@@ -42,96 +31,15 @@ from npmobilenet.kernels.reference import (
     softmax_q,
 )
 
-ARM = llvmlite.binding.get_process_triple().startswith(("aarch64", "arm64"))
-# Of this kind of CPU, from least to most; NPMOBILENET_ISA forces a lesser one.
-ISAS = ("generic", "neon", "dotprod") if ARM else ("generic", "avx2", "avx512", "avx512vnni")
-# float32 values in a vector register, and vector registers.
-LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512vnni": 16, "neon": 4, "dotprod": 4}
-REGISTERS = {"generic": 16, "avx2": 16, "avx512": 32, "avx512vnni": 32, "neon": 32, "dotprod": 32}
 
+class _Parts(caching.CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
+    """What a cache file holds: a function's code, which may call tiles."""
 
-def most_of(features: Mapping[str, bool], arm: bool) -> str:
-    """The greatest instruction set that a CPU with these features (LLVM's names) has. Every 64-bit Arm has NEON."""
-    if arm:
-        return "dotprod" if features.get("dotprod") else "neon"
-    if not (features.get("avx2") and features.get("fma")):
-        return "generic"
-    if not all(features.get(name) for name in ("avx512f", "avx512vl", "avx512bw", "avx512dq")):
-        return "avx2"
-    return "avx512vnni" if features.get("avx512vnni") else "avx512"
-
-
-@functools.cache
-def isa() -> str:
-    """The instruction set that the fast kernels are generated for: the host's, or what NPMOBILENET_ISA forces."""
-    features = dict(llvmlite.binding.get_host_cpu_features())
-    if config.CPU_NAME == "generic":
-        features = {}
-    best = most_of(features, ARM)
-    forced = os.environ.get("NPMOBILENET_ISA", "").lower()
-    if not forced:
-        return best
-    if forced not in ISAS:
-        raise PlanError(f"NPMOBILENET_ISA={forced}: expected one of {', '.join(ISAS)}")
-    return min(forced, best, key=ISAS.index)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The cache folder
-
-
-def cache_root() -> Path:
-    """NPMOBILENET_CACHE, or `npmobilenet` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    chosen = os.environ.get("NPMOBILENET_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "npmobilenet"
-
-
-@functools.cache
-def cache_key() -> str:
-    """Hash of the kernel sources and of everything else that the compiled code depends on."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for source in [*sorted(folder.rglob("*.py")), Path(fixedpoint.__file__)]:
-        digest.update(source.relative_to(folder.parent).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
-    features = ",".join(k for k, on in sorted(llvmlite.binding.get_host_cpu_features().items()) if on)
-    for fact in (
-        sys.version,
-        numba.__version__,
-        llvmlite.__version__,
-        np.__version__,
-        platform.machine(),
-        llvmlite.binding.get_host_cpu_name(),
-        str(config.CPU_NAME),
-        str(config.CPU_FEATURES),
-        features,
-        isa(),
-    ):
-        digest.update(fact.encode() + b"\0")
-    return digest.hexdigest()[:20]
-
-
-@functools.cache
-def cache_folder() -> Path | None:
-    """The folder for compiled code, made if need be; None if there can't be a private one."""
-    try:
-        root = cache_root().absolute()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = root / f"kernels-{cache_key()}"
-        for path in (root, folder):
-            path.mkdir(mode=0o700, exist_ok=True)
-            if hasattr(os, "getuid"):
-                found = path.stat()
-                if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                    return None
-        probe = folder / f".write-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except (OSError, RuntimeError):  # RuntimeError: no home folder can be determined
-        return None
-    return folder
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """The function, ready to run. Raises LookupError if a tile isn't there."""
+        (_, _, (code, _)), *_ = payload
+        tilecode.load_tiles_of(code, target_context.codegen())
+        return super().rebuild(target_context, payload)
 
 
 class _Files(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
@@ -140,6 +48,8 @@ class _Files(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
     Else Numba also pickles and hashes what the function closes over, which takes longer than loading its code, and
     isn't the same in every process.
     """
+
+    _impl_class = _Parts
 
     def __init__(self, function: Callable[..., Any], named: bool) -> None:
         super().__init__(function)
@@ -295,4 +205,7 @@ for _helper in (
 ):
     register_jitable(_helper)
 
-__all__ = ["ISAS", "LANES", "LISTENERS", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "compile_kernel", "isa"]
+__all__ = [
+    "ISAS", "LANES", "LISTENERS", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "cache_root", "compile_kernel",
+    "isa", "most_of",
+]  # fmt: skip

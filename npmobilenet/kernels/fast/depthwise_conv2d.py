@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
 from npmobilenet.kernels.fast.depthwise import depthwise_image_tile, depthwise_tile
-from npmobilenet.kernels.fast.task import Work, task
+from npmobilenet.kernels.fast.task import Task, TaskFamily, Work
 from npmobilenet.kernels.fast.tiles import LANE, LEFT_OUT
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
@@ -18,11 +20,6 @@ HIGH, ACROSS = 2, 7  # rows and columns of outputs in a tile: they share most of
 wide_tile = depthwise_tile(PIXELS, LANE)
 wide_single = depthwise_tile(1, LANE)
 narrow_single = depthwise_tile(1, 4)
-# Of the windows that models have: taps in a row, stride.
-image_3_1 = depthwise_image_tile(HIGH, ACROSS, LANE, 3, 1)
-image_3_2 = depthwise_image_tile(HIGH, ACROSS, LANE, 3, 2)
-image_5_1 = depthwise_image_tile(HIGH, ACROSS, LANE, 5, 1)
-image_5_2 = depthwise_image_tile(HIGH, ACROSS, LANE, 5, 2)
 
 
 @register_jitable
@@ -85,28 +82,6 @@ def whole_windows(taps, stride, pad, dilation, size, out_size):
 
 
 @register_jitable
-def has_tile(in_c, filters, stride, dilation):
-    """Whether filter_rows has a tile for windows of this shape."""
-    taps, across, channels = filters
-    square = across == taps and stride[0] == stride[1] and dilation[0] * dilation[1] == 1
-    return in_c == channels and channels >= LANE and square and taps in (3, 5) and stride[0] in (1, 2)
-
-
-@register_jitable
-def filter_rows(x, x_at, top, bottom, in_w, w, bias, activation, out, at, out_w, channels, pad, count, taps, stride):
-    """Up to HIGH rows of the output, see depthwise_image_tile."""
-    step = out_w * channels
-    if taps == 3 and stride == 1:
-        image_3_1(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
-    elif taps == 3:
-        image_3_2(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
-    elif stride == 1:
-        image_5_1(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
-    else:
-        image_5_2(x, x_at, top, bottom, in_w, w, bias, activation, out, at, step, channels, pad, count, out_w)
-
-
-@register_jitable
 def filter_row(x, line, steps, in_w, in_c, weights, bias, stride, pad, dilation, ky, activation, out, at, out_w):
     """One row of the output, from out[at] on; ky: its first filter row inside the image and the one after the last.
 
@@ -135,30 +110,60 @@ def filter_row(x, line, steps, in_w, in_c, weights, bias, stride, pad, dilation,
 
 
 @register_jitable
-def filter_image(x, origin, in_size, in_c, weights, bias, stride, pad, dilation, activation, out, at, out_w, row, stop):
-    """Output rows row ... stop - 1 of an image, from out[at] on.
+def filter_any(x, origin, in_size, in_c, weights, bias, stride, pad, dilation, activation, out, at, out_w, row, stop):
+    """Output rows row ... stop - 1 of an image, from out[at] on, for windows of any form.
 
     origin: the index in x, in pixels, of the image's first row, also where only those rows are there that are read.
     """
     in_h, in_w = in_size
     kernel_h, kernel_w, channels = weights.shape
-    line = out_w * channels
-    if has_tile(in_c, weights.shape, stride, dilation):
-        last = min(in_h, (stop - 1) * stride[0] - pad[0] + kernel_h)  # rows after it may not be there
+    steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c, kernel_w * channels, channels)
+    for oy in range(row, stop):
+        iy = oy * stride[0] - pad[0]
+        ky = valid_taps(iy, kernel_h, dilation[0], in_h)
+        filter_row(x, origin + (iy + ky[0] * dilation[0]) * in_w, steps, in_w, in_c, weights, bias, stride, pad,
+                   dilation, ky, activation, out, at + (oy - row) * out_w * channels, out_w)  # fmt: skip
+    if activation in LEFT_OUT:
+        activate_all(out, at, (stop - row) * out_w * channels, activation)
+
+
+def filter_of(taps: int) -> Any:
+    """As filter_any, for windows of taps x taps of neighbours, with stride 1 or 2, and LANE channels or more."""
+    step_1, step_2 = (depthwise_image_tile(HIGH, ACROSS, LANE, taps, stride) for stride in (1, 2))
+
+    @register_jitable
+    def filter_image(
+        x, origin, in_size, in_c, weights, bias, stride, pad, dilation, activation, out, at, out_w, row, stop
+    ):
+        in_h, in_w = in_size
+        channels, w = weights.shape[2], weights.reshape(-1)
+        line = out_w * channels
+        last = min(in_h, (stop - 1) * stride[0] - pad[0] + taps)  # rows after it may not be there
         for oy in range(row, stop, HIGH):
             iy = oy * stride[0] - pad[0]
-            filter_rows(x, (origin + iy * in_w) * in_c, -iy, last - iy, in_w, weights.reshape(-1), bias, activation,
-                        out, at + (oy - row) * line, out_w, channels, pad[1], min(HIGH, stop - oy), kernel_h,
-                        stride[0])  # fmt: skip
-    else:
-        steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c, kernel_w * channels, channels)
-        for oy in range(row, stop):
-            iy = oy * stride[0] - pad[0]
-            ky = valid_taps(iy, kernel_h, dilation[0], in_h)
-            filter_row(x, origin + (iy + ky[0] * dilation[0]) * in_w, steps, in_w, in_c, weights, bias, stride, pad,
-                       dilation, ky, activation, out, at + (oy - row) * line, out_w)  # fmt: skip
-    if activation in LEFT_OUT:
-        activate_all(out, at, (stop - row) * line, activation)
+            x_at, out_at, count = (origin + iy * in_w) * in_c, at + (oy - row) * line, min(HIGH, stop - oy)
+            if stride[0] == 1:
+                step_1(x, x_at, -iy, last - iy, in_w, w, bias, activation, out, out_at, line, channels, pad[1], count,
+                       out_w)  # fmt: skip
+            else:
+                step_2(x, x_at, -iy, last - iy, in_w, w, bias, activation, out, out_at, line, channels, pad[1], count,
+                       out_w)  # fmt: skip
+        if activation in LEFT_OUT:
+            activate_all(out, at, (stop - row) * line, activation)
+
+    return filter_image
+
+
+# By the window's width, as the models have them; ANY: all others.
+ANY = 0
+FILTERS = {3: filter_of(3), 5: filter_of(5), ANY: filter_any}
+
+
+def form_of(in_c: int, filters: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]) -> int:
+    """Which of FILTERS there is for (kh, kw, channels) filters: one kernel each, as compiling a tile takes seconds."""
+    taps, across, channels = filters
+    square = taps == across and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
+    return taps if square and taps in FILTERS and in_c == channels >= LANE else ANY
 
 
 def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
@@ -166,19 +171,34 @@ def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
     return Work(out.shape[0] * out.shape[1], 2 * out.shape[2] * weights.size)
 
 
-@task(output_rows)
-def depthwise_conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
+def _depthwise(form: int) -> Task:
+    filter_image = FILTERS[form]
+
+    def kernel(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
+        _, in_h, in_w, in_c = x.shape
+        out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
+        flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+        row = start
+        while row < stop:
+            n, first = row // out_h, row % out_h
+            end = min(out_h, first + stop - row)
+            filter_image(flat_x, n * in_h * in_w, (in_h, in_w), in_c, weights, bias, stride, pad, dilation, activation,
+                         flat_out, row * out_w * channels, out_w, first, end)  # fmt: skip
+            row += end - first
+
+    kernel.__name__ = f"depthwise_conv2d_f32_{form}"
+    return Task(kernel, output_rows)
+
+
+_FORMS = {form: _depthwise(form) for form in FILTERS}
+
+
+def choose(x, weights, bias, stride, pad, dilation, activation, out):
     """As the book's. Moves: vectorized over channels; two rows of outputs at a time, 7 columns of them, across the
     borders, or for less common windows PIXELS outputs where no tap is cut off; the common activations in the registers.
     Threads take output rows.
     """
-    _, in_h, in_w, in_c = x.shape
-    out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-    row = start
-    while row < stop:
-        n, first = row // out_h, row % out_h
-        end = min(out_h, first + stop - row)
-        filter_image(flat_x, n * in_h * in_w, (in_h, in_w), in_c, weights, bias, stride, pad, dilation, activation,
-                     flat_out, row * out_w * channels, out_w, first, end)  # fmt: skip
-        row += end - first
+    return _FORMS[form_of(x.shape[3], weights.shape, stride, dilation)]
+
+
+depthwise_conv2d_f32 = TaskFamily("depthwise_conv2d_f32", choose)

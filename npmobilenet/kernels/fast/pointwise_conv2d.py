@@ -56,7 +56,8 @@ def products(start, stop, x, weights, bias, activation, more, out):
         row_step = depth + 16
         apart = np.empty(pixels * row_step, np.float32)
         for r in range(pixels):
-            apart[r * row_step : r * row_step + depth] = flat_x[r * depth : (r + 1) * depth]
+            for k in range(depth):  # by slices, an error that can't happen took a third of the time to compile
+                apart[r * row_step + k] = flat_x[r * depth + k]
         flat_x = apart
     rows, _ = units_of(pixels, channels)
     if pixels >= MANY:

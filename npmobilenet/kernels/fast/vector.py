@@ -15,6 +15,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels import tilecode
+
 FLOAT = ir.FloatType()
 INT = ir.IntType(64)
 
@@ -106,24 +108,14 @@ def pointers_of(context: Any, builder: Any, signature: Any, args: Any) -> list[A
     ]
 
 
-def outlined(builder: Any, name: str, args: list[Any], body: Any) -> None:
-    """Call a function of its own, made by `body(builder, args)` where the module hasn't got it yet.
+def outlined(builder: Any, name: str, args: list[Any], body: tilecode.Body) -> None:
+    """Call the tile whose code is `body(builder, args)`, a function of its own that is compiled once, see tilecode.py.
 
-    A tile that is inlined at each of its calls multiplies the time to compile a kernel, and has to share the registers
-    with what is around it; a call costs a few ns. "optsize" keeps LLVM from unrolling the loop over k, whose doubled
-    loads don't fit into the registers: spills made V2 1.0_224 take 12 to 20 ms, by the stack's address, instead of 10.
+    Inlined at each of its calls, it would multiply the time to compile a kernel, and share the registers with what is
+    around it; a call costs a few ns. `name` is for who reads the machine code.
     """
     kind = ir.FunctionType(ir.VoidType(), [a.type for a in args])
-    key = "_".join([name, *(str(a.type).replace("*", "p").replace(" ", "") for a in args if a.type.is_pointer)])
-    function = cgutils.get_or_insert_function(builder.module, kind, key)
-    if not function.blocks:
-        function.linkage = "internal"
-        function.attributes.add("noinline")
-        function.attributes.add("optsize")
-        inner = ir.IRBuilder(function.append_basic_block())
-        body(inner, function.args)
-        inner.ret_void()
-    builder.call(function, args)
+    builder.call(tilecode.declare(builder.module, name, kind, body), args)
 
 
 THIRDS = 3  # rows that share a pointer
