@@ -13,12 +13,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from npmobilenet import engine, images, labels, parallel, prefetch, preprocess, weightfile
+from npmobilenet import engine, labels, parallel, prefetch, preprocess, weightfile
 from npmobilenet.converters import is_weight_file, read_model
 from npmobilenet.dialects import DIALECTS
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.images import each_image
+from npmobilenet.inputs import check_input
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.plan import Plan
 from npmobilenet.taps import ACCUMULATING, split_prefix
@@ -159,7 +160,7 @@ class Model:
                 pieces.append(engine.run(plan, *chunk, threads=threads)[0].copy())
                 for name, views in tapped.items():
                     views.append(plan.taps[name].copy())
-        output = np.concatenate(pieces)
+        output = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
         return output if taps is None else (output, {name: np.concatenate(views) for name, views in tapped.items()})
 
     def _check_inputs(self, x: Inputs, check_range: bool) -> list[Array]:
@@ -173,7 +174,7 @@ class Model:
             )
         usual = preprocess.value_range(self.info.preprocessing) if check_range else None
         ports = [self._port(name) for name in wanted]
-        arrays = [images.check_input(given[port.name], port.shape, port.dtype, usual) for port in ports]
+        arrays = [check_input(given[port.name], port.shape, port.dtype, usual) for port in ports]
         if len({len(array) for array in arrays}) > 1:
             raise InputError(f"the inputs' batch sizes differ: {[len(array) for array in arrays]}")
         return arrays

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from npmobilenet.errors import InputError, MissingExtra
-from npmobilenet.images import MAX_SIDE, check_input, load_image, load_images
+from npmobilenet.images import MAX_SIDE, load_image, load_images
+from npmobilenet.inputs import check_input
 from npmobilenet.preprocess import preprocess
 
 F32 = np.float32

@@ -16,9 +16,9 @@ PACKAGE = Path(npmobilenet.__file__).parent
 # Data flows from left to right; a room imports from itself and from what stands before it.
 ROOMS = (
     "errors", "example", "fixedpoint", "dialects", "ops", "graph", "modeldata", "quantparams", "zoo", "build",
-    "weightfile", "converters", "resize", "images", "preprocess", "prefetch", "labels", "kernels", "binding", "memory",
-    "taps", "fusion", "plan", "engine", "parallel", "model", "datasets", "evaluate", "benchmark", "golden", "quantize",
-    "cli",
+    "weightfile", "converters", "resize", "images", "inputs", "preprocess", "prefetch", "labels", "kernels", "binding",
+    "memory", "taps", "fusion", "plan", "engine", "parallel", "model", "datasets", "evaluate", "benchmark", "golden",
+    "quantize", "cli",
 )  # fmt: skip
 
 

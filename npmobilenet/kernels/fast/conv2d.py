@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import WIDTH, block, new_scratch, pack_panels
+from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, block, new_scratch, pack_panels
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -31,9 +31,33 @@ def copy_taps(x, x_at, x_line, x_step, in_c, lines, width, taps):
                 taps[(ky * width + kx) * in_c + c] = x[x_at + ky * x_line + kx * x_step + c]
 
 
+@register_jitable
+def whole_windows(taps, stride, pad, dilation, size, out_size):
+    """The range of outputs none of whose taps lies outside the image; empty ranges are (first, first)."""
+    first = (pad + stride - 1) // stride
+    end = min((size - 1 - (taps - 1) * dilation + pad) // stride + 1, out_size)
+    return first, max(end, first)
+
+
+@register_jitable
+def filter_pixels(x, x_at, row_step, x_segment, flat_w, shape, taps, bias, activation, out, out_at, out_step, out_c,
+                  rows, scratch):  # fmt: skip
+    """All channels of `rows` outputs whose windows begin row_step apart and have the same taps.
+
+    shape: of the weights as packed. taps: (first filter row, number of them, first column, number of them).
+    """
+    _, kernel_w, in_c, padded = shape
+    ky_first, segments, kx_first, width = taps
+    for first in range(0, padded, WIDTH):
+        panel = min(WIDTH, padded - first)
+        w_at = shape[0] * kernel_w * in_c * first + (ky_first * kernel_w + kx_first) * in_c * panel
+        block(x, x_at, row_step, x_segment, flat_w, w_at, kernel_w * in_c * panel, segments, width * in_c, bias, first,
+              min(WIDTH, out_c - first), activation, x[:0], out, out_at + first, out_step, rows, scratch)  # fmt: skip
+
+
 def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
-    """Units are output rows."""
-    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size)
+    """Units are output rows, some at a time: columns of a few outputs are left over at either side of them."""
+    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size, 3)
 
 
 @task(output_rows)
@@ -42,44 +66,46 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
 
     In NHWC the taps (kx, ci) of one filter row lie side by side, in the image as in the panel, so a tile takes kw * Cin
     terms for each filter row, a segment. With dilation along the row they don't, and each output's taps are copied side
-    by side. Outputs whose taps are cut off by the left or right border go one by one over the taps that remain; filter
-    rows outside are skipped. Threads take output rows.
+    by side. Outputs whose taps are cut off by the left or right border, and those that are left over between the tiles
+    and the border, are tiles down a column: their windows lie one image row below the other. Filter rows outside are
+    skipped. Threads take output rows.
     """
     _, in_h, in_w, in_c = x.shape
     kernel_h, kernel_w = weights.shape[0], weights.shape[1]
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
-    padded = weights.shape[3]
     flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
-    x_line, taps_in_panel = dilation[0] * in_w * in_c, kernel_h * kernel_w * in_c
-    scratch, none = new_scratch(), flat_x[:0]
-    for row in range(start, stop):
-        taps = np.empty(kernel_h * kernel_w * in_c if dilation[1] > 1 else 0, np.float32)
+    x_line, line = dilation[0] * in_w * in_c, stride[0] * in_w * in_c  # to the next filter row, the next output row
+    scratch, apart = new_scratch(), dilation[1] > 1
+    copied = np.empty(kernel_h * kernel_w * in_c if apart else 0, np.float32)
+    top, bottom = whole_windows(kernel_h, stride[0], pad[0], dilation[0], in_h, out_h)
+    left, right = whole_windows(kernel_w, stride[1], pad[1], dilation[1], in_w, out_w)
+    row = start
+    while row < stop:
         n, oy = row // out_h, row % out_h
-        iy = oy * stride[0] - pad[0]
-        ky_first, ky_last = valid_taps(iy, kernel_h, dilation[0], in_h)
+        count = (
+            min(bottom - oy, stop - row) if not apart and oy >= top and oy < bottom else 1
+        )  # rows with the same taps
+        across = 0 if apart else right - left if count == 1 else (right - left) // ROWS * ROWS  # in tiles along the row
+        ky_first, ky_last = valid_taps(oy * stride[0] - pad[0], kernel_h, dilation[0], in_h)
         segments = max(ky_last - ky_first, 0)
-        line = (n * in_h + iy + ky_first * dilation[0]) * in_w
-        ox = 0
-        while ox < out_w:
+        first = (n * in_h + oy * stride[0] - pad[0] + ky_first * dilation[0]) * in_w  # the pixel at the row's beginning
+        if across > 0:
+            for r in range(count):
+                x_at = (first + left * stride[1] - pad[1]) * in_c + r * line
+                filter_pixels(flat_x, x_at, stride[1] * in_c, x_line, flat_w, weights.shape,
+                              (ky_first, segments, 0, kernel_w), bias, activation,
+                              flat_out, ((row + r) * out_w + left) * out_c, out_c, out_c, across, scratch)  # fmt: skip
+        for ox in range(out_w):
+            if ox >= left and ox < left + across:
+                continue
             ix = ox * stride[1] - pad[1]
             kx_first, kx_last = valid_taps(ix, kernel_w, dilation[1], in_w)
             width = max(kx_last - kx_first, 0)
-            rows = 1
-            x_at = (line + ix + kx_first * dilation[1]) * in_c
-            if dilation[1] > 1:
-                copy_taps(flat_x, x_at, x_line, dilation[1] * in_c, in_c, segments, width, taps)
-            elif width == kernel_w:
-                whole = (in_w - kernel_w - ix) // stride[1] + 1
-                rows = min(whole, out_w - ox)
-            for first in range(0, padded, WIDTH):
-                panel = min(WIDTH, padded - first)
-                w_at = taps_in_panel * first + (ky_first * kernel_w + kx_first) * in_c * panel
-                w_line = kernel_w * in_c * panel
-                columns, out_at = min(WIDTH, out_c - first), (row * out_w + ox) * out_c + first
-                if dilation[1] > 1:
-                    block(taps, 0, 0, width * in_c, flat_w, w_at, w_line, segments, width * in_c,
-                          bias, first, columns, activation, none, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
-                else:
-                    block(flat_x, x_at, stride[1] * in_c, x_line, flat_w, w_at, w_line, segments, width * in_c,
-                          bias, first, columns, activation, none, flat_out, out_at, out_c, rows, scratch)  # fmt: skip
-            ox += rows
+            x_at, source, x_segment = (first + ix + kx_first * dilation[1]) * in_c, flat_x, x_line
+            if apart:
+                copy_taps(flat_x, x_at, x_line, dilation[1] * in_c, in_c, segments, width, copied)
+                x_at, source, x_segment = 0, copied, width * in_c
+            filter_pixels(source, x_at, line, x_segment, flat_w, weights.shape, (ky_first, segments, kx_first, width),
+                          bias, activation, flat_out, (row * out_w + ox) * out_c, out_w * out_c, out_c, count,
+                          scratch)  # fmt: skip
+        row += count

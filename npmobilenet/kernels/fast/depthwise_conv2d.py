@@ -7,7 +7,7 @@ from typing import Any
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.activation import activate_all
-from npmobilenet.kernels.fast.conv2d import valid_taps
+from npmobilenet.kernels.fast.conv2d import valid_taps, whole_windows
 from npmobilenet.kernels.fast.depthwise import depthwise_image_tile, depthwise_tile
 from npmobilenet.kernels.fast.task import Task, TaskFamily, Work
 from npmobilenet.kernels.fast.tiles import LANE, LEFT_OUT
@@ -71,14 +71,6 @@ def filter_multiplied(x, x_at, steps, w, w_at, taps, bias, in_c, channels, activ
                 at = x_at + ky * steps[1] + kx * steps[2] + c // multiplier
                 acc = fma32(x[at], w[w_at + ky * steps[3] + kx * steps[4] + c], acc)
         out[out_at + c] = finished(acc, activation)
-
-
-@register_jitable
-def whole_windows(taps, stride, pad, dilation, size, out_size):
-    """The range of outputs none of whose taps lies outside the row; empty ranges are (first, first)."""
-    first = (pad + stride - 1) // stride
-    end = min((size - 1 - (taps - 1) * dilation + pad) // stride + 1, out_size)
-    return first, max(end, first)
 
 
 @register_jitable

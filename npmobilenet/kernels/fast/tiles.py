@@ -23,15 +23,10 @@ FEW = 4  # rows of the middle tile, for what the tall one leaves
 HALF = LANE // 2
 
 # Tiles by their height; of a panel that is whole, three quarters, a half or a quarter of WIDTH.
-tall_tile = matrix_tile(ROWS, (LANE, LANE))
-few_tile = matrix_tile(FEW, (LANE, LANE))
-one_tile = matrix_tile(1, (LANE, LANE))
-tall_tile_3 = matrix_tile(ROWS, (LANE, HALF))
-one_tile_3 = matrix_tile(1, (LANE, HALF))
-tall_tile_2 = matrix_tile(ROWS, (LANE,))
-one_tile_2 = matrix_tile(1, (LANE,))
-tall_tile_1 = matrix_tile(ROWS, (HALF,))
-one_tile_1 = matrix_tile(1, (HALF,))
+tall_tile, few_tile, one_tile = (matrix_tile(rows, (LANE, LANE)) for rows in (ROWS, FEW, 1))
+tall_tile_3, few_tile_3, one_tile_3 = (matrix_tile(rows, (LANE, HALF)) for rows in (ROWS, FEW, 1))
+tall_tile_2, few_tile_2, one_tile_2 = (matrix_tile(rows, (LANE,)) for rows in (ROWS, FEW, 1))
+tall_tile_1, few_tile_1, one_tile_1 = (matrix_tile(rows, (HALF,)) for rows in (ROWS, FEW, 1))
 # Activations that the tiles leave to activate_all.
 LEFT_OUT = tuple(code for code in range(1, len(ACTIVATIONS)) if code not in VECTOR_ACTIVATIONS)
 
@@ -56,7 +51,7 @@ def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
             bias, channel, activation, more, adds, out, out_at, out_step, rows, width):  # fmt: skip
     """`rows` rows of a panel of `width` columns, straight into `out`; more, adds: see matrix_tile."""
     tall = rows // ROWS
-    few = (rows - tall * ROWS) // FEW if width == WIDTH else 0
+    few = (rows - tall * ROWS) // FEW
     one = rows - tall * ROWS - few * FEW
     if tall > 0:
         if width == WIDTH:
@@ -71,13 +66,22 @@ def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
         else:
             tall_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                         more, adds, out, out_at, out_step, tall)  # fmt: skip
+        x_at, out_at = x_at + tall * ROWS * row_step, out_at + tall * ROWS * out_step
     if few > 0:
-        first = tall * ROWS
-        few_tile(x, x_at + first * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel,
-                 activation, more, adds, out, out_at + first * out_step, out_step, few)  # fmt: skip
+        if width == WIDTH:
+            few_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                     more, adds, out, out_at, out_step, few)  # fmt: skip
+        elif width == 3 * HALF:
+            few_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                       more, adds, out, out_at, out_step, few)  # fmt: skip
+        elif width == LANE:
+            few_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                       more, adds, out, out_at, out_step, few)  # fmt: skip
+        else:
+            few_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+                       more, adds, out, out_at, out_step, few)  # fmt: skip
+        x_at, out_at = x_at + few * FEW * row_step, out_at + few * FEW * out_step
     if one > 0:
-        first = rows - one
-        x_at, out_at = x_at + first * row_step, out_at + first * out_step
         if width == WIDTH:
             one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                      more, adds, out, out_at, out_step, one)  # fmt: skip

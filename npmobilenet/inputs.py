@@ -1,0 +1,90 @@
+"""Checks of input tensors, before a model runs on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npmobilenet.errors import InputError
+
+Array = NDArray[Any]
+
+NHWC = 4  # rank of a tensor of images
+# A recipe's values stay below 2.7 in magnitude (ImageNet mean and std), random tests below 6, and an unscaled 0..255
+# picture that stays below 8 everywhere is black.
+RANGE_FACTOR = 8.0
+
+
+def check_input(
+    x: object, shape: Sequence[int], dtype: str, value_range: tuple[float, float] | None = (-1.0, 1.0)
+) -> Array:
+    """The input tensor, C-contiguous, if it suits a model whose graph declares `shape` (1, ...) and `dtype`.
+
+    `x` is (N, *shape[1:]) with N of at least 1. Nothing is converted silently. `value_range` is the range that the
+    model was made for; floats beyond 8 times that magnitude are taken for unscaled pixels. None allows any finite
+    value.
+
+    Raises `InputError`: not an array, another rank, size, layout or dtype, an empty batch, NaN or infinity, 0..255.
+    """
+    shape = tuple(shape)
+    problem = _misfit(x, shape, dtype)
+    if problem is not None:
+        expected = f"{dtype} (N, {', '.join(map(str, shape[1:]))})"
+        if not isinstance(x, np.ndarray):
+            raise InputError(f"the input: expected a NumPy array, {expected}, got {type(x).__name__}; {problem}")
+        raise InputError(f"the input: expected {expected}, got {x.dtype} {x.shape}{problem}")
+    assert isinstance(x, np.ndarray)
+    if x.dtype.kind == "f":
+        _check_values(x, value_range)
+    return np.ascontiguousarray(x)
+
+
+def _misfit(x: object, shape: tuple[int, ...], dtype: str) -> str | None:
+    """What to do about an input of another kind, None about one that fits."""
+    if not isinstance(x, np.ndarray):
+        return "use np.asarray"
+    if x.dtype != np.dtype(dtype):
+        return "; " + _tensor_dtype_remedy(x, dtype)
+    if x.ndim != len(shape) or x.shape[1:] != shape[1:]:
+        return "; " + _shape_remedy(x, shape)
+    return None if x.shape[0] else ": an empty batch; pass at least one image"
+
+
+def _tensor_dtype_remedy(x: Array, dtype: str) -> str:
+    if dtype == "float32":
+        if x.dtype.kind == "f":
+            return "use x.astype(np.float32)"
+        if x.dtype == np.uint8:
+            return "uint8 images go to predict(), or through preprocess() first"
+    elif x.dtype.kind == "f":
+        return "this model takes integers: preprocess() gives them, or preprocess.quantize_input"
+    return f"use x.astype(np.{dtype}) if its values are meant so"
+
+
+def _shape_remedy(x: Array, shape: tuple[int, ...]) -> str:
+    if x.shape == shape[1:]:
+        return "add the batch dimension: x[None]"
+    if len(shape) == NHWC and x.ndim == NHWC and (x.shape[0], *x.shape[2:], x.shape[1]) == (x.shape[0], *shape[1:]):
+        return "channels come last (NHWC): x.transpose(0, 2, 3, 1)"
+    if len(shape) == NHWC and x.shape == (shape[3], *shape[1:3]):
+        return "channels come last (NHWC), after a batch dimension: x.transpose(1, 2, 0)[None]"
+    return "preprocess() makes a tensor of the right size from images"
+
+
+def _check_values(x: Array, value_range: tuple[float, float] | None) -> None:
+    low, high = float(x.min()), float(x.max())  # NaN passes through min and max
+    if not (math.isfinite(low) and math.isfinite(high)):
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise InputError(f"the input holds {x[at]} at index {at}: expected finite values")
+    if value_range is None:
+        return
+    limit = RANGE_FACTOR * max(abs(value_range[0]), abs(value_range[1]))
+    if max(-low, high) > limit:
+        raise InputError(
+            f"the input's values run from {low:g} to {high:g}, and the model was made for about {value_range[0]:g} to "
+            f"{value_range[1]:g}: unscaled pixels? preprocess() scales them"
+        )
