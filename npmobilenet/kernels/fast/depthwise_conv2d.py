@@ -158,9 +158,10 @@ def form_of(in_c: int, filters: tuple[int, ...], stride: tuple[int, int], dilati
     return taps if square and taps in FILTERS and in_c == channels >= LANE else ANY
 
 
-def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
-    """Units are output rows."""
-    return Work(out.shape[0] * out.shape[1], 2 * out.shape[2] * weights.size)
+def row_pairs(x, weights, bias, stride, pad, dilation, activation, out):
+    """Units are HIGH output rows, or what is left of them at an image's end."""
+    pairs = -(-out.shape[1] // HIGH)
+    return Work(out.shape[0] * pairs, 2 * HIGH * out.shape[2] * weights.size)
 
 
 def _depthwise(form: int) -> Task:
@@ -170,16 +171,18 @@ def _depthwise(form: int) -> Task:
         _, in_h, in_w, in_c = x.shape
         out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
-        row = start
-        while row < stop:
-            n, first = row // out_h, row % out_h
-            end = min(out_h, first + stop - row)
+        pairs = (out_h + HIGH - 1) // HIGH
+        unit = start
+        while unit < stop:
+            n, pair = unit // pairs, unit % pairs
+            count = min(pairs - pair, stop - unit)
+            row, end = pair * HIGH, min((pair + count) * HIGH, out_h)
             filter_image(flat_x, n * in_h * in_w, (in_h, in_w), in_c, weights, bias, stride, pad, dilation, activation,
-                         flat_out, row * out_w * channels, out_w, first, end)  # fmt: skip
-            row += end - first
+                         flat_out, (n * out_h + row) * out_w * channels, out_w, row, end)  # fmt: skip
+            unit += count
 
     kernel.__name__ = f"depthwise_conv2d_f32_{form}"
-    return Task(kernel, output_rows)
+    return Task(kernel, row_pairs)
 
 
 _FORMS = {form: _depthwise(form) for form in FILTERS}
@@ -188,7 +191,7 @@ _FORMS = {form: _depthwise(form) for form in FILTERS}
 def choose(x, weights, bias, stride, pad, dilation, activation, out):
     """As the book's. Moves: vectorized over channels; two rows of outputs at a time, 7 columns of them, across the
     borders, or for less common windows PIXELS outputs where no tap is cut off; the common activations in the registers.
-    Threads take output rows.
+    Threads take pairs of output rows.
     """
     return _FORMS[form_of(x.shape[3], weights.shape, stride, dilation)]
 
