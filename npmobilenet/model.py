@@ -27,7 +27,7 @@ from npmobilenet.taps import ACCUMULATING, split_prefix
 Inputs = Array | Mapping[str, Array]
 
 CHUNK = 8  # images in one plan, at most: larger batches run in pieces, so memory doesn't grow with the batch
-# Bytes of their intermediate values, so that these stay in caches. On Zen 4, images per second by those of batch 1: 1.35
+# Bytes of their intermediate values, so that these stay in caches. Images per second by those of batch 1 (Zen 4): 1.35
 # with 8 images of V2 0.35_96 (4 MB), 1.16 with 4 of V3 small (5 MB), 1.04 with 2 of V2 1.0_224 (5 MB); 0.94 with 8 of
 # it (18 MB), and 0.98 with 2 of V1 1.0_224 (9 MB).
 NEAR = 6 << 20
@@ -52,6 +52,8 @@ class Model:
     `threads=None` uses all cores that this process may use; a larger number than these is cut to it. The result doesn't
     depend on it, nor on `kernels` ("fast", or "reference": the book). `dialect` names the arithmetic of integer models
     (docs/arithmetic.md) and has no effect on float32 ones.
+
+    `images_at_once` is the number of images that `run` gives to one plan.
 
     Raises `PlanError` if the weights don't fit the graph or there are no kernels for it.
     """
@@ -78,7 +80,7 @@ class Model:
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
         one = self.plan()  # all checks now, not at the first run of one image, which uses this plan
         near = max(NEAR // max(one.arena_bytes, 1), 1)
-        self._together = min(1 << near.bit_length() - 1, CHUNK)  # images in one plan; a power of two shares out 8
+        self.images_at_once = min(1 << near.bit_length() - 1, CHUNK)  # in one plan; a power of two shares out 8
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle (a process of multiprocessing's, say): the plans are made anew."""
@@ -160,8 +162,8 @@ class Model:
         pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}
         with parallel.exclusive(self.threads, self.kernels) as threads:
-            for first in range(0, len(inputs[0]), self._together):
-                chunk = [array[first : first + self._together] for array in inputs]
+            for first in range(0, len(inputs[0]), self.images_at_once):
+                chunk = [array[first : first + self.images_at_once] for array in inputs]
                 plan = self._plan(len(chunk[0]), names)
                 pieces.append(engine.run(plan, *chunk, threads=threads)[0].copy())
                 for name, views in tapped.items():

@@ -250,7 +250,7 @@ def document() -> dict[str, Any]:
         "float": {"kind": "float", "bar": 1.0, "against": ["litert"], "versions": {"litert": "2.3.0"}, "cases": {
             "1 threads, batch 1": case(5.0, litert=4.0, openvino=10.0),
             "2 threads, batch 1": {**case(2.0, litert=4.0), "speedup": {"median": 2.5, "q1": 2.4, "q3": 2.6}},
-            "1 threads, batch 8": case(40.0, litert=32.0)}},
+            "1 threads, batch 8": {**case(40.0, litert=32.0), "by_single": {"median": 1.2, "q1": 1.1, "q3": 1.3}}}},
         "int": {"kind": "int8", "bar": 0.8, "against": ["litert", "openvino"], "versions": {}, "cases": {
             "1 threads, batch 1": case(5.0, litert=9.0, openvino=6.0)},
             "reference": {**case(5.0, reference=300.0), "apart": {"reference": 0.0}}},
@@ -328,6 +328,7 @@ def test_engines_take_turns_and_agree(data: Path, tools: Any, tmp_path: Path) ->
     file = tools.models.ensure([row], tmp_path, source.parent, sys.executable)["V1"]
     found = tools.bench.compare(row, file, ["ours", "litert", "reference"], (1,), (1, 2), 3, 2, 0.001)
     assert set(found["cases"]) == {"1 threads, batch 1", "1 threads, batch 2"}
+    assert found["cases"]["1 threads, batch 2"]["by_single"]["median"] > 0
     for key, rounds in (("1 threads, batch 1", 3), ("1 threads, batch 2", 2)):
         figures = found["cases"][key]
         assert set(figures["ms"]) == {"ours", "litert", "reference"}, figures["missing"]

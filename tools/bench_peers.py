@@ -176,7 +176,10 @@ def compare(row: Row, file: Path, engines: Sequence[str], threads: Sequence[int]
     try:
         for batch in batches:
             comparison = Comparison(processes, file, batch, threads, pause)
-            times = comparison.rounds(pairs if batch == 1 else batch_pairs)
+            # Larger batches are compared with our single images in the same round.
+            single = [(key_of(count, 1), "ours") for count in threads] if batch > 1 and 1 in batches else []
+            single = [turn for turn in single if "ours" in found["cases"][turn[0]]["ms"]]
+            times = comparison.rounds(pairs if batch == 1 else batch_pairs, comparison.turns + single)
             found["cases"].update(_figures(comparison, times))
             if batch == batches[0]:
                 ours = comparison.facts.get("ours", {})
@@ -193,7 +196,10 @@ def _versions(comparison: Comparison) -> dict[str, str]:
 
 
 def _figures(comparison: Comparison, times: dict[tuple[str, str], list[float]]) -> dict[str, Any]:
-    """For each key, each engine's milliseconds and our ratio to it; and, of ours, two threads' ratio to one's."""
+    """For each key, each engine's milliseconds and our ratio to it; of ours, two threads' ratio to one's.
+
+    "by_single": our images per second in a batch, by those of single images.
+    """
     cases: dict[str, Any] = {}
     for key, why in comparison.why.items():
         cases[key] = {"ms": {}, "ratio": {}, "missing": why}
@@ -206,6 +212,11 @@ def _figures(comparison: Comparison, times: dict[tuple[str, str], list[float]]) 
     keys = [key for key in cases if (key, "ours") in times]
     for key in keys[1:]:
         cases[key]["speedup"] = quartiles(np.array(times[keys[0], "ours"]) / np.array(times[key, "ours"]))
+    for key in keys:
+        single = key_of(int(key.split()[0]), 1)
+        if comparison.batch > 1 and (single, "ours") in times:
+            alone, together = (np.array(times[k, "ours"]) for k in (single, key))
+            cases[key]["by_single"] = quartiles(comparison.batch * alone / together)
     return cases
 
 

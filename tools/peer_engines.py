@@ -63,12 +63,18 @@ def open_ours(file: str, threads: int, batch: int) -> Opened:
     from npmobilenet import engine, parallel
 
     model = npmobilenet.load(file, threads=threads)
-    plan = model.plan(batch)
     x = random_input((batch, *model.input.shape[1:]), model.input.dtype, SEED)
+    at_once = min(model.images_at_once, batch)
+    plan = model.plan(at_once)  # powers of two: of a batch that is one there is no smaller rest
+    if batch % at_once:
+        raise Unavailable(f"a batch of {batch} doesn't come out even in pieces of {at_once}")
 
     def run() -> Array:
         with parallel.exclusive(threads, model.kernels) as used:
-            return engine.run(plan, x, threads=used)[0]
+            if batch == at_once:
+                return engine.run(plan, x, threads=used)[0]
+            pieces = range(0, batch, at_once)
+            return np.concatenate([engine.run(plan, x[i : i + at_once], threads=used)[0].copy() for i in pieces])
 
     facts = {
         "version": npmobilenet.__version__,
