@@ -39,7 +39,12 @@ def bind_bands(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: Kern
         more,
         out,
     )
-    return Step(kernels.bands_f32, args, " + ".join(node.name for node in nodes))
+    return Step(kernels.bands_f32, args, joined(nodes))
+
+
+def joined(nodes: Sequence[Node]) -> str:
+    """The name of a step that computes these nodes."""
+    return " + ".join(node.name for node in nodes)
 
 
 def residual(nodes: Sequence[Node], arrays: Mapping[str, Array]) -> Array:

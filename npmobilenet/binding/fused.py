@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from npmobilenet.binding.bands import bind_bands, residual
+from npmobilenet.binding.bands import bind_bands, joined, residual
 from npmobilenet.binding.float32 import code_of, conv2d
 from npmobilenet.binding.site import Step
 from npmobilenet.graph import Node
@@ -44,8 +44,3 @@ def _squeeze_excite(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels:
     constants = [arrays[name].item() for node in between[2:] for name in node.inputs if name in arrays]
     scales = np.array(codes, np.int64).reshape(-1, 2), np.array(constants, np.float32)
     return Step(kernels.squeeze_excite_f32, (x, *products, scales, code_of(last), out), joined(nodes))
-
-
-def joined(nodes: Sequence[Node]) -> str:
-    """The name of a step that computes these nodes."""
-    return " + ".join(node.name for node in nodes)

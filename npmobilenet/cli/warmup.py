@@ -131,19 +131,23 @@ def every_op(dtype: str = "float32") -> Graph:
 
 
 def every_block() -> Graph:
-    """A graph of what fusion.py makes one step of: bands, a residual addition, squeeze-and-excite."""
+    """A graph of what fusion.py makes one step of: bands, a residual addition, squeeze-and-excite; for every window."""
     from npmobilenet.graph import GraphBuilder
 
     b = _Builder(GraphBuilder("warmup_blocks"), "float32")
     plain: dict[str, Any] = {"stride": (1, 1), "padding": ((0, 0), (0, 0))}
     x = b.graph.input("x", (1, 112, 112, 8))  # large enough for bands
-    y = b.layer("conv2d", x, (1, 1, 8, 24), "expanded", **plain)
-    y = b.layer("depthwise_conv2d", y, (3, 3, 24), "filtered", stride=(1, 1), padding=PADDING)
-    x = b.node("add", [x, b.layer("conv2d", y, (1, 1, 24, 8), "projected", **plain)], "first")
+    small = b.layer("conv2d", x, (1, 1, 8, 24), "small", stride=(28, 28), padding=((0, 0), (0, 0)))
+    for taps in (3, 5):
+        window: dict[str, Any] = {"stride": (1, 1), "padding": ((taps // 2, taps // 2),) * 2}
+        small = b.layer("depthwise_conv2d", small, (taps, taps, 24), f"small_{taps}", **window)
+        y = b.layer("conv2d", x, (1, 1, 8, 24), f"expanded_{taps}", **plain)
+        y = b.layer("depthwise_conv2d", y, (taps, taps, 24), f"filtered_{taps}", **window)
+        x = b.node("add", [x, b.layer("conv2d", y, (1, 1, 24, 8), f"projected_{taps}", **plain)], f"sum_{taps}")
     x = b.node("add", [x, b.layer("conv2d", x, (1, 1, 8, 8), "mixed", **plain)], "second")
     y = b.layer("conv2d", b.node("mean", [x], "mean", keepdims=True), (1, 1, 8, 8), "squeezed", **plain)
     y = b.layer("conv2d", y, (1, 1, 8, 8), "excited", **plain)
-    return b.graph.finish([b.node("mul", [x, y], "gated")])
+    return b.graph.finish([b.node("mul", [x, y], "gated"), small])
 
 
 class _Builder:
@@ -214,8 +218,9 @@ def _name(kernel: Callable[..., None]) -> str:
 
 
 def _form(step: Step) -> tuple[Any, ...]:
-    """A kernel's name and the kinds of its arguments: Numba compiles it once for each."""
-    return (_name(step.kernel), *map(_kind, step.args))
+    """A kernel's name, that of a family's member, and the kinds of its arguments: Numba compiles it once for each."""
+    member = getattr(step.kernel, "member", None)
+    return (_name(member(*step.args) if member else step.kernel), *map(_kind, step.args))
 
 
 def _kind(argument: Any) -> Any:

@@ -82,9 +82,8 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
     row = start
     while row < stop:
         n, oy = row // out_h, row % out_h
-        count = (
-            min(bottom - oy, stop - row) if not apart and oy >= top and oy < bottom else 1
-        )  # rows with the same taps
+        whole = not apart and oy >= top and oy < bottom
+        count = min(bottom - oy, stop - row) if whole else 1  # rows with the same taps
         across = 0 if apart else right - left if count == 1 else (right - left) // ROWS * ROWS  # in tiles along the row
         ky_first, ky_last = valid_taps(oy * stride[0] - pad[0], kernel_h, dilation[0], in_h)
         segments = max(ky_last - ky_first, 0)

@@ -89,13 +89,17 @@ class TaskFamily:
         self.__doc__ = choose.__doc__
         self._choose = choose
 
+    def member(self, *args: Any) -> Task:
+        """The kernel for these arguments."""
+        return self._choose(*args)
+
     def bind(self, *args: Any) -> Call:
         """As Task.bind."""
-        return self._choose(*args).bind(*args)
+        return self.member(*args).bind(*args)
 
     def __call__(self, *args: Any) -> None:
         """Run it now."""
-        self._choose(*args)(*args)
+        self.member(*args)(*args)
 
 
 def task(work: Callable[..., Work]) -> Callable[[Callable[..., None]], Task]:
