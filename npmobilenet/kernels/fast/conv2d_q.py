@@ -10,6 +10,7 @@ from npmobilenet.kernels.fast.tiles_q import (
     GROUP,
     ROWS,
     as_row_value,
+    copy_rows,
     dot_block,
     new_accumulators,
     new_rows,
@@ -42,7 +43,7 @@ def copy_window(x, n, iy, ix, dilation, taps, z_in, buffer, at, padded):
             inside = y >= 0 and y < in_h and column >= 0 and column < in_w
             for c in range(in_c):
                 value = x[n, y, column, c] if inside else z_in
-                row[kx * in_c + c] = as_row_value(value, z_in)
+                row[kx * in_c + c] = as_row_value(x, value, z_in)
         for k in range(taps[1] * in_c, padded):
             row[k] = 0
 
@@ -58,7 +59,7 @@ def fill(to, value):
 def copy_lines(x, n, iy, ix, dilation, lines, z_in, buffer, line):
     """`lines` rows of image n from row iy and column ix on, `line` values each, the zero point around the image."""
     in_h, row = x.shape[1], x.shape[2] * x.shape[3]
-    flat, first, outside = x.reshape(-1), ix * x.shape[3], as_row_value(z_in, z_in)
+    flat, first, outside = x.reshape(-1), ix * x.shape[3], as_row_value(x, z_in, z_in)
     for ky in range(lines):
         y, to = iy + ky * dilation, buffer[ky * line : (ky + 1) * line]
         inside = y >= 0 and y < in_h
@@ -66,9 +67,7 @@ def copy_lines(x, n, iy, ix, dilation, lines, z_in, buffer, line):
         right = max(min(row - first, line), left)
         fill(to[:left], outside)
         middle, at = to[left:right], (n * in_h + y) * row + first + left
-        source = flat[at : at + middle.size] if inside else flat[:0]
-        for k in range(middle.size):  # a loop by itself, which LLVM makes vectors of
-            middle[k] = as_row_value(source[k], z_in)
+        copy_rows(flat[at : at + middle.size] if inside else flat[:0], middle, z_in)
         fill(to[right:], outside)
 
 

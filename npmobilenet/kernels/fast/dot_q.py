@@ -40,10 +40,9 @@ def _multiply_add(
 ) -> Any:
     """total + the dot products of groups: of four bytes or of two int16 ("pairs").
 
-    "vnni" multiplies unsigned by signed bytes: x by w, or, where x is signed, w by x. "dotprod" multiplies bytes that
-    are both unsigned or, where `signed`, both signed: Arm's UDOT and SDOT, which wrap as plain sums of products do; of
-    those it is made for other machines, so that all around it can be tested there. `repeated`: all lanes of x are the
-    same.
+    "vnni" multiplies unsigned x by signed w. "dotprod" multiplies bytes that are both unsigned or, where `signed`, both
+    signed: Arm's UDOT and SDOT, which wrap as plain sums of products do; of those it is made for other machines, so
+    that all around it can be tested there. `repeated`: all lanes of x are the same.
     """
     words = vector(INT32, lanes)
     if kind == "dotprod":
@@ -53,7 +52,6 @@ def _multiply_add(
             return intrinsic_call(builder, name, words, [total, x, w])
         return _plainly(builder, total, x, w, lanes, signed)
     if kind == "vnni":
-        x, w = (w, x) if signed else (x, w)
         return intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", words, [total, x, w])
     halves = vector(INT16, 2 * lanes)
     x, w = builder.bitcast(x, halves), builder.bitcast(w, halves)

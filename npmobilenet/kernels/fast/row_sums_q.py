@@ -44,7 +44,7 @@ def _first_bytes(builder: Any, pointer: Any, count: int, lanes: int) -> Any:
 
 
 def row_sums_tile(kind: str, lanes: int) -> Any:
-    """An intrinsic for the sums of rows of bytes, by one of BYTES, `lanes` rows at a time.
+    """An intrinsic for the sums of rows of bytes (with "vnni" of uint8), by one of BYTES, `lanes` rows at a time.
 
     tile(x, at, row_step, x_segment, segments, length, count, factor, sums): sums[r] is factor times the sum of
     x[at + r * row_step + s * x_segment + k] over s < segments and k < length, for r < count. Nothing is checked.

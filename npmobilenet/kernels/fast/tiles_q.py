@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba.extending import overload, register_jitable
+from numba.np.numpy_support import as_dtype, from_dtype
 
 from npmobilenet.kernels.fast.dot_q import BYTES, dot_tile, group_of, line_tile
 from npmobilenet.kernels.fast.requantize_q import requantize_tile
@@ -16,9 +17,8 @@ LANE = LANES[isa()]
 # "vnni": dot products of four bytes, one operand signed; "dotprod": of four bytes alike; "pairs": of two int16.
 KIND = {"avx512vnni": "vnni", "dotprod": "dotprod"}.get(isa(), "pairs" if LANE >= 8 else "generic")
 GROUP = group_of(KIND)
-IN_PLACE = KIND in BYTES  # tiles that multiply bytes can read their rows where they are
 PACKED = np.int8 if KIND in BYTES else np.int16
-TURNED = 128 if KIND == "vnni" else 0  # by how much weights move: down beside uint8, up beside int8, see pack_dot
+TURNED = 128 if KIND == "vnni" else 0  # by how much uint8 weights move down and int8 rows up, see pack_dot
 # Rows x vectors: accumulators + weight vectors + one broadcast fill the registers, as in tiles.py.
 ROWS = 12 if REGISTERS[isa()] == 32 else 6
 VECTORS = 2
@@ -41,12 +41,11 @@ requantize_vectors = requantize_tile(LANE)
 def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(depth, Cout) and bias -> panels (panels, groups, WIDTH, GROUP), bias (panels * WIDTH,), zeros filling up.
 
-    "pairs": the weights without their zero point; rows lose theirs when they are copied. "vnni": the instruction wants
-    one signed and one unsigned operand, so weights w become w' = w - 128 beside unsigned x, w + 128 beside signed x,
-    and their zero point v' = z_w -+ 128 alike: sum (x - z_in)(w - z_w) = sum x w' - v' sum x - z_in sum (w - z_w). The
-    last term goes into the bias here; the one before it is from row_sums, which the tile subtracts. "dotprod":
-    instructions for two unsigned or two signed operands take uint8 x and w, or int8 x and w, as they are: w' = w and
-    v' = z_w.
+    sum (x - z_in)(w - z_w) = sum x' w' - v' sum x' - z' sum (w - z_w), where x' = x + z' - z_in and w' = w + v' - z_w
+    are what the tiles multiply. The last term goes into the bias here; the one before it is from row_sums, which the
+    tile subtracts. "vnni": the instruction wants x' unsigned and w' signed: uint8 weights become w' = w - 128, int8
+    rows x' = x + 128. "dotprod": two unsigned or two signed operands, so x' = x and w' = w. "pairs" and "generic": the
+    weights without their zero point (v' = 0); rows lose theirs when they are copied (z' = 0).
     """
     depth, channels = weights.shape
     panels, groups = -(-channels // WIDTH), -(-depth // GROUP)
@@ -54,64 +53,15 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
     start[:channels] = bias
     padded = np.zeros((groups * GROUP, panels * WIDTH), PACKED)
     if KIND in BYTES:
+        signed = weights.dtype == np.int8  # as the rows are
         padded[:depth, :channels] = weights.view(np.int8)
-        if KIND == "vnni":
-            padded[:depth, :channels] ^= np.int8(-128)  # either way, the uppermost bit turns over
-        start[:channels] -= zeros[0] * lost.sum(0)
+        if TURNED and not signed:
+            padded[:depth, :channels] ^= np.int8(-128)  # the uppermost bit turned over: w - 128
+        start[:channels] -= (zeros[0] + TURNED * signed) * lost.sum(0)
     else:
         padded[:depth, :channels] = lost
     packed = padded.reshape(groups, GROUP, panels, WIDTH).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(packed), start.astype(np.int32)
-
-
-if IN_PLACE:
-    sum_rows = row_sums_tile(KIND, LANE)
-
-    @register_jitable
-    def new_rows(x, size):
-        """A buffer for copied rows."""
-        return np.empty(size, x.dtype)
-
-    @register_jitable
-    def as_row_value(value, z_in):
-        """An input value as the tiles read it."""
-        return value
-
-    @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
-        """What the tile subtracts for each row: v' times the sum of its values, see pack_dot."""
-        v = zeros[1] + (TURNED if is_signed(x) else -TURNED)
-        if v != 0:
-            sum_rows(buffer, at, row_step, x_segment, segments, length, count, v, sums)
-        else:
-            sums[:count] = 0
-
-    @register_jitable
-    def rows_in_place(x, depth, first, count):
-        """Rows that the tiles can read where they are: (whether that is so, they)."""
-        return depth % GROUP == 0, x[first * depth : (first + count) * depth]
-
-else:
-
-    @register_jitable
-    def new_rows(x, size):
-        """A buffer for copied rows."""
-        return np.empty(size, np.int16)
-
-    @register_jitable
-    def as_row_value(value, z_in):
-        """An input value as the tiles read it."""
-        return np.int16(np.int16(value) - np.int16(z_in))
-
-    @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
-        """Nothing: the zero points are off already."""
-        sums[:count] = 0
-
-    @register_jitable
-    def rows_in_place(x, depth, first, count):
-        """Rows that the tiles can read where they are: none."""
-        return False, new_rows(x, 0)
 
 
 def is_signed(x):
@@ -125,18 +75,87 @@ def _is_signed(x):
     return lambda x: signed
 
 
+def new_rows(x, size):
+    """A buffer for copied rows."""
+    return np.empty(size, rows_dtype(x.dtype))
+
+
+def rows_dtype(dtype):
+    """What the tiles read for x of a dtype, see pack_dot."""
+    if KIND not in BYTES:
+        return np.dtype(np.int16)
+    return np.dtype(np.uint8) if TURNED else np.dtype(dtype)
+
+
+@overload(new_rows)
+def _new_rows(x, size):
+    dtype = from_dtype(rows_dtype(as_dtype(x.dtype)))
+    return lambda x, size: np.empty(size, dtype)
+
+
+if KIND in BYTES:
+    sum_rows = row_sums_tile(KIND, LANE)
+
+    @register_jitable
+    def as_row_value(x, value, z_in):
+        """A value of x, or its zero point, as the tiles read it."""
+        return value + (TURNED if is_signed(x) else 0)
+
+    @register_jitable
+    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
+        """What the tile subtracts for each row: v' times the sum of its values, see pack_dot."""
+        v = zeros[1] - (0 if is_signed(x) else TURNED)
+        if v != 0:
+            sum_rows(buffer, at, row_step, x_segment, segments, length, count, v, sums)
+        else:
+            sums[:count] = 0
+
+else:
+
+    @register_jitable
+    def as_row_value(x, value, z_in):
+        """A value of x, or its zero point, as the tiles read it."""
+        return np.int16(value) - np.int16(z_in)
+
+    @register_jitable
+    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
+        """Nothing: the zero points are off already."""
+        sums[:count] = 0
+
+
+def rows_in_place(x, depth, first, count):
+    """Rows that the tiles can read where they are: (whether that is so, they)."""
+    raise NotImplementedError("called by compiled code only")
+
+
+@overload(rows_in_place)
+def _rows_in_place(x, depth, first, count):
+    if rows_dtype(as_dtype(x.dtype)) == as_dtype(x.dtype):
+        return lambda x, depth, first, count: (depth % GROUP == 0, x[first * depth : (first + count) * depth])
+    return lambda x, depth, first, count: (False, new_rows(x, 0))
+
+
+@register_jitable
+def copy_rows(x, buffer, z_in):
+    """Values of x as the tiles read them."""
+    for k in range(buffer.size):
+        buffer[k] = as_row_value(x, x[k], z_in)
+
+
 @register_jitable
 def gather_rows(x, depth, first, count, padded, zeros, sums):
     """Rows first ... first + count - 1 of a flat x as the tiles read them, and what to subtract for each."""
     there, buffer = rows_in_place(x, depth, first, count)
     if not there:
         buffer = new_rows(x, count * padded)
-        for r in range(count):
-            row, source = buffer[r * padded : (r + 1) * padded], x[(first + r) * depth : (first + r + 1) * depth]
-            for k in range(depth):
-                row[k] = as_row_value(source[k], zeros[0])
-            for k in range(depth, padded):
-                row[k] = 0
+        source = x[first * depth : (first + count) * depth]
+        if depth == padded:
+            copy_rows(source, buffer, zeros[0])
+        else:
+            for r in range(count):
+                row = buffer[r * padded : (r + 1) * padded]
+                copy_rows(source[r * depth : (r + 1) * depth], row[:depth], zeros[0])
+                row[depth:] = 0
     row_sums(buffer, 0, padded, 0, 1, padded, count, x, zeros, sums)
     return buffer
 
