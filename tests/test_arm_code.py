@@ -26,6 +26,7 @@ from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interle
 from npmobilenet.kernels.fast.dot_q import dot_tile, line_tile
 from npmobilenet.kernels.fast.requantize_q import requantize_tile
 from npmobilenet.kernels.fast.row_sums_q import row_sums_tile
+from npmobilenet.kernels.fast.scaling_q import LINES
 from npmobilenet.kernels.fast.task import WORD, _value
 from npmobilenet.kernels.fast.vector import matrix_tile
 from npmobilenet.kernels.jit import ISAS, LANES, REGISTERS, isa, most_of
@@ -38,7 +39,7 @@ INT = types.int64
 FLOATS, WORDS, ADDRESSES = (types.Array(t, 1, "C") for t in (types.float32, types.int32, types.int64))
 SCALES = types.Array(types.float64, 1, "C")
 BYTES = {name: types.Array(getattr(types, name), 1, "C") for name in ("uint8", "int8", "int16", "int32")}
-LINES = (FLOATS, FLOATS, FLOATS, WORDS)  # slope, offset, below, odd
+LINE_ARRAYS = (FLOATS, FLOATS, FLOATS, WORDS)  # slope, offset, below, odd
 
 Tile = tuple[Any, tuple[Any, ...]]  # an intrinsic and the types of its arguments
 
@@ -55,7 +56,7 @@ def lined_dot(rows: int, vectors: int, kind: str, dtype: str, out: str) -> Tile:
     """The same, to bytes by lines."""
     arguments = dot(rows, vectors, kind, dtype)[1][:12]
     return line_tile(rows, vectors, LANE, kind, 2 * LANE), (
-        *arguments, *LINES, INT, INT, INT, BYTES[out], INT, INT, INT, INT,
+        *arguments, *LINE_ARRAYS, INT, INT, INT, BYTES[out], INT, INT, INT, INT,
     )  # fmt: skip
 
 
@@ -86,13 +87,14 @@ def columns(pixels: int, rows: int, kind: str, window: tuple[int, int] | None, o
     w, acc = BYTES["int8" if kind == "dotprod" else "int16"], BYTES[out] if out else WORDS
     return column_tile(pixels, rows, LANE, kind, window, bool(out)), (
         WORDS, INT, INT, INT, INT, INT, ADDRESSES, ADDRESSES, INT, INT, w, INT, INT, INT, INT, WORDS, INT, acc, INT,
-        INT, INT, *((*LINES, INT, INT, INT) if out else ()),
+        INT, INT, *((*LINE_ARRAYS, INT, INT, INT) if out else ()),
     )  # fmt: skip
 
 
 def requantize(dtype: str) -> Tile:
     return requantize_tile(LANE), (
-        WORDS, INT, INT, INT, INT, INT, WORDS, WORDS, SCALES, INT, INT, INT, INT, *LINES, INT, BYTES[dtype], INT, INT,
+        WORDS, INT, INT, INT, INT, INT, WORDS, WORDS, SCALES, INT, INT, INT, INT, *LINE_ARRAYS, INT, BYTES[dtype], INT,
+        INT,
     )  # fmt: skip
 
 
@@ -212,9 +214,13 @@ def test_dot_products(target: Any, rows: int, vectors: int, width: int | None, d
 
 
 def check_lines(text: str, accumulators: int) -> None:
-    """Lines of both kinds, straight and bent: one multiply-add and one conversion for each vector, no call."""
+    """Lines of every kind: one multiply-add and one conversion for each vector, no call.
+
+    What bent and mended ones begin with alike, LLVM may emit once.
+    """
     for instruction in ("fmla", "fcvtns"):
-        assert len(re.findall(rf"\t{instruction}\tv\d+\.4s", text)) == 2 * accumulators
+        found = len(re.findall(rf"\t{instruction}\tv\d+\.4s", text))
+        assert (len(LINES) - 1) * accumulators <= found <= len(LINES) * accumulators
     assert not re.search(r"\tfmadd\t|\t(fcvt\w+|scvtf|frint\w)\t[swdx]\d", text)  # lane by lane
     assert not re.search(r"\tst1\t\{ v\d+\.b", text)
     check_calls(text)

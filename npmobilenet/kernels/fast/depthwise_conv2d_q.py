@@ -195,7 +195,8 @@ def requantize(acc, acc_at, width, pixels, columns, channel, step, out, out_at, 
         requantize_block(rest, width, pixels, head, channel, step, out, out_at, channels)
     if head < columns:
         other = Lined(step.multiplier, step.shift, step.scale, DOUBLE_ROUNDING, step.zero_point, step.low, step.high,
-                      step.tail, step.slope, step.offset, step.below, step.odd, step.straight, step.lined)  # fmt: skip
+                      step.tail, step.slope, step.offset, step.below, step.odd, step.straight, step.even,
+                      step.lined)  # fmt: skip
         requantize_block(rest[head:], width, pixels, columns - head, channel + head, other, out, out_at + head,
                          channels)  # fmt: skip
 

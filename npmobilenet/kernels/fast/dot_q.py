@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.fast.scaling_q import CENTRED, STRAIGHT, Line, Narrow, part_of
+from npmobilenet.kernels.fast.scaling_q import CENTRED, LINES, Line, Narrow, part_of
 from npmobilenet.kernels.fast.vector import _data, outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.fast.vector_q import (
     INT,
@@ -130,15 +130,13 @@ class LineEnd:
     """The step from accumulators in registers to bytes in memory, by lines (staircase_q.py)."""
 
     def __init__(self, builder: Any, args: list[Any], lanes: int, signed: bool) -> None:
-        *self.arrays, line, low, high = args
-        self.straight = builder.icmp_signed("==", line, INT(STRAIGHT))
+        *self.arrays, self.line, low, high = args
         self.narrow, self.lanes = Narrow(builder, INT(0), low, high, lanes, signed), lanes
 
     def lines(self, builder: Any, channel: Any, vectors: int) -> list[Line]:
         """The lines of some vectors of channels."""
-        places = [[builder.add(channel, INT(v * self.lanes))] for v in range(vectors)]
-        each = [[builder.gep(array, at) for array in self.arrays] for at in places]
-        return [Line(builder, slope, offset, below, odd, self.lanes) for slope, offset, below, odd in each]
+        places = [builder.add(channel, INT(v * self.lanes)) for v in range(vectors)]
+        return [Line(builder, self.arrays, place, self.lanes) for place in places]
 
     def store(
         self, builder: Any, lines: list[Line], slots: list[Any], target: Any, step: Any, mask: Any = None
@@ -147,16 +145,15 @@ class LineEnd:
 
         Four vectors go together.
         """
-        with builder.if_else(self.straight) as ways:
-            for way, method in zip(ways, (Line.straight, Line.bent), strict=True):
-                with way:
-                    for first in range(0, len(slots), 4):
-                        for row, part in self._four(builder, lines, method, slots, first):
-                            pointer = builder.gep(target, [builder.mul(step, INT(row))])
-                            if mask:
-                                masked_store(builder, part, pointer, mask)
-                            else:
-                                builder.store(part, builder.bitcast(pointer, part.type.as_pointer()), align=1)
+        for form, method in LINES.items():
+            with builder.if_then(builder.icmp_signed("==", self.line, INT(form))):
+                for first in range(0, len(slots), 4):
+                    for row, part in self._four(builder, lines, method, slots, first):
+                        pointer = builder.gep(target, [builder.mul(step, INT(row))])
+                        if mask:
+                            masked_store(builder, part, pointer, mask)
+                        else:
+                            builder.store(part, builder.bitcast(pointer, part.type.as_pointer()), align=1)
 
     def _four(self, builder: Any, lines: list[Line], method: Any, slots: list[Any], first: int) -> list[Any]:
         """(row, bytes) of vectors first ... first + 3, or as many as there are."""
@@ -214,8 +211,8 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
 
     tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset, below,
     odd, line, low, high, out, out_at, out_step, count, columns): out[out_at + r * out_step + j] is the line of
-    channel + j at the accumulator, clamped to low ... high, for j < columns (all, but with AVX-512). line: STRAIGHT or
-    BENT. Nothing is checked.
+    channel + j at the accumulator, clamped to low ... high, for j < columns (all, but with AVX-512). line: one of
+    LINES. Nothing is checked.
     """
     width = panel_width
 

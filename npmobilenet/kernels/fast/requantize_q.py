@@ -14,11 +14,10 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.fast.scaling_q import (
-    BENT,
     CENTRED,
     HALVED,
+    LINES,
     SCALED,
-    STRAIGHT,
     Down,
     Line,
     Narrow,
@@ -50,21 +49,18 @@ class Block:
     def __init__(self, builder: Any, args: Any, lanes: int, signed: bool) -> None:
         self.acc, self.acc_at, self.acc_step, self.rows, self.columns, self.channel = args[:6]
         self.multiplier, self.shift, self.scale, self.rule, self.zero_point, self.low, self.high = args[6:13]
-        self.slope, self.offset, self.below, self.odd, self.line, self.out, self.out_at, self.out_step = args[13:]
+        *self.lines, self.line, self.out, self.out_at, self.out_step = args[13:]
         self.lanes, self.signed = lanes, signed
         self.slot = cgutils.alloca_once(builder, vector(INT32, lanes))  # room for a vector on the stack
 
     def parameters_at(self, builder: Any, column: Any) -> tuple[Any, Any, Any]:
         """Pointers to multiplier, shift and scale of a column's channel."""
-        return self._pointers(builder, column, self.multiplier, self.shift, self.scale)
-
-    def line_at(self, builder: Any, column: Any) -> tuple[Any, Any, Any, Any]:
-        """Pointers to slope and both offsets."""
-        return self._pointers(builder, column, self.slope, self.offset, self.below, self.odd)
-
-    def _pointers(self, builder: Any, column: Any, *arrays: Any) -> Any:
         at = [builder.add(self.channel, column)]
-        return [builder.gep(array, at) for array in arrays]
+        return builder.gep(self.multiplier, at), builder.gep(self.shift, at), builder.gep(self.scale, at)
+
+    def line_at(self, builder: Any, column: Any) -> Line:
+        """The lines of the channels from a column's on."""
+        return Line(builder, self.lines, builder.add(self.channel, column), self.lanes)
 
     def source(self, builder: Any, row: Any, column: Any) -> Any:
         """The accumulators of a vector."""
@@ -198,9 +194,9 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
         first = _below(builder, start, builder.sub(block.columns, taken))
         columns = [first, _below(builder, builder.add(first, INT(lanes)), builder.sub(block.columns, INT(lanes)))]
         following = builder.append_basic_block()
-        for code, method in ((STRAIGHT, Line.straight), (BENT, Line.bent)):
+        for code, method in LINES.items():
             with builder.if_then(builder.icmp_signed("==", block.line, INT(code))):
-                each = [Line(builder, *block.line_at(builder, column), lanes) for column in columns]
+                each = [block.line_at(builder, column) for column in columns]
                 _rows(
                     builder,
                     block,
@@ -236,7 +232,7 @@ def requantize_tile(lanes: int) -> Any:
     tile(acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low, high, slope,
     offset, below, odd, line, out, out_at, out_step): out[out_at + r * out_step + j] =
     fixedpoint.requantized(acc[acc_at + r * acc_step + j], channel + j, ...) for r < rows and j < columns. line:
-    STRAIGHT or BENT where all these channels have such a line, else 0. Nothing is checked.
+    one of LINES where all these channels have such a line, else 0. Nothing is checked.
 
     Vectors of channels load their parameters once for all rows. Where columns are no whole number of vectors (or, of
     bytes, of pairs of them), the last one starts earlier and computes some outputs again; of fewer columns than a

@@ -13,7 +13,7 @@ steps right, and some slope near the real factor nearly always places all of the
 
 "double" rounds away from zero: its steps below zero lie apart from those above, by more than a line can hide where
 the output shows both. There the offset is another for x < 0. And where no slope takes all steps right, the line may
-take one of them one accumulator late, which is then mended: at that "odd" accumulator one is added.
+take one or two of them one accumulator late, which is then mended: at those "odd" accumulators one is added.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npmobilenet.fixedpoint import INT32_MIN, Requantization
+from npmobilenet.kernels.fast.scaling_q import ODDS
 from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING, SINGLE, UPWARD
 from npmobilenet.kernels.jit import isa
 
@@ -39,9 +40,9 @@ NEIGHBOURS = 6  # slopes tried on either side of the real factor: 4 in 5 channel
 class Lined(NamedTuple):
     """A Requantization (its fields) and its lines, channel by channel.
 
-    slope, offset, below: float32; `below` is the offset for negative accumulators. odd: int32, the accumulator at which
-    the line is one too low. straight, lined: int32, one more than there are channels: how many of those before this one
-    have a line with one offset and no odd accumulator; have a line at all.
+    slope, offset, below: float32; `below` is the offset for negative accumulators. odd: int32 (channels, ODDS), the
+    accumulators at which the line is one too low. straight, even, lined: int32, one more than there are channels: how
+    many of those before this one have a line with one offset and no odd accumulator; with no odd one; a line at all.
     """
 
     multiplier: Any
@@ -57,6 +58,7 @@ class Lined(NamedTuple):
     below: Any
     odd: Any
     straight: Any
+    even: Any
     lined: Any
 
 
@@ -116,11 +118,11 @@ class _Layer:
     def __init__(self, steps: Array, factor: Array, places: tuple[Array, Array], reach: tuple[Array, Array]) -> None:
         self.steps, self.factor, self.places, self.reach = steps, factor, places, reach
         self.slope, self.offset, self.below = (np.zeros(len(factor), np.float32) for _ in range(3))
-        self.odd = np.full(len(factor), NONE, np.int32)
+        self.odd = np.full((len(factor), ODDS), NONE, np.int32)
         self.found = np.zeros(len(factor), bool)
 
-    def search(self, channels: Array, bent: bool, late: bool) -> None:
-        """Lines of these channels, with two offsets (`bent`), with one step taken late and mended (`late`)."""
+    def search(self, channels: Array, bent: bool, late: int) -> None:
+        """Lines of these channels, with two offsets (`bent`), with so many steps taken late and mended."""
         left = np.flatnonzero(channels & ~self.found)
         steps, (first, last) = self.steps[left], (end[left].astype(np.int64)[:, None] for end in self.reach)
         sides = [(np.maximum(first, 0), last), (first, np.minimum(last, -1))] if bent else [(first, last)]
@@ -130,32 +132,33 @@ class _Layer:
             if not len(rows):
                 break
             slope = (self.factor[left[rows]].view(np.int32) + np.int32(j)).view(np.float32)
-            if late:
-                delayed, odd = self._delayed(steps[rows], slope, [reach.of(rows) for reach in reaches])
+            some, delayed, odd = [reach.of(rows) for reach in reaches], steps[rows], []
+            for _ in range(late):
+                odd.append(self._delay(delayed, slope, some))
                 some = [_Reach(delayed, self.places, *(end[rows] for end in side)) for side in sides]
-            else:
-                some, odd = [reach.of(rows) for reach in reaches], np.full(len(rows), NONE)
             (above, good), (below, well) = some[0].offsets(slope), some[-1].offsets(slope)
             taken = good & well
             done = left[rows[taken]]
-            self.found[done], self.odd[done] = True, odd[taken]
+            self.found[done] = True
+            for k, places in enumerate(odd):
+                self.odd[done, k] = places[taken]
             self.slope[done], self.offset[done], self.below[done] = slope[taken], above[taken], below[taken]
             rows = rows[~taken]
 
     @staticmethod
-    def _delayed(steps: Array, slope: Array, reaches: list[_Reach]) -> tuple[Array, Array]:
-        """The steps with one T_k of each channel one later, that which asks most, and that T_k."""
+    def _delay(steps: Array, slope: Array, reaches: list[_Reach]) -> Array:
+        """One T_k of each channel, that which asks most; in `steps` it is one later then."""
         rows = np.arange(len(steps))
         latest = np.where(reaches[0].offsets(slope)[1], reaches[-1].latest(slope), reaches[0].latest(slope))
-        delayed, odd = steps.copy(), steps[rows, latest]
-        delayed[rows, latest] += 1
-        return delayed, odd
+        odd = steps[rows, latest]
+        steps[rows, latest] += 1
+        return odd
 
 
 def lines(
     multiplier: Array, shift: Array, rule: Array, ends: tuple[int, int, int], centre: int, reach: tuple[Array, Array]
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """Slope, offset, offset below zero and odd accumulator of each channel, and whether there is such a line, for
+    """Slope, offset, offset below zero and odd accumulators of each channel, and whether there is such a line, for
     accumulators within `reach`.
 
     ends: zero point, lowest and highest output. Channels with a left shift or a shift beyond DEEPEST have no line.
@@ -179,7 +182,7 @@ def lines(
     layer.offset[layer.found] = layer.below[layer.found] = min(max(zero_point, low), high) - centre
     # Where "double" shows results of both signs, a straight line doesn't fit: 2^-s lies between, and a step is less.
     both = (rule == DOUBLE_ROUNDING) & (reach[0] < 0) & (low < zero_point)
-    for late in (False, True):
+    for late in range(ODDS + 1):
         layer.search(able & ~both, False, late)
         layer.search(able & both, True, late)
     return layer.slope, layer.offset, layer.below, layer.odd, layer.found
@@ -193,7 +196,7 @@ def with_lines(step: Requantization, reach: tuple[Array, Array], dtype: str) -> 
     """
     count, size = len(reach[0]), len(step.multiplier)
     slope, offset, below = (np.zeros(size, np.float32) for _ in range(3))
-    odd, there = np.full(size, NONE, np.int32), np.zeros(size, bool)
+    odd, there = np.full((size, ODDS), NONE, np.int32), np.zeros(size, bool)
     if dtype in CENTRES and step.rule in RULES:
         rule = np.where(np.arange(count) < step.tail, step.rule, DOUBLE_ROUNDING)
         keys: Any = [step.multiplier[:count], step.shift[:count], rule]
@@ -203,8 +206,9 @@ def with_lines(step: Requantization, reach: tuple[Array, Array], dtype: str) -> 
         found = lines(multiplier, shift, rule, (step.zero_point, step.low, step.high), CENTRES[dtype], reach)
         slope[:count], offset[:count], below[:count], odd[:count], there[:count] = found
         there[count:] = True
-    straight = there & (offset == below) & (odd == NONE)
-    counts = (np.add.accumulate(np.concatenate([[False], flags]), dtype=np.int32) for flags in (straight, there))
+    even = there & (odd == NONE).all(1)
+    kinds = even & (offset == below), even, there
+    counts = (np.add.accumulate(np.concatenate([[False], flags]), dtype=np.int32) for flags in kinds)
     return Lined(*step, slope, offset, below, odd, *counts)
 
 

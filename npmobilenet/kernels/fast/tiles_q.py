@@ -9,7 +9,7 @@ from numba.np.numpy_support import as_dtype, from_dtype
 from npmobilenet.kernels.fast.dot_q import BYTES, dot_tile, group_of, line_tile
 from npmobilenet.kernels.fast.requantize_q import requantize_tile
 from npmobilenet.kernels.fast.row_sums_q import row_sums_tile
-from npmobilenet.kernels.fast.scaling_q import BENT, STRAIGHT
+from npmobilenet.kernels.fast.scaling_q import BENT, MENDED, STRAIGHT
 from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING, UPWARD
 from npmobilenet.kernels.jit import LANES, REGISTERS, isa
 
@@ -162,10 +162,13 @@ def gather_rows(x, depth, first, count, padded, zeros, sums):
 
 @register_jitable
 def line_of(step, channel, columns):
-    """STRAIGHT or BENT where these channels have a line, else 0."""
-    if step.straight[channel + columns] - step.straight[channel] == columns:
+    """One of scaling_q.LINES where these channels have a line, else 0."""
+    stop = channel + columns
+    if step.straight[stop] - step.straight[channel] == columns:
         return STRAIGHT
-    return BENT if step.lined[channel + columns] - step.lined[channel] == columns else 0
+    if step.even[stop] - step.even[channel] == columns:
+        return BENT
+    return MENDED if step.lined[stop] - step.lined[channel] == columns else 0
 
 
 @register_jitable
