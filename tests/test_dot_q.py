@@ -79,6 +79,8 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
     w = some(rng, w_at + segments * groups * width * group, "int8" if kind == "vnni" else dtype, ends[1])
     # The accumulator wraps, so that a bias beyond int32 on the way may come back.
     sums = np.where(rng.random(sums_at + rows) < 0.3, 0, some(rng, sums_at + rows, "int32", "all")).astype(np.int32)
+    if rng.random() < 0.3:
+        sums, sums_at = sums[:0], -1
     bias = np.where(rng.random(channel + width) < 0.5, *(some(rng, channel + width, "int32", e) for e in END_OR_ALL))
     acc = np.full(rows * width + 3, NOTHING, np.int32)
     packed = w.view(np.int8) if kind in BYTES else w  # the arrays that hold them are int8 either way
@@ -86,7 +88,7 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
                                     channel, acc)  # fmt: skip
     for r in range(rows):
         for j in range(width):
-            total = int(bias[channel + j]) - int(sums[sums_at + r])
+            total = int(bias[channel + j]) - (int(sums[sums_at + r]) if sums_at >= 0 else 0)
             for s in range(segments):
                 for g in range(groups):
                     for k in range(group):

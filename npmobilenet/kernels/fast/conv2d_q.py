@@ -14,6 +14,7 @@ from npmobilenet.kernels.fast.tiles_q import (
     dot_block,
     new_accumulators,
     new_rows,
+    new_sums,
     pack_dot,
     row_sums,
 )
@@ -88,7 +89,7 @@ def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, 
     in_c, (out_h, out_w, channels) = x.shape[3], out.shape[1:]
     padded, window, lines = groups * GROUP, taps[1] * in_c, taps[0]
     line = (out_w - 1) * stride[1] * in_c + padded
-    acc, sums = new_accumulators(), np.empty(out_w, np.int32)
+    acc, sums = new_accumulators(), new_sums(x, zeros, out_w)
     buffer = new_rows(x, max(lines * line, ROWS * lines * padded))
     for row in range(start, stop):
         n, oy = row // out_h, row % out_h

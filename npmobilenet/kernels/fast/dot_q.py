@@ -95,14 +95,17 @@ class Product:
         kind = vector(INT32, self.lanes)
         return [cgutils.alloca_once(builder, kind) for _ in range(self.rows * self.vectors)]
 
-    def start(self, builder: Any, slots: list[Any], sums: Any, bias: Any) -> None:
-        """bias[j] - sums[r], from pointers to the first of each."""
-        lanes = self.lanes
-        first = [load(builder, builder.gep(bias, [INT(v * lanes)]), INT32, lanes) for v in range(self.vectors)]
-        for r in range(self.rows):
-            taken = splat(builder, builder.load(builder.gep(sums, [INT(r)])), lanes)
-            for v in range(self.vectors):
-                builder.store(builder.sub(first[v], taken), slots[r * self.vectors + v])
+    def start(self, builder: Any, slots: list[Any], summed: Any, sums: Any, bias: Any) -> None:
+        """bias[j], less sums[r] if `summed`, from pointers to the first of each."""
+        lanes, vectors = self.lanes, self.vectors
+        first = [load(builder, builder.gep(bias, [INT(v * lanes)]), INT32, lanes) for v in range(vectors)]
+        for i, slot in enumerate(slots):
+            builder.store(first[i % vectors], slot)
+        with builder.if_then(summed):
+            for r in range(self.rows):
+                taken = splat(builder, builder.load(builder.gep(sums, [INT(r)])), lanes)
+                for v, slot in enumerate(slots[r * vectors : (r + 1) * vectors]):
+                    builder.store(builder.sub(first[v], taken), slot)
 
     def add(self, builder: Any, slots: list[Any], x: Any) -> None:
         """Plus the dot products of the rows from pointer x on."""
@@ -173,8 +176,8 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | 
 
     tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and
     column j, acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over s < segments and g < groups of
-    the dot product of the groups, see Product, of x from x_at and of w from w_at on. width is panel_width, or as many
-    columns as are computed. Nothing is checked.
+    the dot product of the groups, see Product, of x from x_at and of w from w_at on. A negative sums_at says that there
+    are no sums. width is panel_width, or as many columns as are computed. Nothing is checked.
     """
     width = panel_width or vectors * lanes
 
@@ -192,7 +195,8 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | 
             matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
             product = Product((rows, vectors, lanes), kind, width, signed, matrices)
             slots = product.slots(builder)
-            product.start(builder, slots, builder.gep(sums, [sums_at]), builder.gep(bias, [channel]))
+            summed = builder.icmp_signed(">=", sums_at, INT(0))
+            product.start(builder, slots, summed, builder.gep(sums, [sums_at]), builder.gep(bias, [channel]))
             product.add(builder, slots, builder.gep(x, [x_at]))
             for i, slot in enumerate(slots):
                 pointer = builder.gep(acc, [INT(i // vectors * width + i % vectors * lanes)])
@@ -233,6 +237,7 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
             matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
             product = Product((rows, vectors, lanes), kind, width, signed, matrices)
             slots = product.slots(builder)
+            summed = builder.icmp_signed(">=", sums_at, INT(0))
             x, sums, out = (builder.gep(p, [at]) for p, at in ((x, x_at), (sums, sums_at), (out, out_at)))
             # AVX-512 stores the first bytes of a vector alone; elsewhere the caller passes whole panels only.
             numbers = ir.Constant(vector(INT8, vectors * lanes), list(range(vectors * lanes)))
@@ -242,7 +247,7 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
             lines = end.lines(builder, channel, vectors)
             with cgutils.for_range(builder, count) as loop:
                 row = builder.mul(loop.index, INT(rows))
-                product.start(builder, slots, builder.gep(sums, [row]), builder.gep(bias, [channel]))
+                product.start(builder, slots, summed, builder.gep(sums, [row]), builder.gep(bias, [channel]))
                 product.add(builder, slots, builder.gep(x, [builder.mul(row, row_step)]))
                 target = builder.gep(out, [builder.mul(row, out_step)])
                 end.store(builder, lines, slots, target, out_step, mask)

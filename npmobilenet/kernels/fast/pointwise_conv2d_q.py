@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
 from npmobilenet.kernels.fast.task import PER_THREAD, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, gather_rows, new_accumulators, pack_dot
+from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, gather_rows, new_accumulators, new_sums, pack_dot
 
 ROOM = 16384  # bytes of rows that pass over all panels together: half of a first-level cache
 
@@ -35,7 +33,7 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     groups = (pixels + rows - 1) // rows
     many, acc = pixels >= MANY, new_accumulators()
     together = max(ROOM // (rows * padded), 1) * rows if many else pixels
-    sums = np.empty(together, np.int32)
+    sums = new_sums(x, zeros, together)
     everything = gather_rows(flat_x, depth, 0, 0 if many else pixels, padded, zeros, sums)
     unit = start
     while unit < stop:

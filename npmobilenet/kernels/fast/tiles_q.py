@@ -102,13 +102,15 @@ if KIND in BYTES:
         return value + (TURNED if is_signed(x) else 0)
 
     @register_jitable
+    def zero_of_weights(x, zeros):
+        """v', see pack_dot."""
+        return zeros[1] - (0 if is_signed(x) else TURNED)
+
+    @register_jitable
     def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
-        """What the tile subtracts for each row: v' times the sum of its values, see pack_dot."""
-        v = zeros[1] - (0 if is_signed(x) else TURNED)
-        if v != 0:
-            sum_rows(buffer, at, row_step, x_segment, segments, length, count, v, sums)
-        else:
-            sums[:count] = 0
+        """What the tile subtracts for each row: v' times the sum of its values. Nothing where there are no sums."""
+        if sums.size > 0:
+            sum_rows(buffer, at, row_step, x_segment, segments, length, count, zero_of_weights(x, zeros), sums)
 
 else:
 
@@ -118,9 +120,13 @@ else:
         return np.int16(value) - np.int16(z_in)
 
     @register_jitable
+    def zero_of_weights(x, zeros):
+        """v', see pack_dot."""
+        return 0
+
+    @register_jitable
     def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
-        """Nothing: the zero points are off already."""
-        sums[:count] = 0
+        """Nothing: there are no sums."""
 
 
 def rows_in_place(x, depth, first, count):
@@ -133,6 +139,12 @@ def _rows_in_place(x, depth, first, count):
     if rows_dtype(as_dtype(x.dtype)) == as_dtype(x.dtype):
         return lambda x, depth, first, count: (depth % GROUP == 0, x[first * depth : (first + count) * depth])
     return lambda x, depth, first, count: (False, new_rows(x, 0))
+
+
+@register_jitable
+def new_sums(x, zeros, count):
+    """Room for the sums of rows; none where the tiles need none."""
+    return np.empty(count if zero_of_weights(x, zeros) != 0 else 0, np.int32)
 
 
 @register_jitable
@@ -194,12 +206,13 @@ def new_accumulators():
 def lined_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out, at,
                 channels, columns, count):  # fmt: skip
     """`count` tiles of ROWS rows from `start` on."""
+    sums_at = 0 if sums.size > 0 else -1
     if columns > LANE:
-        tall_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, 0, bias, channel,
+        tall_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
                        step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
                        count, columns)  # fmt: skip
     else:
-        tall_half_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, 0, bias, channel,
+        tall_half_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
                             step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
                             count, columns)  # fmt: skip
 
@@ -232,7 +245,7 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
               panel, panel_stop, acc):  # fmt: skip
     """`count` rows of the buffer from `start`, the output rows from `first`, by panels panel ... panel_stop - 1.
 
-    sums: of the rows, see pack_dot. acc: new_accumulators().
+    sums: of the rows, see pack_dot, or empty. acc: new_accumulators().
     """
     for p in range(panel, panel_stop):
         channel, w_at = p * WIDTH, p * segments * groups * WIDTH * GROUP
@@ -241,22 +254,22 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
                        first, count, channel, columns)  # fmt: skip
         while r < count:
             rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW and channels - channel > LANE else 1
-            at = start + r * row_step
+            at, sums_at = start + r * row_step, r if sums.size > 0 else -1
             if channels - channel <= LANE:
                 if rows == ROWS:
                     tall_half_tile(
-                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc
+                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
                     )  # fmt: skip
                 else:
                     one_half_tile(
-                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc
+                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
                     )  # fmt: skip
             elif rows == ROWS:
-                tall_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
+                tall_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
             elif rows == FEW:
-                few_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
+                few_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
             else:
-                one_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, r, bias, channel, acc)
+                one_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
             requantize_block(acc, WIDTH, rows, columns, channel, step, out, (first + r) * channels + channel,
                              channels)  # fmt: skip
             r += rows
