@@ -34,9 +34,9 @@ DIALECTS = ("tflite-reference", "xnnpack")
 def warmup(model: str | None, kernels: str, dtypes: tuple[str, ...], as_json: bool) -> None:
     """Compile kernels ahead of their first use.
 
-    Those that MODEL needs, which takes about half a minute, or all: for float32 and for uint8 and int8 models, which
-    takes about two minutes. They are kept in a private folder of this user, named by `doctor`. Changing the CPU, or the
-    version of Python, Numba or npmobilenet, makes them anew.
+    Those that MODEL needs, which takes ten to twenty seconds, or all: for float32 and for uint8 and int8 models,
+    which takes about a minute. They are kept in a private folder of this user, named by `doctor`. Changing the CPU, or
+    the version of Python, Numba or npmobilenet, makes them anew.
     """
     from npmobilenet.kernels.jit import cache_folder
 
