@@ -20,7 +20,7 @@ from tflite_export import to_tflite
 
 from npmobilenet.converters import read_model
 from npmobilenet.dialects import dialect
-from npmobilenet.errors import PlanError
+from npmobilenet.errors import GraphError, PlanError
 from npmobilenet.fixedpoint import quantize_multiplier
 from npmobilenet.graph import Graph, Quantization, same_padding
 from npmobilenet.modeldata import ModelData, ModelInfo
@@ -269,6 +269,20 @@ def test_weights_that_must_be_symmetric(op: str) -> None:
     tensors = {**graph.tensors, name: dataclasses.replace(weights, quantization=moved)}
     with pytest.raises(PlanError, match=r"symmetric weights"):
         run_q(dataclasses.replace(graph, tensors=tensors), arrays, "reference")
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize("op", OPS)
+def test_dtypes_that_must_be_alike(op: str, kernels: str) -> None:
+    """Kernels read weights and write outputs as what the input is."""
+    graph, arrays = random_layer(op, "int8", True, np.random.default_rng(13))
+    node = graph.nodes[0]
+    for name, found in ((node.inputs[0], "uint8, int8, int8"), (node.inputs[1], "int8, uint8, int8"),
+                        (node.output, "int8, int8, uint8")):  # fmt: skip
+        tensors = {**graph.tensors, name: dataclasses.replace(graph.tensors[name], dtype="uint8")}
+        given = [a.view("uint8") if n == name else a for n, a in zip(node.inputs, arrays, strict=True)]
+        with pytest.raises(GraphError, match=f"operands and result of one dtype, uint8 or int8, got {found}"):
+            run_q(dataclasses.replace(graph, tensors=tensors), given, kernels)
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -12,7 +12,7 @@ from npmobilenet.binding import integer_elementwise, integer_functions
 from npmobilenet.binding.site import Site, Step, corner
 from npmobilenet.fixedpoint import Requantization
 from npmobilenet.quantparams import convolution as conv
-from npmobilenet.quantparams.ranges import zero_point_of
+from npmobilenet.quantparams.ranges import check_dtypes, zero_point_of
 
 LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
 
@@ -20,9 +20,10 @@ LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set 
 def _zeros_and_step(site: Site) -> tuple[tuple[int, int], Any]:
     """Zero points of input and weights, and the step after the accumulators as the kernels read it.
 
-    Raises `PlanError` for accumulators that may not fit into int32.
+    Raises `GraphError` for dtypes that don't go together, `PlanError` for accumulators that may not fit into int32.
     """
     x, weights, _ = site.operands
+    check_dtypes(site.node, [x, weights], site.result if site.stage == "output" else x)
     z_in, z_w = zero_point_of(x), conv.weight_zero_point(site.node, weights)
     sums, bias = conv.signed_sums(site.inputs[1], z_w), site.inputs[2]
     conv.check_accumulators(site.node, x, sums, bias, z_in)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 from npmobilenet.binding.site import Site, Step, corner, rank4
 from npmobilenet.quantparams import elementwise, pooling
-from npmobilenet.quantparams.ranges import zero_point_of
+from npmobilenet.quantparams.ranges import check_dtypes, zero_point_of
 
 
 def _checked(site: Site) -> Site:
-    elementwise.check_dtypes(site.node, site.operands, site.result)
+    check_dtypes(site.node, site.operands, site.result)
     return site
 
 

@@ -103,13 +103,6 @@ def real_factor(node: Node, top: list[Tensor], bottom: Tensor, most: int = 30) -
     return factor
 
 
-def check_dtypes(node: Node, operands: list[Tensor], result: Tensor) -> None:
-    """Refuse operands that aren't all uint8 or all int8, as the result is. Raises `GraphError`."""
-    dtypes = [t.dtype for t in (*operands, result)]
-    if len(set(dtypes)) != 1 or dtypes[0] not in LIMITS:
-        raise misfit(node, "operands and result of one dtype, uint8 or int8", ", ".join(dtypes))
-
-
 def broadcast_run(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, bool]:
     """The run of elements of one call of an optimized binary kernel, for one image, and whether one operand is a
     single value in it. (1, False) stands for the loop for general broadcasts, which takes elements one by one.

@@ -12,6 +12,13 @@ LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 _BOUNDS = {"relu": (0.0, None), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0)}
 
 
+def check_dtypes(node: Node, operands: list[Tensor], result: Tensor) -> None:
+    """Refuse operands that aren't all uint8 or all int8, as the result is. Raises `GraphError`."""
+    dtypes = [t.dtype for t in (*operands, result)]
+    if len(set(dtypes)) != 1 or dtypes[0] not in LIMITS:
+        raise misfit(node, "operands and result of one dtype, uint8 or int8", ", ".join(dtypes))
+
+
 def scale_of(tensor: Tensor) -> np.float32:
     """The one scale of a tensor quantized as a whole, a positive float32. Raises `PlanError`."""
     with np.errstate(all="ignore"):
