@@ -12,9 +12,10 @@ from numba.extending import register_jitable
 from npmobilenet.fixedpoint import single_rounding
 from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output_rows
 from npmobilenet.kernels.fast.pairs_q import product_tile, sum_tile
+from npmobilenet.kernels.fast.rows_q import is_signed
 from npmobilenet.kernels.fast.scaling_q import packs
 from npmobilenet.kernels.fast.task import Task, TaskFamily
-from npmobilenet.kernels.fast.tiles_q import LANE, is_signed
+from npmobilenet.kernels.fast.tiles_q import LANE
 from npmobilenet.kernels.reference import binary_q as book
 
 # The rounding steps of fixedpoint.py in 32-bit arithmetic, without the cases that can't occur here. Operands are

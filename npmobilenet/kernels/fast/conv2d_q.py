@@ -5,19 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.fast.rows_q import as_row_value, copy_rows, new_rows, new_sums, row_sums
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles_q import (
-    GROUP,
-    ROWS,
-    as_row_value,
-    copy_rows,
-    dot_block,
-    new_accumulators,
-    new_rows,
-    new_sums,
-    pack_dot,
-    row_sums,
-)
+from npmobilenet.kernels.fast.tiles_q import GROUP, ROWS, dot_block, new_accumulators, pack_dot
 
 
 def pack_conv2d_q(weights, bias, zeros):

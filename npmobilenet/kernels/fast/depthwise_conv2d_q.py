@@ -7,9 +7,10 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interleave_one, interleave_tile, raised
 from npmobilenet.kernels.fast.dot_q import address_of
+from npmobilenet.kernels.fast.rows_q import is_signed
 from npmobilenet.kernels.fast.staircase_q import Lined
 from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, KIND, LANE, PACKED, is_signed, line_of, requantize_block
+from npmobilenet.kernels.fast.tiles_q import GROUP, KIND, LANE, PACKED, line_of, requantize_block
 from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING
 
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import overload, register_jitable
-from numba.np.numpy_support import as_dtype, from_dtype
+from numba.extending import register_jitable
 
 from npmobilenet.kernels.fast.dot_q import BYTES, dot_tile, group_of, line_tile
 from npmobilenet.kernels.fast.requantize_q import requantize_tile
-from npmobilenet.kernels.fast.row_sums_q import row_sums_tile
 from npmobilenet.kernels.fast.scaling_q import BENT, MENDED, STRAIGHT
 from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING, UPWARD
 from npmobilenet.kernels.jit import LANES, REGISTERS, isa
@@ -42,8 +40,8 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
     """(depth, Cout) and bias -> panels (panels, groups, WIDTH, GROUP), bias (panels * WIDTH,), zeros filling up.
 
     sum (x - z_in)(w - z_w) = sum x' w' - v' sum x' - z' sum (w - z_w), where x' = x + z' - z_in and w' = w + v' - z_w
-    are what the tiles multiply. The last term goes into the bias here; the one before it is from row_sums, which the
-    tile subtracts. "vnni": the instruction wants x' unsigned and w' signed: uint8 weights become w' = w - 128, int8
+    are what the tiles multiply. The last term goes into the bias here; the one before it is from rows_q.row_sums, which
+    the tile subtracts. "vnni": the instruction wants x' unsigned and w' signed: uint8 weights become w' = w - 128, int8
     rows x' = x + 128. "dotprod": two unsigned or two signed operands, so x' = x and w' = w. "pairs" and "generic": the
     weights without their zero point (v' = 0); rows lose theirs when they are copied (z' = 0).
     """
@@ -62,114 +60,6 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
         padded[:depth, :channels] = lost
     packed = padded.reshape(groups, GROUP, panels, WIDTH).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(packed), start.astype(np.int32)
-
-
-def is_signed(x):
-    """Whether x is int8."""
-    return x.dtype == np.int8
-
-
-@overload(is_signed)
-def _is_signed(x):
-    signed = str(x.dtype) == "int8"
-    return lambda x: signed
-
-
-def new_rows(x, size):
-    """A buffer for copied rows."""
-    return np.empty(size, rows_dtype(x.dtype))
-
-
-def rows_dtype(dtype):
-    """What the tiles read for x of a dtype, see pack_dot."""
-    if KIND not in BYTES:
-        return np.dtype(np.int16)
-    return np.dtype(np.uint8) if TURNED else np.dtype(dtype)
-
-
-@overload(new_rows)
-def _new_rows(x, size):
-    dtype = from_dtype(rows_dtype(as_dtype(x.dtype)))
-    return lambda x, size: np.empty(size, dtype)
-
-
-if KIND in BYTES:
-    sum_rows = row_sums_tile(KIND, LANE)
-
-    @register_jitable
-    def as_row_value(x, value, z_in):
-        """A value of x, or its zero point, as the tiles read it."""
-        return value + (TURNED if is_signed(x) else 0)
-
-    @register_jitable
-    def zero_of_weights(x, zeros):
-        """v', see pack_dot."""
-        return zeros[1] - (0 if is_signed(x) else TURNED)
-
-    @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
-        """What the tile subtracts for each row: v' times the sum of its values. Nothing where there are no sums."""
-        if sums.size > 0:
-            sum_rows(buffer, at, row_step, x_segment, segments, length, count, zero_of_weights(x, zeros), sums)
-
-else:
-
-    @register_jitable
-    def as_row_value(x, value, z_in):
-        """A value of x, or its zero point, as the tiles read it."""
-        return np.int16(value) - np.int16(z_in)
-
-    @register_jitable
-    def zero_of_weights(x, zeros):
-        """v', see pack_dot."""
-        return 0
-
-    @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
-        """Nothing: there are no sums."""
-
-
-def rows_in_place(x, depth, first, count):
-    """Rows that the tiles can read where they are: (whether that is so, they)."""
-    raise NotImplementedError("called by compiled code only")
-
-
-@overload(rows_in_place)
-def _rows_in_place(x, depth, first, count):
-    if rows_dtype(as_dtype(x.dtype)) == as_dtype(x.dtype):
-        return lambda x, depth, first, count: (depth % GROUP == 0, x[first * depth : (first + count) * depth])
-    return lambda x, depth, first, count: (False, new_rows(x, 0))
-
-
-@register_jitable
-def new_sums(x, zeros, count):
-    """Room for the sums of rows; none where the tiles need none."""
-    return np.empty(count if zero_of_weights(x, zeros) != 0 else 0, np.int32)
-
-
-@register_jitable
-def copy_rows(x, buffer, z_in):
-    """Values of x as the tiles read them."""
-    for k in range(buffer.size):
-        buffer[k] = as_row_value(x, x[k], z_in)
-
-
-@register_jitable
-def gather_rows(x, depth, first, count, padded, zeros, sums):
-    """Rows first ... first + count - 1 of a flat x as the tiles read them, and what to subtract for each."""
-    there, buffer = rows_in_place(x, depth, first, count)
-    if not there:
-        buffer = new_rows(x, count * padded)
-        source = x[first * depth : (first + count) * depth]
-        if depth == padded:
-            copy_rows(source, buffer, zeros[0])
-        else:
-            for r in range(count):
-                row = buffer[r * padded : (r + 1) * padded]
-                copy_rows(source[r * depth : (r + 1) * depth], row[:depth], zeros[0])
-                row[depth:] = 0
-    row_sums(buffer, 0, padded, 0, 1, padded, count, x, zeros, sums)
-    return buffer
 
 
 @register_jitable
