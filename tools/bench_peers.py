@@ -45,7 +45,16 @@ PEERS = ("litert", "openvino", "onnxruntime", "torch")
 THREADS, BATCHES = (1, 2), (1, 8)
 BURST = 10.0  # milliseconds of runs in a turn, at least one run
 MOST_RUNS = 20
-LAYERED = ("V2 1.0_224", "V2 1.0_224 uint8", "V3 large", "V3 large int8")  # whose layers the page shows
+# Whose layers the page shows: a float and an integer model of each size, and those nearest to their bars.
+LAYERED = (
+    "V1 1.0_224",
+    "V2 1.0_224",
+    "V2 1.0_224 uint8",
+    "V2 1.0_224 int8",
+    "V3 large",
+    "V3 large int8",
+    "EdgeTPU 1.0",
+)
 
 
 class Engine:
