@@ -22,7 +22,6 @@ ROWS = 12 if REGISTERS[isa()] == 32 else 6
 VECTORS = 2
 WIDTH = VECTORS * LANE  # output channels in a panel
 FEW = 3
-BLOCK = 4 * ROWS  # rows that pass over all panels before the next ones are fetched
 
 tall_tile = dot_tile(ROWS, VECTORS, LANE, KIND)
 few_tile = dot_tile(FEW, VECTORS, LANE, KIND)
