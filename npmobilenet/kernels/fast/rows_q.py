@@ -97,7 +97,7 @@ def new_sums(x, zeros, count):
 
 @register_jitable
 def copy_rows(x, buffer, z_in):
-    """Values of x as the tiles read them."""
+    """Values of x as the tiles read them: a loop by itself, which LLVM makes vectors of."""
     for k in range(buffer.size):
         buffer[k] = as_row_value(x, x[k], z_in)
 

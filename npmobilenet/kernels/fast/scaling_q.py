@@ -61,7 +61,7 @@ def part_of(builder: Any, value: Any, first: int, count: int) -> Any:
 
 HALVED, SCALED, CENTRED = range(3)  # see Narrow
 STRAIGHT, BENT, MENDED = 1, 2, 3  # see Line
-ODDS = 2  # odd accumulators of a line at most: with one, 2.6 % of V2 int8's channels had no line, with two 1.4 %
+ODDS = 2  # odd accumulators of a line at most: with one, 2.6 % of V2 int8's channels had no line, with two 1.2 %
 
 
 class Line:

@@ -132,7 +132,8 @@ class _Layer:
             if not len(rows):
                 break
             slope = (self.factor[left[rows]].view(np.int32) + np.int32(j)).view(np.float32)
-            some, delayed, odd = [reach.of(rows) for reach in reaches], steps[rows], []
+            some, odd = [reach.of(rows) for reach in reaches], []
+            delayed = steps[rows] if late else steps
             for _ in range(late):
                 odd.append(self._delay(delayed, slope, some))
                 some = [_Reach(delayed, self.places, *(end[rows] for end in side)) for side in sides]
