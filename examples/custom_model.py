@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 import npmobilenet as nm
-from npmobilenet import weightfile
-from npmobilenet.build import build
+from npmobilenet.formats import weightfile
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.zoo import SPECS
+from npmobilenet.zoo.build import build
 
 LABELS = ("cat", "dog", "neither")
 

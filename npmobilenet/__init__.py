@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npmobilenet.converters import convert
     from npmobilenet.errors import (
         ConversionError,
         GraphError,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
         PlanError,
         WeightFileError,
     )
+    from npmobilenet.formats import convert
     from npmobilenet.model import Model, load
     from npmobilenet.zoo.checkpoints import list_models
 
@@ -44,7 +44,7 @@ __all__ = [
     "load",
 ]
 
-_HOME = {"Model": "model", "load": "model", "convert": "converters", "list_models": "zoo.checkpoints"}
+_HOME = {"Model": "model", "load": "model", "convert": "formats", "list_models": "zoo.checkpoints"}
 
 
 def __getattr__(name: str) -> Any:
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(f"npmobilenet.{_HOME.get(name, 'errors')}")
-    # Set here, or `npmobilenet.converters` would be the package of that name once something has imported it.
+    # Set here, or `npmobilenet.formats` would be the package of that name once something has imported it.
     value = globals()[name] = getattr(module, name)
     return value
 

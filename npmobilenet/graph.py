@@ -11,7 +11,7 @@ Conventions
   `(kernel_h, kernel_w, in_channels * multiplier)` with output channel `c * multiplier + m`; fully connected weights
   `(in_features, out_features)`; biases `(out_channels,)`.
 * Padding is explicit: `((top, bottom), (left, right))` in pixels. `same_padding` gives TensorFlow's "SAME".
-* Batch norm does not occur: it is folded into weights and biases when a model is converted (`converters/fold.py`).
+* Batch norm does not occur: it is folded into weights and biases when a model is converted (`formats/batch_norm.py`).
 """
 
 from __future__ import annotations

@@ -13,16 +13,19 @@ from typing import Any, overload
 
 import numpy as np
 
-from npmobilenet import engine, labels, parallel, prefetch, preprocess, weightfile
-from npmobilenet.converters import is_weight_file, read_model
-from npmobilenet.dialects import DIALECTS
+from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
+from npmobilenet.formats import is_weight_file, read_model, weightfile
 from npmobilenet.graph import Graph, Node
-from npmobilenet.images import each_image
-from npmobilenet.inputs import check_input
+from npmobilenet.images import labels, prefetch
+from npmobilenet.images import recipes as preprocess
+from npmobilenet.images.decoding import each_image
+from npmobilenet.images.inputs import check_input
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
-from npmobilenet.plan import Plan
-from npmobilenet.taps import ACCUMULATING, split_prefix
+from npmobilenet.runtime import engine
+from npmobilenet.runtime import threads as parallel
+from npmobilenet.runtime.plan import Plan
+from npmobilenet.runtime.taps import ACCUMULATING, split_prefix
 
 Inputs = Array | Mapping[str, Array]
 

@@ -19,7 +19,7 @@ class ModelInfo:
 
     `labels` names a bundled list ("imagenet") or is the tuple of class names itself, () for a model that isn't a
     classifier. `label_offset` is the output index of the first label: 1 where class 0 is "background" (TF-slim's 1001
-    classes), else 0. `preprocessing` is a recipe of preprocess.py. `provenance` holds strings: source file or URL, its
+    classes), else 0. `preprocessing` is a recipe of recipes.py. `provenance` holds strings: source file or URL, its
     sha256, converter and version, accuracy, notes.
     """
 

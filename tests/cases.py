@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from npmobilenet.binding.float32 import BINDERS
 from npmobilenet.graph import ACTIVATIONS, Graph, GraphBuilder, Node
 from npmobilenet.kernels import kernel_set
+from npmobilenet.runtime.binding.float32 import BINDERS
 
 Array = np.ndarray[Any, Any]
 

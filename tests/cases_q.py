@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.binding import Site, bind
-from npmobilenet.dialects import dialect as dialect_named
+from npmobilenet.arithmetic.dialects import dialect as dialect_named
 from npmobilenet.graph import Graph, GraphBuilder, Quantization
 from npmobilenet.kernels import kernel_set
+from npmobilenet.runtime.binding import Site, bind
 
 Array = np.ndarray[Any, Any]
 Q = Quantization

@@ -22,10 +22,11 @@ import pytest
 from cases import run_node, same_bits, single
 from test_structure import ROOMS
 
-from npmobilenet import engine, weightfile
-from npmobilenet.build import build_model
+from npmobilenet.formats import weightfile
 from npmobilenet.kernels.reference.arithmetic import fma32
 from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.runtime import engine
+from npmobilenet.zoo.build import build_model
 from npmobilenet.zoo.checkpoints import CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,8 +266,8 @@ def test_generated_pages_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_loop_shown_is_the_engine() -> None:
     (source,) = [
-        ast.get_source_segment(read("npmobilenet/engine.py"), node)
-        for node in ast.parse(read("npmobilenet/engine.py")).body
+        ast.get_source_segment(read("npmobilenet/runtime/engine.py"), node)
+        for node in ast.parse(read("npmobilenet/runtime/engine.py")).body
         if isinstance(node, ast.FunctionDef) and node.name == "run"
     ]
     assert source is not None
@@ -331,7 +332,7 @@ def test_extending_lists_what_an_op_needs() -> None:
     text = section(read("docs/extending.md"), "## An op")
     for path in (ROOT / "npmobilenet").rglob("*.py"):
         relative = path.relative_to(ROOT / "npmobilenet").as_posix()
-        if "resize_bilinear" in path.read_text(encoding="utf-8") and not relative.startswith(("converters/", "resize")):
+        if "resize_bilinear" in path.read_text(encoding="utf-8") and not relative.startswith(("formats/", "images/")):
             assert relative.replace("resize_bilinear", "your_op") in text, relative
 
 

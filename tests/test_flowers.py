@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import npmobilenet as nm
-from npmobilenet import weightfile
 from npmobilenet.cli import main
 from npmobilenet.cli.classify import DEFAULT_MODEL, LOW_CONFIDENCE
-from npmobilenet.example import draw_sunflower
+from npmobilenet.formats import weightfile
+from npmobilenet.images.example import draw_sunflower
 from npmobilenet.model import find
 
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")

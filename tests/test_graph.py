@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from npmobilenet.build import build
 from npmobilenet.errors import GraphError
 from npmobilenet.graph import Graph, GraphBuilder, Node, Tensor, same_padding
 from npmobilenet.zoo import SPECS
+from npmobilenet.zoo.build import build
 
 
 def small() -> GraphBuilder:

@@ -37,9 +37,9 @@ from peer_models import ROWS, Row, ensure  # noqa: E402
 from peer_report import JSON, write_page  # noqa: E402
 from peer_start import measure_scaling, measure_start  # noqa: E402
 
-from npmobilenet.benchmark.fresh import Options, measure_fresh  # noqa: E402
-from npmobilenet.benchmark.machine import cpu_name, load_average  # noqa: E402
 from npmobilenet.errors import NpMobilenetError  # noqa: E402
+from npmobilenet.measure.benchmark.machine import cpu_name, load_average  # noqa: E402
+from npmobilenet.measure.benchmark.subprocess_run import Options, measure_fresh  # noqa: E402
 
 PEERS = ("litert", "openvino", "onnxruntime", "torch")
 THREADS, BATCHES = (1, 2), (1, 8)

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from npmobilenet.converters.tflite_file import FLATBUFFER_ERRORS, MAX_FILE_BYTES, TFLiteFile, parse
 from npmobilenet.errors import ConversionError, MissingExtra, NpMobilenetError
+from npmobilenet.formats.tflite.flatbuffer import FLATBUFFER_ERRORS, MAX_FILE_BYTES, TFLiteFile, parse
 
 
 def find_tensor(file: TFLiteFile, tensor: int | str) -> int:

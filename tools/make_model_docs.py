@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # the checkout, whether or not the package is installed
 
-from npmobilenet.build import build_model  # noqa: E402
+from npmobilenet.zoo.build import build_model  # noqa: E402
 from npmobilenet.zoo.checkpoints import (  # noqa: E402
     CHECKPOINTS,
     Checkpoint,

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from npmobilenet import weightfile
-from npmobilenet.build import build
-from npmobilenet.converters.tf_bundle import Checkpoint, Variable
-from npmobilenet.converters.tf_checkpoint import tensors_for_graph
+from npmobilenet.formats import weightfile
+from npmobilenet.formats.tensorflow.bundle import Checkpoint, Variable
+from npmobilenet.formats.tensorflow.checkpoint import tensors_for_graph
 from npmobilenet.model import Model
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.zoo import SPECS
+from npmobilenet.zoo.build import build
 
 RECIPE = "slim_inception_eval"
 TOLERANCE = 1e-4

@@ -28,7 +28,7 @@ for folder in (ROOT, ROOT / "tools"):
 
 import numpy as np  # noqa: E402
 
-from npmobilenet.benchmark.made import random_input  # noqa: E402
+from npmobilenet.measure.benchmark.random_model import random_input  # noqa: E402
 from npmobilenet.modeldata import Array  # noqa: E402
 
 SEED = 5
@@ -60,7 +60,8 @@ def need(module: str, distribution: str) -> None:
 def open_ours(file: str, threads: int, batch: int) -> Opened:
     """npmobilenet: the loop on a plan, as `Model.run` uses it, without that one's checks and its copy of the output."""
     import npmobilenet
-    from npmobilenet import engine, parallel
+    from npmobilenet.runtime import engine
+    from npmobilenet.runtime import threads as parallel
 
     model = npmobilenet.load(file, threads=threads)
     x = random_input((batch, *model.input.shape[1:]), model.input.dtype, SEED)
@@ -265,7 +266,7 @@ class Server:
 
     def do_memory(self) -> dict[str, Any]:
         """The most memory that this process has held."""
-        from npmobilenet.benchmark.machine import peak_memory
+        from npmobilenet.measure.benchmark.machine import peak_memory
 
         return {"peak_rss": peak_memory()}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from make_tf_quantized import convert
 
-from npmobilenet.benchmark.made import random_input, random_model
+from npmobilenet.measure.benchmark.random_model import random_input, random_model
 from npmobilenet.modeldata import Array
 
 FLOAT_BAR, INTEGER_BAR = 1.00, 0.80

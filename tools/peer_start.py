@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import npmobilenet
-from npmobilenet.benchmark.fresh import PACKAGE_PARENT, Options, measure_fresh
+from npmobilenet.measure.benchmark.subprocess_run import PACKAGE_PARENT, Options, measure_fresh
 
 BATCHES = (1, 2, 4, 8)
 SIDES = (96, 128, 160, 192, 224)
@@ -25,7 +25,7 @@ sys.path.insert(0, sys.argv.pop(1))
 import atexit, os
 from pathlib import Path
 def peak():
-    from npmobilenet.benchmark.machine import peak_memory
+    from npmobilenet.measure.benchmark.machine import peak_memory
     os.write(2, f"peak={peak_memory()}\\n".encode())
 atexit.register(peak)
 from npmobilenet.cli import main

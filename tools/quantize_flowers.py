@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npmobilenet import weightfile
+from npmobilenet.formats import weightfile
 from npmobilenet.model import Model
 from npmobilenet.modeldata import Array, ModelData
 from npmobilenet.quantize import SCHEMES, calibrate, open_images, quantize

@@ -40,7 +40,7 @@ def bench(
     ones, which take the same time. The peak that layers are compared with is measured too: register tiles on data in
     the first-level cache.
     """
-    from npmobilenet.benchmark.fresh import Options, measure_fresh
+    from npmobilenet.measure.benchmark.subprocess_run import Options, measure_fresh
 
     options = Options(batch, threads, runs, layers)
     with _status():

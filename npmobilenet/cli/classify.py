@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npmobilenet.cli import BAD_INPUT
-from npmobilenet.cli.output import Column, compile_notice, on_terminal, print_error, print_json, print_line, print_table
+from npmobilenet.cli.output import (
+    Column,
+    compile_notice,
+    on_terminal,
+    print_error,
+    print_json,
+    print_line,
+    print_table,
+)
 from npmobilenet.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,10 +32,10 @@ LOW_CONFIDENCE = 0.6
 
 
 class _WithRecipes(click.Command):
-    """Help that ends with the list of recipes, taken from preprocess.py."""
+    """Help that ends with the list of recipes, taken from images/recipes.py."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from npmobilenet.preprocess import recipes
+        from npmobilenet.images.recipes import recipes
 
         with formatter.section("Recipes"):
             formatter.write_dl(list(recipes().items()))
@@ -58,9 +66,9 @@ def classify(
     Prints the model's best classes with their probabilities. A class id is the model's own output index. An image that
     can't be read is reported, the others are classified, and the exit code is 2.
     """
+    from npmobilenet.images.prefetch import in_order
+    from npmobilenet.images.recipes import get_recipe
     from npmobilenet.model import AHEAD, load
-    from npmobilenet.prefetch import in_order
-    from npmobilenet.preprocess import get_recipe
 
     if recipe is not None:
         get_recipe(recipe)
@@ -100,7 +108,7 @@ def score_kind(model: Model) -> str:
 
 def _check_classifier(model: Model) -> None:
     """Refuse once, before any image is read, what no image can change."""
-    from npmobilenet.labels import label_names
+    from npmobilenet.images.labels import label_names
 
     if not model.is_classifier:
         raise InputError(
@@ -120,7 +128,7 @@ def _prepared(model: Model, image: str | None, recipe: str | None) -> Array | In
 
 def _classify_one(model: Model, image: str | None, x: Array | InputError, top: int) -> dict[str, Any]:
     """The best classes of an image, by its input tensor."""
-    from npmobilenet.labels import decode
+    from npmobilenet.images.labels import decode
 
     name = EXAMPLE if image is None else image
     try:
@@ -150,7 +158,7 @@ def _classify_one(model: Model, image: str | None, x: Array | InputError, top: i
 
 
 def _example() -> Any:
-    from npmobilenet.example import draw_sunflower
+    from npmobilenet.images.example import draw_sunflower
 
     return draw_sunflower()
 

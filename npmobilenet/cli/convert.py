@@ -27,8 +27,8 @@ def convert(src: str, dst: str, model: str | None, ema: str, force: bool, as_jso
     SRC is a .tflite file, a TensorFlow checkpoint (its prefix, .index or .data file), or a Keras .h5, .weights.h5 or
     .keras file. TensorFlow isn't needed.
     """
-    from npmobilenet import weightfile
-    from npmobilenet.converters import convert as convert_file
+    from npmobilenet.formats import convert as convert_file
+    from npmobilenet.formats import weightfile
 
     target = Path(dst)
     _check_target(Path(src), target, force)

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 import npmobilenet
-from npmobilenet.benchmark.machine import cpu_name
 from npmobilenet.cli import BAD_INPUT
 from npmobilenet.cli.output import compile_notice, mebibytes, print_error, print_facts, print_json
 from npmobilenet.errors import NpMobilenetError
+from npmobilenet.measure.benchmark.machine import cpu_name
 
 REQUIRED = ("numpy", "numba", "llvmlite", "h5py")
 # Extra -> (module, distribution on PyPI)
@@ -26,7 +26,7 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512vl", "avx512vnni")  # LLVM's names
 ARM_FEATURES = ("neon", "fp-armv8", "dotprod", "i8mm")
-# kernels/fast/tiles_q.py: KIND
+# kernels/fast/gemm_s8.py: KIND
 INTEGER_FORMS = {
     "vnni": "vnni (dot products of four bytes in one instruction)",
     "dotprod": "dotprod (Arm's dot products of four bytes in one instruction)",
@@ -125,10 +125,10 @@ def _kernels() -> dict[str, Any]:
     }
     found["forced_isa"] = os.environ.get("NPMOBILENET_ISA") or None
     try:
-        from npmobilenet.kernels.jit import isa
+        from npmobilenet.kernels.compiler.jit import isa
 
         found["isa"] = isa()
-        from npmobilenet.kernels.fast.tiles_q import KIND
+        from npmobilenet.kernels.fast.gemm_s8 import KIND
 
         found["integer_form"] = KIND
     except (ValueError, NpMobilenetError) as error:
@@ -175,7 +175,7 @@ def _threads() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from npmobilenet.kernels import jit
+    from npmobilenet.kernels.compiler import jit
 
     try:
         root: Path | None = jit.cache_root()
@@ -198,7 +198,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _cache_problem(root: Path | None) -> str:
-    """Why there is no cache folder: the rules of kernels/jit.py, told one by one."""
+    """Why there is no cache folder: the rules of kernels/compiler/jit.py, told one by one."""
     remedy = "NPMOBILENET_CACHE can name another folder"
     if root is None:
         return f"there is no home folder; {remedy}"

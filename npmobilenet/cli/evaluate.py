@@ -24,7 +24,7 @@ from npmobilenet.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from npmobilenet.evaluate import Evaluation, Progress
+    from npmobilenet.measure.evaluate import Evaluation, Progress
 
 Listener = Callable[["Progress"], None]
 SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
@@ -61,9 +61,9 @@ def evaluate(
     folder of images with a ground-truth file, or an .npz archive of JPEG files. Images that can't be read are counted
     and named, and the others make the accuracy.
     """
-    from npmobilenet.evaluate import check_output, model_threads, rehearse, write_confusion, write_predictions
-    from npmobilenet.evaluate import evaluate as run
-    from npmobilenet.evaluate.files import PREDICTIONS, check_matplotlib
+    from npmobilenet.measure.evaluate import check_output, model_threads, rehearse, write_confusion, write_predictions
+    from npmobilenet.measure.evaluate import evaluate as run
+    from npmobilenet.measure.evaluate.files import PREDICTIONS, check_matplotlib
     from npmobilenet.model import load
 
     inputs = (model, data, truth, state)
@@ -135,7 +135,7 @@ def _images(result: Evaluation) -> str:
 
 
 def _share(result: Evaluation, hits: int) -> str:
-    from npmobilenet.evaluate import wilson
+    from npmobilenet.measure.evaluate import wilson
 
     low, high = wilson(hits, result.readable)
     return f"{hits / result.readable:.4f}  ({hits} of {result.readable}; 95 % interval {low:.4f} to {high:.4f})"

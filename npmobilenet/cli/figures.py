@@ -22,8 +22,8 @@ LATENCIES = {
 @cache
 def _counts(family: str, depth_multiplier: float, resolution: int) -> tuple[int, int, int]:
     """MACs, parameters without and with batch norm: the same for a float model and its 8-bit twin."""
-    from npmobilenet.build import build
     from npmobilenet.zoo import SPECS
+    from npmobilenet.zoo.build import build
 
     graph = build(SPECS[family], depth_multiplier=depth_multiplier, resolution=resolution)
     return graph.total_macs, graph.total_params(), graph.total_params(batch_norm=True)

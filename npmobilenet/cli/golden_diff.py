@@ -48,7 +48,7 @@ def diff(
     floats in ulp, the steps from one float32 to the next.
     """
     from npmobilenet import golden
-    from npmobilenet.evaluate import check_output
+    from npmobilenet.measure.evaluate import check_output
 
     target = None if report is None else check_output(report, (".html",), (a, b))
     engine = None

@@ -54,9 +54,9 @@ def info(model: str, layers: bool, as_json: bool) -> None:
 
 def _find(model: str) -> tuple[Graph, ModelInfo, Path | None]:
     """Graph and facts of a file, or, for a name whose weights aren't on this machine, of the zoo."""
-    from npmobilenet.build import build_model
     from npmobilenet.model import find, load_data
     from npmobilenet.modeldata import ModelInfo
+    from npmobilenet.zoo.build import build_model
     from npmobilenet.zoo.checkpoints import parse
 
     try:
@@ -125,7 +125,7 @@ def _memory(graph: Graph) -> dict[str, Any]:
     """Bytes for one image. `arena` (intermediate values) and `ideal` are None where the graph can't be planned."""
     import numpy as np
 
-    from npmobilenet.plan import Plan, ideal_bytes
+    from npmobilenet.runtime.plan import Plan, ideal_bytes
 
     sizes = {name: t.size * np.dtype(t.dtype).itemsize for name, t in graph.constants.items()}
     memory: dict[str, Any] = {"weights": sum(sizes.values()), "arena": None, "ideal": None}

@@ -175,7 +175,7 @@ def compile_notice() -> Iterator[None]:
         return
     from rich.console import Console
 
-    from npmobilenet.kernels import jit
+    from npmobilenet.kernels.compiler import jit
 
     status = Console(stderr=True, highlight=False).status("")
     why = "first use; up to a minute in all" if jit.cache_folder() else "in every run; see npmobilenet doctor"

@@ -52,7 +52,7 @@ def quantize(
     The model runs over images that are like those it is meant for, and the smallest and largest value of each tensor
     become its scale and zero point. The images need no classes; photographs of any folder will do.
     """
-    from npmobilenet import weightfile
+    from npmobilenet.formats import weightfile
     from npmobilenet.model import load_data
     from npmobilenet.quantize import calibrate, open_images
     from npmobilenet.quantize import quantize as run

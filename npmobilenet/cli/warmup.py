@@ -14,9 +14,9 @@ import click
 from npmobilenet.cli.output import Column, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from npmobilenet.binding import Step
     from npmobilenet.graph import Graph, GraphBuilder, Quantization
-    from npmobilenet.plan import Plan
+    from npmobilenet.runtime.binding import Step
+    from npmobilenet.runtime.plan import Plan
 
 PADDING = ((1, 1), (1, 1))
 DTYPES = ("float32", "uint8", "int8")
@@ -38,7 +38,7 @@ def warmup(model: str | None, kernels: str, dtypes: tuple[str, ...], as_json: bo
     which takes about a minute. They are kept in a private folder of this user, named by `doctor`. Changing the CPU, or
     the version of Python, Numba or npmobilenet, makes them anew.
     """
-    from npmobilenet.kernels.jit import cache_folder
+    from npmobilenet.kernels.compiler.jit import cache_folder
 
     if model is not None and dtypes:
         raise click.UsageError("--dtype is for a warmup without MODEL: a model has its own")
@@ -63,9 +63,9 @@ def warmup(model: str | None, kernels: str, dtypes: tuple[str, ...], as_json: bo
 
 def _plans(model: str | None, kernels: str, dtypes: Sequence[str]) -> tuple[str | None, list[Plan]]:
     """Plans for a batch of one. For a registered name no weights are needed: zeros compile as well."""
-    from npmobilenet.build import build_model
     from npmobilenet.errors import ModelNotFound
     from npmobilenet.model import find, load
+    from npmobilenet.zoo.build import build_model
     from npmobilenet.zoo.checkpoints import parse
 
     if model is None:
@@ -97,7 +97,7 @@ def every_plan(kernels: str, dtypes: Sequence[str] = DTYPES) -> list[Plan]:
 def _planned(graph: Graph, kernels: str, dialect: str = "tflite-reference") -> Plan:
     import numpy as np
 
-    from npmobilenet.plan import Plan
+    from npmobilenet.runtime.plan import Plan
 
     zeros = {n: np.zeros(t.shape, t.dtype) for n, t in graph.constants.items()}
     return Plan(graph, zeros, kernels, dialect=dialect)
@@ -131,7 +131,7 @@ def every_op(dtype: str = "float32") -> Graph:
 
 
 def every_block() -> Graph:
-    """A graph of what fusion.py makes one step of: bands, a residual addition, squeeze-and-excite; for every window."""
+    """A graph of what fusion makes one step of: bands, a residual addition, squeeze-and-excite; for every window."""
     from npmobilenet.graph import GraphBuilder
 
     b = _Builder(GraphBuilder("warmup_blocks"), "float32")
@@ -181,8 +181,9 @@ class _Builder:
 
 def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     """Run every kernel of the plans once; for each, how long that took and whether anything had to be compiled."""
-    from npmobilenet import parallel
-    from npmobilenet.kernels import as_functions, jit
+    from npmobilenet.kernels import as_functions
+    from npmobilenet.kernels.compiler import jit
+    from npmobilenet.runtime import threads as parallel
 
     steps: dict[Any, Step] = {}
     for plan in plans:

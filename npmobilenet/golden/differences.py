@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from npmobilenet.errors import InputError
+from npmobilenet.golden.catalogue import Entry, catalogue
 from npmobilenet.golden.compare import Comparison, Tolerance, compare
+from npmobilenet.golden.diff_patterns import hints
 from npmobilenet.golden.dump import Dump
-from npmobilenet.golden.entries import Entry, catalogue
-from npmobilenet.golden.hints import hints
-from npmobilenet.golden.layout import Fitted
-from npmobilenet.golden.matched import Matched
-from npmobilenet.golden.names import NameMap, read_map
+from npmobilenet.golden.dump_view import Matched
+from npmobilenet.golden.name_match import NameMap, read_map
+from npmobilenet.golden.shape_match import Fitted
 from npmobilenet.model import Model
 from npmobilenet.modeldata import Array
 

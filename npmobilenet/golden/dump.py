@@ -8,7 +8,7 @@ from pathlib import Path
 
 from npmobilenet.errors import InputError
 from npmobilenet.golden.arrays import MAX_MEMBERS, Archive, read_npy
-from npmobilenet.golden.entries import Entry
+from npmobilenet.golden.catalogue import Entry
 from npmobilenet.golden.manifest import MANIFEST, MAX_BYTES, Manifest, from_json
 from npmobilenet.modeldata import Array
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.binding import Step
-from npmobilenet.dialects import DIALECTS, Dialect
+from npmobilenet.arithmetic.dialects import DIALECTS, Dialect
+from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
 from npmobilenet.errors import InputError, PlanError
-from npmobilenet.fixedpoint import REQUANTIZATIONS, Requantization
-from npmobilenet.golden.names import NameMap
+from npmobilenet.golden.likely_bugs import Suspect, suspects
+from npmobilenet.golden.name_match import NameMap
 from npmobilenet.golden.nodes import STAGES, VECTOR, Alone, alone, check_index, crop, in_vector, run, steps
-from npmobilenet.golden.sources import (
+from npmobilenet.golden.products import Term, outside, terms
+from npmobilenet.golden.tracing import Call, Trace, parameters, scalar, subtrees, traced, watch
+from npmobilenet.golden.value_source import (
     DumpValues,
     ModelSource,
     ValueSource,
@@ -30,12 +32,10 @@ from npmobilenet.golden.sources import (
     producers,
     run_values,
 )
-from npmobilenet.golden.suspects import Suspect, suspects
-from npmobilenet.golden.terms import Term, outside, terms
-from npmobilenet.golden.tracing import Call, Trace, parameters, scalar, subtrees, traced, watch
 from npmobilenet.graph import Node, Tensor
 from npmobilenet.modeldata import Array
-from npmobilenet.taps import ACC
+from npmobilenet.runtime.binding import Step
+from npmobilenet.runtime.taps import ACC
 
 Number = int | float
 FLOAT = "float32"

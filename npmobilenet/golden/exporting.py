@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
 from npmobilenet.errors import InputError
-from npmobilenet.fixedpoint import REQUANTIZATIONS, Requantization
 from npmobilenet.golden import formats
 from npmobilenet.golden.arrays import read_npy
-from npmobilenet.golden.entries import entry_to_json
+from npmobilenet.golden.catalogue import entry_to_json
 from npmobilenet.golden.inputs import load_input, model_facts
 from npmobilenet.golden.manifest import FORMAT, MANIFEST, SCHEMA
 from npmobilenet.golden.nodes import Alone, alone, argument_names, run, steps
 from npmobilenet.golden.recording import EVERYTHING, check_target, choose, run_taps, versions, whole_folder
-from npmobilenet.golden.sources import ModelSource, data_of, model_of
 from npmobilenet.golden.tracing import parameters
+from npmobilenet.golden.value_source import ModelSource, data_of, model_of
 from npmobilenet.graph import Node, Tensor
 from npmobilenet.model import Inputs, Model
 from npmobilenet.modeldata import Array, ModelData
-from npmobilenet.taps import ACCUMULATING
+from npmobilenet.runtime.taps import ACCUMULATING
 
 EXPORT = f"{FORMAT}-export"
 ORDERS = ("hwio", "ohwi")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from npmobilenet.errors import InputError
-from npmobilenet.golden.entries import sanitized
+from npmobilenet.golden.catalogue import sanitized
 from npmobilenet.modeldata import Array
 
 FORMATS = {"hex": ".hex", "c": ".h", "npy": ".npy"}

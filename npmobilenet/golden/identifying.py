@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.dialects import DIALECTS
+from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import InputError, NpMobilenetError
-from npmobilenet.golden.causes import cause
+from npmobilenet.golden.bit_flip_search import cause
+from npmobilenet.golden.catalogue import Entry, catalogue
 from npmobilenet.golden.compare import Comparison, compare
-from npmobilenet.golden.entries import Entry, catalogue
-from npmobilenet.golden.hints import hints
-from npmobilenet.golden.names import NameMap
+from npmobilenet.golden.diff_patterns import hints
+from npmobilenet.golden.name_match import NameMap
 from npmobilenet.golden.nodes import STAGES, Alone, alone, run
-from npmobilenet.golden.sources import DumpPath, DumpValues, ModelSource, data_of, producers
+from npmobilenet.golden.value_source import DumpPath, DumpValues, ModelSource, data_of, producers
 from npmobilenet.graph import Node
 from npmobilenet.modeldata import Array, ModelData
 

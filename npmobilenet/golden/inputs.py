@@ -14,9 +14,9 @@ import numpy as np
 from npmobilenet.errors import InputError
 from npmobilenet.golden.arrays import Archive, read_npy
 from npmobilenet.graph import Tensor
+from npmobilenet.images.recipes import value_range
 from npmobilenet.model import Inputs, Model
 from npmobilenet.modeldata import Array, ModelData
-from npmobilenet.preprocess import value_range
 
 RANDOM = "random:"
 _STEPS = 2**24  # random floats are a whole number of steps of their range, so the same float32 everywhere
@@ -119,7 +119,7 @@ def file_sha256(path: Path) -> str:
 
 def model_facts(data: ModelData, path: str | os.PathLike[str] | None) -> dict[str, Any]:
     """Name and sha256 of a model: of its graph and weights, which a conversion to .h5 leaves alone, and of its file."""
-    from npmobilenet.weightfile.rules import digest, tensors_digest
+    from npmobilenet.formats.weightfile.limits import digest, tensors_digest
 
     both = digest(data.graph.to_json().encode()) + tensors_digest(data.graph, data.tensors)
     facts = {"name": data.info.name, "sha256": digest(both.encode())}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from npmobilenet.errors import InputError
-from npmobilenet.golden.entries import Entry, entry_from_json, entry_to_json
+from npmobilenet.golden.catalogue import Entry, entry_from_json, entry_to_json
 
 MANIFEST = "manifest.json"
 FORMAT = "npmobilenet-golden"

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet import parallel
-from npmobilenet.binding import Site, Step, bind
-from npmobilenet.dialects import dialect as dialect_named
+from npmobilenet.arithmetic.dialects import dialect as dialect_named
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX
 from npmobilenet.errors import PlanError
-from npmobilenet.fixedpoint import INT32_MAX
 from npmobilenet.graph import Node, Quantization, Tensor
 from npmobilenet.kernels import as_functions, kernel_set
 from npmobilenet.modeldata import Array, ModelData
-from npmobilenet.taps import ACC, ACCUMULATING, PRE
+from npmobilenet.runtime import threads as parallel
+from npmobilenet.runtime.binding import Site, Step, bind
+from npmobilenet.runtime.taps import ACC, ACCUMULATING, PRE
 
 VECTOR = 16  # elements or channels that any runtime's vectors hold at most
 STAGES = {"": "output", ACC: "accumulator", PRE: "preactivation"}

@@ -25,13 +25,13 @@ import numpy as np
 import npmobilenet
 from npmobilenet.errors import InputError
 from npmobilenet.golden.arrays import ArrayWriter
+from npmobilenet.golden.catalogue import Entry, catalogue, stems
 from npmobilenet.golden.dump import Dump
-from npmobilenet.golden.entries import Entry, catalogue, stems
 from npmobilenet.golden.inputs import load_input, model_facts
 from npmobilenet.golden.manifest import FORMAT, MANIFEST, Manifest, to_json
 from npmobilenet.model import CHUNK, Inputs, Model, load
 from npmobilenet.modeldata import Array
-from npmobilenet.taps import PRE, split_prefix
+from npmobilenet.runtime.taps import PRE, split_prefix
 
 GROUP_BYTES = 64 * 2**20
 EVERYTHING = "*"

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import npmobilenet
-from npmobilenet.evaluate.state import write_whole
 from npmobilenet.golden.compare import Comparison
 from npmobilenet.golden.differences import Diff, TensorDiff
 from npmobilenet.golden.picture import data_url, heat
+from npmobilenet.measure.evaluate.state import write_whole
 
 MOST_PICTURES = 60  # layers drawn; the table has all
 _WIDTH, _HEIGHT = 520, 70  # of a strip, in CSS pixels

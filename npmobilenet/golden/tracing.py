@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 import npmobilenet
-from npmobilenet.binding import Step
-from npmobilenet.fixedpoint import Requantization
+from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.golden.nodes import argument_names
+from npmobilenet.runtime.binding import Step
 
 _PACKAGE = Path(npmobilenet.__file__).parent
-WATCHED = tuple(str(_PACKAGE / place) for place in ("fixedpoint.py", "kernels/reference", "quantparams"))
+WATCHED = tuple(str(_PACKAGE / place) for place in ("arithmetic", "kernels/reference"))
 MOST_CALLS = 5000
 PLACES = (
     "stride",

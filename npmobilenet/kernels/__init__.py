@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.slab import moved_together
+from npmobilenet.kernels.compiler.packed_arena import moved_together
 
 # Kernel -> the module, below reference/ and below fast/, that holds it. Adding an op adds its kernels here.
 KERNELS = {
@@ -29,9 +29,9 @@ KERNELS = {
     "mul_f32": "binary",
     "activation_f32": "activation",
     "softmax_f32": "softmax",
-    "pad_f32": "move",
-    "reshape_f32": "move",
-    "concat_f32": "move",
+    "pad_f32": "pad_reshape_concat",
+    "reshape_f32": "pad_reshape_concat",
+    "concat_f32": "pad_reshape_concat",
     "resize_bilinear_f32": "resize_bilinear",
     "conv2d_q": "conv2d_q",
     "depthwise_conv2d_q": "depthwise_conv2d_q",
@@ -47,14 +47,14 @@ KERNELS = {
     "mean_q": "mean_q",
     "add_q": "binary_q",
     "mul_q": "binary_q",
-    "pad_q": "move_q",
-    "reshape_q": "move_q",
-    "concat_q": "move_q",
+    "pad_q": "pad_reshape_concat_q",
+    "reshape_q": "pad_reshape_concat_q",
+    "concat_q": "pad_reshape_concat_q",
 }
 
 # Kernels that compute several nodes at once. The book has none of them.
 FUSED = {
-    "bands_f32": "bands_f32",
+    "bands_f32": "row_tiled_block",
     "pointwise_add_f32": "pointwise_conv2d",
     "squeeze_excite_f32": "squeeze_excite",
 }
@@ -95,7 +95,7 @@ class KernelSet:
         module = importlib.import_module(f"npmobilenet.kernels.{folder}.{(KERNELS | FUSED)[kernel]}")
         function: Callable[..., None] = getattr(module, kernel)
         if self.name == "reference":
-            from npmobilenet.kernels.jit import compile_kernel
+            from npmobilenet.kernels.compiler.jit import compile_kernel
 
             return compile_kernel(function)
         return function
@@ -115,7 +115,7 @@ class KernelSet:
         """
         if self.name != "fast":
             return step
-        from npmobilenet.kernels.fast.staircase_q import with_lines
+        from npmobilenet.kernels.vectorcode.linear_requant import with_lines
 
         kept = {} if self._packed is None else self._packed
         key = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in (*step, *reach, dtype))
@@ -150,7 +150,7 @@ def as_functions(steps: Iterable[Any]) -> tuple[Callable[[int], None], ...]:
     functions: list[Callable[[int], None]] = []
     for fast, group in itertools.groupby(steps, lambda step: hasattr(step.kernel, "bind")):
         if fast:
-            from npmobilenet.kernels.fast.program import Program
+            from npmobilenet.kernels.compiler.program import Program
 
             functions.append(Program([step.kernel.bind(*step.args) for step in group]).run)
         else:

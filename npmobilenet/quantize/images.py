@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.datasets.folder import SUFFIXES
-from npmobilenet.datasets.npz import read_arrays
 from npmobilenet.errors import InputError
-from npmobilenet.evaluate.loop import spread
-from npmobilenet.preprocess import get_recipe
+from npmobilenet.images.recipes import get_recipe
+from npmobilenet.measure.datasets.folder import SUFFIXES
+from npmobilenet.measure.datasets.npz import read_arrays
+from npmobilenet.measure.evaluate.loop import spread
 
 NPY_MAGIC, ZIP_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
 DEFAULT_SPLIT = "train"

@@ -14,14 +14,7 @@ from types import MappingProxyType
 
 from npmobilenet.errors import ModelNotFound
 from npmobilenet.zoo import published
-from npmobilenet.zoo.names import (
-    FAMILIES,
-    ModelName,
-    canonical,
-    normalise,
-    spellings,
-    timm_spellings,
-)
+from npmobilenet.zoo.names import FAMILIES, ModelName, canonical, normalise, spellings, timm_spellings
 from npmobilenet.zoo.published import Row, Table
 
 __all__ = [

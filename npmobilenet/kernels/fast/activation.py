@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.task import Work, task
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
 
 CHUNK = 4096  # elements that a thread takes at a time: 16 KiB, well within its first-level cache

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
-from npmobilenet.kernels.fast.task import Work, task
 
 
 def output_rows(x, kernel, stride, pad, activation, out):

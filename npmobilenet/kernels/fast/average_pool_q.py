@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.average_pool import output_rows
 from npmobilenet.kernels.fast.conv2d import valid_taps
-from npmobilenet.kernels.fast.task import task
 
 
 @task(output_rows)

@@ -7,8 +7,9 @@ from typing import Any
 
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import Task
 from npmobilenet.kernels.fast.activation import activate_all
-from npmobilenet.kernels.fast.task import Task, Work
 from npmobilenet.kernels.reference import binary as book
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.fixedpoint import single_rounding
+from npmobilenet.arithmetic.fixedpoint import single_rounding
+from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output_rows
-from npmobilenet.kernels.fast.pairs_q import product_tile, sum_tile
-from npmobilenet.kernels.fast.rows_q import is_signed
-from npmobilenet.kernels.fast.scaling_q import packs
-from npmobilenet.kernels.fast.task import Task, TaskFamily
-from npmobilenet.kernels.fast.tiles_q import LANE
+from npmobilenet.kernels.fast.gemm_s8 import LANE
+from npmobilenet.kernels.fast.lhs_packing import is_signed
 from npmobilenet.kernels.reference import binary_q as book
+from npmobilenet.kernels.vectorcode.elementwise_s8 import product_tile, sum_tile
+from npmobilenet.kernels.vectorcode.requant_rules import packs
 
 # The rounding steps of fixedpoint.py in 32-bit arithmetic, without the cases that can't occur here. Operands are
 # differences of 8-bit values, |v| < 2^8; multipliers are in [0, 2^31), so that nothing saturates.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import ROWS, WIDTH, block, new_scratch, pack_panels
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.fast.gemm_f32 import ROWS, WIDTH, block, new_scratch, pack_panels
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:

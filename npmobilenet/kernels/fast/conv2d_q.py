@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.rows_q import as_row_value, copy_rows, new_rows, new_sums, row_sums
-from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, ROWS, dot_block, new_accumulators, pack_dot
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.fast.gemm_s8 import GROUP, ROWS, dot_block, new_accumulators, pack_dot
+from npmobilenet.kernels.fast.lhs_packing import as_row_value, copy_rows, new_rows, new_sums, row_sums
 
 
 def pack_conv2d_q(weights, bias, zeros):

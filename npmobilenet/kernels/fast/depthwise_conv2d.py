@@ -6,13 +6,14 @@ from typing import Any
 
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps, whole_windows
-from npmobilenet.kernels.fast.depthwise import depthwise_image_tile, depthwise_tile
-from npmobilenet.kernels.fast.task import Task, TaskFamily, Work
-from npmobilenet.kernels.fast.tiles import LANE, LEFT_OUT
+from npmobilenet.kernels.fast.gemm_f32 import LANE, LEFT_OUT
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
+from npmobilenet.kernels.vectorcode.depthwise import depthwise_image_tile, depthwise_tile
 
 PIXELS = 4  # neighbouring outputs in a tile: they share each weight load
 HIGH, ACROSS = 2, 7  # rows and columns of outputs in a tile: they share most of what they read

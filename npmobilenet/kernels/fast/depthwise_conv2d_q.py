@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.depthwise_q import column_tile, fill_tile, interleave_one, interleave_tile, raised
-from npmobilenet.kernels.fast.dot_q import address_of
-from npmobilenet.kernels.fast.rows_q import is_signed
-from npmobilenet.kernels.fast.staircase_q import Lined
-from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, KIND, LANE, PACKED, line_of, requantize_block
-from npmobilenet.kernels.fast.vector_q import DOUBLE_ROUNDING
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, PACKED, line_of, requantize_block
+from npmobilenet.kernels.fast.lhs_packing import is_signed
+from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, interleave_one, interleave_tile, raised
+from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
+from npmobilenet.kernels.vectorcode.linear_requant import Lined
+from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING
 
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
 PIXELS = 4  # neighbouring outputs that a tile computes together, or, where it computes one row, twice as many

@@ -7,10 +7,11 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from npmobilenet.kernels.fast.scaling_q import packs
-from npmobilenet.kernels.fast.streams_q import lookup_tile
-from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.jit import LANES, isa
+from npmobilenet.kernels.compiler.jit import LANES, isa
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_tile
+from npmobilenet.kernels.vectorcode.requant_rules import packs
 
 CHUNK = 4096  # elements that a thread takes at a time
 LANE = LANES[isa()]

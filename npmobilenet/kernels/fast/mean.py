@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.depthwise_conv2d import PIXELS, wide_single, wide_tile
-from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import LANE
+from npmobilenet.kernels.fast.gemm_f32 import LANE
 
 WIDE = PIXELS * LANE  # channels that one tile sums side by side
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.kernels.fast.task import Work, task
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.reference import mean_q as book
 
 BLOCK = 128  # channels that a thread sums at a time: two cache lines of the image, eight of sums

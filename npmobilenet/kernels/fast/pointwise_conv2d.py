@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.task import PER_THREAD, Work, task
-from npmobilenet.kernels.fast.tiles import BLOCK, ROWS, WIDTH, matrix_block, matrix_rows, new_scratch, pack_panels
+from npmobilenet.kernels.compiler.program import PER_THREAD, Work
+from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.fast.gemm_f32 import BLOCK, ROWS, WIDTH, matrix_block, matrix_rows, new_scratch, pack_panels
 
 MANY = 8 * BLOCK  # pixels from which on threads take blocks of them; below, weights weigh more than pixels
 FEW_ROWS = 2 * ROWS

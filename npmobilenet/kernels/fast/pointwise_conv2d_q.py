@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from npmobilenet.kernels.compiler.program import PER_THREAD
+from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.fast.gemm_s8 import GROUP, dot_block, new_accumulators, pack_dot
+from npmobilenet.kernels.fast.lhs_packing import gather_rows, new_sums
 from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
-from npmobilenet.kernels.fast.rows_q import gather_rows, new_sums
-from npmobilenet.kernels.fast.task import PER_THREAD, task
-from npmobilenet.kernels.fast.tiles_q import GROUP, dot_block, new_accumulators, pack_dot
 
 ROOM = 16384  # bytes of rows that pass over all panels together: half of a first-level cache
 

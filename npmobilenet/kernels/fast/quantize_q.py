@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.fixedpoint import clamped32
-from npmobilenet.kernels.fast.task import Work, task
+from npmobilenet.arithmetic.fixedpoint import clamped32
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.reference.quantize_q import quantized
 
 CHUNK = 4096  # elements that a thread takes at a time

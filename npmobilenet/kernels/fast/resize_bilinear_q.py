@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.fast.task import Work, task
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
 
 
 @register_jitable

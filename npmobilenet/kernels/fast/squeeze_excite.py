@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.activation import activate_all
+from npmobilenet.kernels.fast.gemm_f32 import matrix_rows, new_scratch
 from npmobilenet.kernels.fast.mean import mean_of_image
-from npmobilenet.kernels.fast.task import Work, task
-from npmobilenet.kernels.fast.tiles import matrix_rows, new_scratch
 
 # The functions of the gate and a constant, in the order of their codes.
 SCALED = ("add", "sub", "mul")

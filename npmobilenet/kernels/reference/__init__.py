@@ -1,1 +1,1 @@
-"""The book: one file for each op, plain loops in plain Python, readable and (through `kernels/jit.py`) runnable."""
+"""The book: one file for each op, plain loops in plain Python, readable and (through `compiler/jit.py`) runnable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import requantized
+from npmobilenet.arithmetic.fixedpoint import requantized
 
 
 def saturate16(v):
@@ -35,7 +35,7 @@ def shift_away16(v, s):
 
 
 def hard_swish_16(q, p):
-    """x * relu6(x + 3) / 6 for the real x = s_in * (q - z_in), in 16-bit fixed point; p: quantparams.tables.HardSwish.
+    """x * relu6(x + 3) / 6 for the real x = s_in * (q - z_in), in 16-bit fixed point; p: arithmetic.tables.HardSwish.
 
     With v = 128 (q - z_in), which is within +-32,640:
       scaled = v * p.output_multiplier / 2^15, which is x / s_out, not yet shifted right by -p.output_exponent;

@@ -1,6 +1,6 @@
 """Float32 arithmetic with one defined result: fused multiply-add and exp.
 
-Plain Python and NumPy; `kernels/jit.py` gives Numba the same functions (there, `fma32` is the machine's instruction).
+Plain Python and NumPy; `compiler/jit.py` gives Numba the same functions (there, `fma32` is the machine's instruction).
 """
 
 from __future__ import annotations

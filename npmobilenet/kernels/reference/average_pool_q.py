@@ -22,7 +22,7 @@ def average_pool_q(x, kernel, stride, pad, p, out):
     ties part from those of `mean`). A window without any pixel gives the zero point. |sum| <= 255 * pixels fits into
     int32 for windows of up to 8.4 million pixels.
 
-    x: (N, H, W, C) uint8 or int8. kernel, stride: (h, w). pad: (top, left). p: quantparams.pooling.Pool.
+    x: (N, H, W, C) uint8 or int8. kernel, stride: (h, w). pad: (top, left). p: arithmetic.pooling.Pool.
     out: (N, OH, OW, C).
     """
     batch, in_h, in_w, channels = x.shape

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import double_rounding, high_mul, requantize, shift_upward, single_rounding
+from npmobilenet.arithmetic.fixedpoint import double_rounding, high_mul, requantize, shift_upward, single_rounding
 
-# Positions in SUMS and NARROWINGS (quantparams/elementwise.py).
+# Positions in SUMS and NARROWINGS (arithmetic/elementwise.py).
 SINGLE, FUSED, FLOOR, LINEAR = 1, 2, 3, 4
 SATURATE, WRAP = 1, 2
 
@@ -69,7 +69,7 @@ def add_q(x, y, p, out):
     Element i of an image, counted in memory order, is taken with the rule p.lanes where it lies in a full vector of the
     runtime that p describes (i % p.run < p.full), and with p.rule elsewhere.
 
-    x, y: rank 4, uint8 or int8, each dimension equal to out's or 1 (then repeated). p: quantparams.elementwise.Sum.
+    x, y: rank 4, uint8 or int8, each dimension equal to out's or 1 (then repeated). p: arithmetic.elementwise.Sum.
     out: (N, H, W, C) of x's dtype.
     """
     batch, height, width, channels = out.shape
@@ -87,7 +87,7 @@ def add_q(x, y, p, out):
 def mul_q(x, y, p, out):
     """out = x * y in real numbers: product_of, clamped. Squeeze-excite's gate is (N, 1, 1, C).
 
-    Shapes and dtypes as in add_q. p: quantparams.elementwise.Product; p.narrow holds inside full vectors.
+    Shapes and dtypes as in add_q. p: arithmetic.elementwise.Product; p.narrow holds inside full vectors.
     """
     batch, height, width, channels = out.shape
     for n in range(batch):

@@ -2,14 +2,14 @@
 
 Where the sums come from: with real x = s_in (q_x - z_in) and real w = s_w (q_w - z_w), the real convolution is
 s_in * s_w * sum (q_x - z_in)(q_w - z_w) plus the bias, which is stored in units of s_in * s_w already. The factor
-s_in * s_w / s_out turns the sum into units of the output: that is the Requantization (fixedpoint.py).
+s_in * s_w / s_out turns the sum into units of the output: that is the Requantization (arithmetic/fixedpoint.py).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import requantized
+from npmobilenet.arithmetic.fixedpoint import requantized
 
 
 def conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):

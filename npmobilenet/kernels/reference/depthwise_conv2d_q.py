@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import requantized
+from npmobilenet.arithmetic.fixedpoint import requantized
 
 
 def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import requantized
+from npmobilenet.arithmetic.fixedpoint import requantized
 
 
 def fully_connected_q(x, weights, bias, zeros, step, out):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import requantize
+from npmobilenet.arithmetic.fixedpoint import requantize
 
 FLOAT32 = 4  # position in fixedpoint.REQUANTIZATIONS
 
@@ -26,7 +26,7 @@ def mean_q(x, p, out):
 
     |sum| <= 255 H W, which fits into int32 for images of up to 8.4 million pixels.
 
-    x: (N, H, W, C) uint8 or int8. p: quantparams.pooling.Mean. out: (N, C).
+    x: (N, H, W, C) uint8 or int8. p: arithmetic.pooling.Mean. out: (N, C).
     """
     batch, height, width, channels = x.shape
     for n in range(batch):

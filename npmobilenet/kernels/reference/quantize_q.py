@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import clamped32, round_away, round_away32
+from npmobilenet.arithmetic.fixedpoint import clamped32, round_away, round_away32
 
 
 def quantized(v, scale, rule):
-    """v / scale as a whole float32, by rule number `rule` of `quantparams.edges.QUANTIZATIONS`.
+    """v / scale as a whole float32, by rule number `rule` of `arithmetic.edges.QUANTIZATIONS`.
 
     0: the quotient in float32, ties away from zero. 1: v times the reciprocal, each in float32, ties to even.
     2: the quotient in float64, ties away from zero, held within +-2^24, where float32 counts in ones.

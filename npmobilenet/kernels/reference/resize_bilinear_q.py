@@ -1,6 +1,6 @@
 """Bilinear resize of 8-bit feature maps. Input and output have the same scale and zero point, so integers are mixed.
 
-Where an output row or column falls in the input is computed while planning (quantparams/resize.py), as each runtime
+Where an output row or column falls in the input is computed while planning (arithmetic/resize.py), as each runtime
 does it: two neighbours, and the distance from the first, for each.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import shift_away, shift_upward
+from npmobilenet.arithmetic.fixedpoint import shift_away, shift_upward
 
 
 def resize_bilinear_fixed_q(x, rows, columns, bits, upward, out):

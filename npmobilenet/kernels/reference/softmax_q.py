@@ -1,6 +1,6 @@
 """Softmax of 8-bit values: in fixed point, or through a table of float32 exponentials.
 
-Both look exp((x - largest) * scale * beta) up by the difference, of which there are 256; quantparams/softmax.py makes
+Both look exp((x - largest) * scale * beta) up by the difference, of which there are 256; arithmetic/softmax.py makes
 the tables while planning, with `exp_negative` below for the fixed-point one.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.fixedpoint import high_mul, round_away, saturate32, shift_away
+from npmobilenet.arithmetic.fixedpoint import high_mul, round_away, saturate32, shift_away
 
 # e^(-1/4), e^(-1/2), ... e^-16 with 31 fractional bits.
 POWERS_OF_E = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)

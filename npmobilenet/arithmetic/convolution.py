@@ -1,0 +1,160 @@
+"""Convolution, depthwise convolution and fully connected: from accumulators to the output's scale.
+
+real output = s_in * s_w * acc, acc = bias + sum (x - z_in) * (w - z_w), so that
+output = z_out + (s_in * s_w / s_out) * acc; the factor in brackets is what the rules below round, each in its own way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npmobilenet.arithmetic.dialects import Dialect
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, quantize_multiplier
+from npmobilenet.arithmetic.ranges import LIMITS, activation_range, scale_of, xnnpack_range, zero_point_of
+from npmobilenet.errors import PlanError
+from npmobilenet.modeldata import Array
+from npmobilenet.ops import Node, Quantization, Tensor
+
+XNNPACK_LIMIT = 256.0  # XNNPACK makes no operator whose factor isn't below this; LiteRT then gives the model up
+NEON_LANES = 8  # channels that TFLite's optimized int8 depthwise convolution requantizes at a time
+
+
+def weight_zero_point(node: Node, weights: Tensor) -> int:
+    """The weights' zero point; one for all channels, as every runtime demands. Raises `PlanError`.
+
+    TFLite takes it as 0 without looking in int8 convolutions and where each channel has a scale, so that another would
+    give what the file doesn't mean.
+    """
+    q = weights.quantization
+    points = set(q.zero_point) if q else set()
+    free = weights.dtype != "int8" or (node.op == "fully_connected" and q is not None and len(q.scale) == 1)
+    if len(points) != 1 or (points != {0} and not free):
+        raise PlanError(
+            f"node '{node.name}' ({node.op}): the zero points of its {weights.dtype} weights are {sorted(points)}, "
+            f"expected {'one for all channels' if free else '0 (symmetric weights)'}"
+        )
+    return points.pop()
+
+
+def rule_of(node: Node, x: Tensor, weights: Tensor, bias: Tensor | None, dialect: Dialect) -> str:
+    """The name of the node's rule (fixedpoint.REQUANTIZATIONS).
+
+    The dialect's row, but for nodes that LiteRT's XNNPACK delegate leaves to the optimized kernels: those of open shape
+    (attribute `delegated`), convolutions whose bias has no scale, which is what a file without a bias leads to (a fully
+    connected layer may lack it), and int8 fully connected layers whose weights have a zero point.
+
+    Source: LiteRT, tflite/delegates/xnnpack/xnnpack_delegate.cc, VisitConv2DNode, VisitDepthwiseConv2DNode,
+    VisitFullyConnectedNode, CheckTensorFloat32OrFloat16OrQCInt32Type, commit f67457790.
+    """
+    op = node.op
+    if f"{op}:undelegated" in dialect.rules:
+        plain_bias = op != "fully_connected" and bias is not None and bias.quantization is None
+        moved = x.dtype == "int8" and weights.quantization is not None and any(weights.quantization.zero_point)
+        op = f"{op}:undelegated" if plain_bias or moved or not node.attrs.get("delegated", True) else op
+    return dialect.rule(op, x.dtype)
+
+
+def real_factors(node: Node, x: Tensor, weights: Tensor, result: Tensor, rule: str) -> Array:
+    """s_in * s_w / s_out for each output channel, float64, rounded on the way as the rule's runtime rounds it.
+
+    Scales are float32. XNNPACK ("float32") multiplies and divides in float32. TFLite computes in float64, but where one
+    scale serves the whole layer of a uint8 convolution, or of a fully connected layer, it multiplies s_in * s_w in
+    float32 first ("float64", the reference fully connected kernel, doesn't).
+
+    Source: LiteRT, tflite/kernels/kernel_util.cc, PopulateConvolutionQuantizationParams and
+    GetQuantizedConvolutionMultipler, commit f67457790; XNNPACK, src/operators/convolution-nhwc.c, commit 75db3c093b.
+    """
+    assert weights.quantization is not None
+    s_in, s_out = scale_of(x), scale_of(result)
+    s_w = np.array(weights.quantization.scale, np.float32)
+    if rule == "float32":
+        factors = (s_in * s_w / s_out).astype(np.float64)
+    elif rule != "float64" and len(s_w) == 1 and (x.dtype == "uint8" or node.op == "fully_connected"):
+        factors = (s_in * s_w).astype(np.float64) / np.float64(s_out)
+    else:
+        factors = np.float64(s_in) * s_w.astype(np.float64) / np.float64(s_out)
+    channels = weights.shape[-1]
+    return np.ascontiguousarray(np.broadcast_to(factors, (channels,)))
+
+
+def requantization(
+    node: Node, x: Tensor, weights: Tensor, result: Tensor, dialect: Dialect, bias: Tensor | None = None
+) -> Requantization:
+    """The step from accumulators to the output, as the dialect takes it. Raises `PlanError` where its runtime gives up.
+
+    Source for the range and the limit under "float32": XNNPACK, src/subgraph/convolution-2d.c and
+    src/operators/convolution-nhwc.c, commit 75db3c093b.
+    """
+    rule = rule_of(node, x, weights, bias, dialect)
+    factors = real_factors(node, x, weights, result, rule)
+    if rule == "float32" and factors.max() >= XNNPACK_LIMIT:
+        raise PlanError(
+            f"node '{node.name}' ({node.op}): its output's scale {scale_of(result):.6g} asks for a factor of "
+            f"{factors.max():.6g}; XNNPACK refuses 256 and more, and LiteRT the model with it: use another dialect"
+        )
+    fixed = [quantize_multiplier(float(f)) for f in factors]
+    low, high = xnnpack_range(node, result) if rule == "float32" else activation_range(node, result)
+    eights = node.op == "depthwise_conv2d" and rule == "upward"
+    return Requantization(
+        np.array([m for m, _ in fixed], np.int32),
+        np.array([s for _, s in fixed], np.int32),
+        factors,
+        REQUANTIZATIONS.index(rule),
+        zero_point_of(result),
+        low,
+        high,
+        len(factors) - len(factors) % NEON_LANES if eights else INT32_MAX,
+    )
+
+
+def preactivation(full: Requantization) -> Requantization:
+    """The same step without the clamp."""
+    return full._replace(low=INT32_MIN, high=INT32_MAX)
+
+
+def raw(channels: int) -> Requantization:
+    """No step: the accumulators themselves."""
+    zeros = np.zeros(channels, np.int32)
+    return Requantization(zeros, zeros, np.zeros(channels), 0, 0, INT32_MIN, INT32_MAX)
+
+
+def accumulator_quantization(x: Tensor, weights: Tensor) -> Quantization:
+    """What an accumulator means: scale s_in * s_w for each channel (or one for all), zero point 0."""
+    assert weights.quantization is not None
+    scales = tuple(float(scale_of(x) * np.float32(s)) for s in weights.quantization.scale)
+    return Quantization(scales, (0,) * len(scales), 3 if len(scales) > 1 and len(x.shape) == 4 else None)
+
+
+def signed_sums(weights: Array, z_w: int) -> tuple[Array, Array]:
+    """The sums of the positive and of the negative w - z_w of each output channel."""
+    lost = weights.astype(np.int64).reshape(-1, weights.shape[-1]) - z_w
+    size, total = np.abs(lost).sum(0), lost.sum(0)
+    return (size + total) // 2, (total - size) // 2
+
+
+def _ends(x: Tensor, z_in: int) -> tuple[int, int]:
+    """The least and the greatest x - z_in, 0 among them: that is what lies outside the image."""
+    low, high = LIMITS[x.dtype]
+    return min(low - z_in, 0), max(high - z_in, 0)
+
+
+def accumulator_reach(x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> tuple[Array, Array]:
+    """The least and the greatest accumulator of each output channel: x - z_in at an end for each sign of w - z_w.
+
+    sums: signed_sums.
+    """
+    (low, high), (positive, negative), start = _ends(x, z_in), sums, bias.astype(np.int64)
+    return start + positive * low + negative * high, start + positive * high + negative * low
+
+
+def check_accumulators(node: Node, x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> None:
+    """Refuse a layer whose accumulators could leave int32: then runtimes that add in another order would part.
+
+    |acc| <= |bias| + max|x - z_in| * sum |w - z_w| for each output channel. In MobileNets it is some 2^26.
+    """
+    bound = np.abs(bias.astype(np.int64)) + max(map(abs, _ends(x, z_in))) * (sums[0] - sums[1])
+    if bound.max() > INT32_MAX:
+        raise PlanError(
+            f"node '{node.name}' ({node.op}): channel {int(bound.argmax())} may accumulate up to {int(bound.max()):,}, "
+            f"more than int32 holds ({INT32_MAX:,}): its weights or bias are out of proportion"
+        )

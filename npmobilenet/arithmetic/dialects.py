@@ -1,0 +1,157 @@
+"""Dialects: which rounding rule each op follows in each runtime. A dialect is a row; what the rules do is elsewhere.
+
+"int8 TFLite" is several arithmetics: the same file gives different integers under the reference kernels, the optimized
+kernels and XNNPACK. A dialect names one of them, op by op, each rule with the source that it was read from. Rules of
+accumulating ops are names in `fixedpoint.REQUANTIZATIONS`; the other ops' names are explained where their parameters
+are computed (`arithmetic/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from npmobilenet.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an op rounds: the rule's name, and where it was read (repository, path)."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A named arithmetic. `runtime` says what it must equal, bit for bit.
+
+    `rules` maps an op of ops.OPS, or "op:dtype" where the input's dtype matters ("activation:function"), to its rule.
+    """
+
+    name: str
+    runtime: str
+    rules: Mapping[str, Rule]
+
+    def rule(self, op: str, dtype: str = "") -> str:
+        """The rule's name for an op on inputs of a dtype."""
+        found = self.rules.get(f"{op}:{dtype}") or self.rules[op]
+        return found.name
+
+
+_REF = "LiteRT tflite/kernels/internal/reference"
+_OPT = "LiteRT tflite/kernels/internal/optimized"
+
+_REFERENCE = {
+    "add": Rule("double", f"{_REF}/add.h, {_REF}/integer_ops/add.h"),
+    "sub": Rule("double", f"{_REF}/sub.h"),
+    "mul": Rule("double", f"{_REF}/mul.h, {_REF}/integer_ops/mul.h"),
+    "mean": Rule("double", f"{_REF}/reduce.h, QuantizedMeanOrSum"),
+    "average_pool": Rule("divide", f"{_REF}/pooling.h, {_REF}/integer_ops/pooling.h"),
+    "concat": Rule("rescale", f"{_REF}/concatenation.h, ConcatenationWithScaling"),
+    "pad": Rule("copy", f"{_REF}/pad.h"),
+    "reshape": Rule("copy", "LiteRT tflite/kernels/reshape.cc"),
+    "conv2d": Rule("double", f"{_REF}/integer_ops/conv.h, {_REF}/conv.h"),
+    "depthwise_conv2d": Rule("double", f"{_REF}/integer_ops/depthwise_conv.h, {_REF}/depthwiseconv_uint8.h"),
+    "fully_connected": Rule("float64", f"{_REF}/integer_ops/fully_connected.h, {_REF}/fully_connected.h"),
+    "activation": Rule("double", f"{_REF}/reference_ops.h, ReluX"),
+    "activation:hard_swish": Rule("fixed16", f"{_REF}/hard_swish.h"),
+    "activation:sigmoid": Rule("float32", "LiteRT tflite/kernels/activations.cc, SigmoidPrepare"),
+    "softmax": Rule("fixed", f"{_REF}/softmax.h"),
+    "quantize": Rule("double", f"{_REF}/requantize.h"),
+    "quantize:float32": Rule("quotient32", f"{_REF}/quantize.h"),
+    "dequantize": Rule("exact", f"{_REF}/dequantize.h, {_REF}/integer_ops/dequantize.h"),
+    "resize_bilinear:uint8": Rule("float", f"{_REF}/resize_bilinear.h, ResizeBilinear"),
+    "resize_bilinear:int8": Rule("fixed10", f"{_REF}/resize_bilinear.h, ResizeBilinearInteger"),
+}
+
+_OPTIMIZED = {
+    **_REFERENCE,
+    # "neon": full vectors in NEON arithmetic (emulated on x86), the rest as the reference kernels. `sub` has no such.
+    "add": Rule("neon", f"{_OPT}/optimized_ops.h, {_OPT}/integer_ops/add.h"),
+    "mul": Rule("neon", f"{_OPT}/optimized_ops.h, {_OPT}/integer_ops/mul.h"),
+    "mean": Rule("neon", f"{_OPT}/reduce.h, {_OPT}/integer_ops/mean.h"),
+    # ruy's vectors on x86; on ARM, and without vectors, it rounds once (ruy/kernel_arm64.cc, ruy/apply_multiplier.cc).
+    "conv2d": Rule("upward", "ruy ruy/kernel_avx.cc, ruy/kernel_avx2_fma.cc, ruy/kernel_avx512.cc"),
+    "fully_connected": Rule("upward", "ruy ruy/kernel_avx.cc, ruy/kernel_avx2_fma.cc, ruy/kernel_avx512.cc"),
+    # int8: channels in whole eights; the up to seven left over follow "double" (arithmetic/convolution.py).
+    "depthwise_conv2d": Rule("double", f"{_OPT}/depthwiseconv_uint8.h"),
+    "depthwise_conv2d:int8": Rule("upward", f"{_OPT}/optimized_ops.h, Quantize"),
+    # In whole vectors of 16 or 8 elements, the rest as the reference kernels, or nearly (arithmetic/edges.py).
+    "softmax": Rule("float32", f"{_OPT}/optimized_ops.h, Softmax"),
+    "quantize": Rule("blocks16", f"{_OPT}/optimized_ops.h, Requantize"),
+    "quantize:float32": Rule("blocks8", f"{_OPT}/optimized_ops.h, AffineQuantize"),
+    "dequantize": Rule("blocks8", f"{_OPT}/optimized_ops.h, Dequantize"),
+    "resize_bilinear:uint8": Rule("float_weights", f"{_OPT}/resize_bilinear.h"),
+}
+
+_XNNPACK = {
+    **_OPTIMIZED,
+    "add": Rule("linear", "XNNPACK src/qs8-vadd, src/qu8-vadd"),
+    "sub": Rule("linear", "XNNPACK src/qs8-vadd, src/qu8-vadd, b's scale negated"),
+    "mul": Rule("float32", "XNNPACK src/qs8-vmul, src/qu8-vmul, fp32"),
+    "mean": Rule("float32", "XNNPACK src/operators/reduce-nd.c"),
+    # What the delegate leaves to LiteRT because of its scales (arithmetic/elementwise.py).
+    "add:undelegated": _OPTIMIZED["add"],
+    "sub:undelegated": _OPTIMIZED["sub"],
+    "mul:undelegated": _OPTIMIZED["mul"],
+    "conv2d": Rule("float32", "XNNPACK src/qs8-qc8w-gemm, src/qs8-qc8w-igemm, src/qu8-gemm, src/qu8-igemm"),
+    "depthwise_conv2d": Rule("float32", "XNNPACK src/qs8-qc8w-dwconv, src/qu8-dwconv"),
+    "depthwise_conv2d:int8": Rule("float32", "XNNPACK src/qs8-qc8w-dwconv"),
+    "fully_connected": Rule("float32", "XNNPACK src/qs8-qc8w-gemm, src/qu8-gemm"),
+    # What the delegate leaves to LiteRT (arithmetic/convolution.py).
+    "conv2d:undelegated": _OPTIMIZED["conv2d"],
+    "depthwise_conv2d:undelegated": _OPTIMIZED["depthwise_conv2d"],
+    "depthwise_conv2d:undelegated:int8": _OPTIMIZED["depthwise_conv2d:int8"],
+    "fully_connected:undelegated": _OPTIMIZED["fully_connected"],
+    "activation:sigmoid": Rule("float64", "XNNPACK src/reference/unary-elementwise.cc, SigmoidOp"),
+    "quantize": Rule("multiplier8", "XNNPACK src/qs8-vcvt, src/qu8-vcvt"),
+    "quantize:undelegated": _OPTIMIZED["quantize"],  # other dtype, or far scales (arithmetic/edges.py)
+    "quantize:float32": Rule("reciprocal", "XNNPACK src/f32-qs8-vcvt, src/f32-qu8-vcvt"),
+    "dequantize": Rule("exact", "XNNPACK src/qs8-f32-vcvt, src/qu8-f32-vcvt"),
+    "resize_bilinear:uint8": Rule("fixed11", "XNNPACK src/u8-ibilinear, src/indirection.c"),
+    "resize_bilinear:int8": Rule("fixed11", "XNNPACK src/s8-ibilinear, src/indirection.c"),
+}
+
+# What builds with TFLITE_SINGLE_ROUNDING change: MultiplyByQuantizedMultiplier, wherever it occurs.
+_SINGLE_ROUNDING = {
+    **_REFERENCE,
+    "add": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "sub": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "mul": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "mean": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "conv2d": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "depthwise_conv2d": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "activation": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "softmax": Rule("single", f"{_REF}/softmax.h, TFLITE_SINGLE_ROUNDING"),
+    "quantize": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "resize_bilinear:int8": Rule("fixed10_upward", f"{_REF}/resize_bilinear.h, TFLITE_SINGLE_ROUNDING"),
+}
+
+# CMSIS-NN as it is built by default (not with CMSIS_NN_USE_SINGLE_ROUNDING), called by TFLite Micro; and TFLite Micro's
+# own reference kernels. Its sums and pools are the reference kernels'; its fully connected layer has integer factors.
+_CMSIS_NN = {
+    **_REFERENCE,
+    "conv2d": Rule("double", "CMSIS-NN Include/arm_nnsupportfunctions.h, arm_nn_requantize, arm_requantize_mve"),
+    "depthwise_conv2d": Rule("double", "CMSIS-NN Include/arm_nnsupportfunctions.h, arm_nn_requantize"),
+    "fully_connected": Rule("double", "CMSIS-NN Source/NNSupportFunctions/arm_nn_vec_mat_mult_t_s8.c"),
+}
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType({
+    d.name: d
+    for d in (
+        Dialect("tflite-reference", "LiteRT 2.3.0, OpResolverType.BUILTIN_REF", _REFERENCE),
+        Dialect("tflite-optimized", "LiteRT 2.3.0, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES", _OPTIMIZED),
+        Dialect("xnnpack", "LiteRT 2.3.0, default resolver (XNNPACK delegate) on x86-64", _XNNPACK),
+        Dialect("tflite-single-rounding", "the reference kernels built with TFLITE_SINGLE_ROUNDING", _SINGLE_ROUNDING),
+        Dialect("cmsis-nn", "CMSIS-NN 7 (commit 99f736a6) under TFLite Micro", _CMSIS_NN),
+    )
+})  # fmt: skip
+
+
+def dialect(name: str) -> Dialect:
+    """The dialect of that name. Raises `PlanError` for an unknown one."""
+    if name not in DIALECTS:
+        raise PlanError(f"dialect='{name}' is not one of {', '.join(DIALECTS)}")
+    return DIALECTS[name]

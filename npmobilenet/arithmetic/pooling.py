@@ -1,0 +1,126 @@
+"""Average pooling and mean over height and width: two ops with two roundings.
+
+Pooling divides the sum of the raw values by their number; mean goes through the scales of input and output.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npmobilenet.arithmetic.dialects import Dialect
+from npmobilenet.arithmetic.elementwise import real_factor
+from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, quantize_multiplier
+from npmobilenet.arithmetic.ranges import LIMITS, activation_range, scale_of, zero_point_of
+from npmobilenet.ops import Node, Tensor
+
+
+class Pool(NamedTuple):
+    """Parameters of average_pool_q: the clamp, and what a window without any pixel gives."""
+
+    zero_point: int
+    low: int
+    high: int
+
+
+class Mean(NamedTuple):
+    """Parameters of mean_q: out = offset + requantized(start + sum of x).
+
+    multiplier, shift, scale: the factor s_in / (H * W * s_out), as integers and as float64. rule: code of
+    fixedpoint.REQUANTIZATIONS; lanes: that of the first `full` channels. offset: added in integers, or, under the rule
+    "float32", real_offset before the rounding to an integer. low, high: the clamp.
+    """
+
+    start: int
+    multiplier: int
+    shift: int
+    scale: float
+    rule: int
+    lanes: int
+    full: int
+    offset: int
+    real_offset: np.float32
+    low: int
+    high: int
+
+
+def pool(node: Node, result: Tensor) -> Pool:
+    """Parameters of `average_pool` nodes: the same in every dialect, as no runtime looks at the scales.
+
+    (XNNPACK's delegate leaves quantized pooling to LiteRT: xnnpack_delegate.cc, VisitAveragePool2DNode.)
+    """
+    return Pool(zero_point_of(result), *activation_range(node, result))
+
+
+def mean(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Mean:
+    """Parameters of `mean` nodes. LiteRT's optimized kernel serves only where the dimensions are kept."""
+    rule = dialect.rule(node.op, x.dtype)
+    real_factor(node, [x], result)
+    if rule == "float32":
+        return _float_mean(x, result)
+    if rule == "neon":
+        if node.attrs["keepdims"]:
+            return _biased_mean(x, result)
+        rule = "double"
+    return _centred_mean(x, result, rule)
+
+
+def _counted(x: Tensor) -> int:
+    return x.shape[1] * x.shape[2]
+
+
+def _centred_mean(x: Tensor, result: Tensor, rule: str) -> Mean:
+    """The reference kernel's: zero points are subtracted first, and 1 / (H * W) goes into the integer multiplier.
+
+    The multiplier of s_in / s_out is shifted left by floor(log2(H * W)) bits and divided, dropping the remainder, so
+    that it keeps 30 bits. The shift stays at -31 or above.
+
+    Source: LiteRT, tflite/kernels/reduce.cc, PrepareMeanOrSum; internal/reference/reduce.h, QuantizedMeanOrSum, commit
+    f67457790.
+    """
+    count, low_high = _counted(x), LIMITS[result.dtype]
+    factor = float(np.float64(scale_of(x)) / np.float64(scale_of(result)))
+    multiplier, shift = quantize_multiplier(factor)
+    extra = min(count.bit_length() - 1, 32, 31 + shift)
+    multiplier, shift = (multiplier << extra) // count, shift - extra
+    code = REQUANTIZATIONS.index(rule)
+    start = -zero_point_of(x) * count
+    return Mean(
+        start, multiplier, shift, factor / count, code, code, 0, zero_point_of(result), np.float32(0), *low_high
+    )
+
+
+def _biased_mean(x: Tensor, result: Tensor) -> Mean:
+    """The optimized kernel's: the raw sum is scaled, and a rounded bias takes the zero points' part.
+
+    bias = z_out - round(z_in * s_in / s_out), half away from zero, and the factor, in float32. Channels are taken 16
+    at a time with the rule "upward", the rest with "double". (With more threads LiteRT cuts the channels into parts,
+    each with its own rest: the dialect is LiteRT with one thread.)
+
+    Source: LiteRT, tflite/kernels/internal/optimized/reduce.h and optimized/integer_ops/mean.h, commit f67457790.
+    """
+    s_in, s_out = scale_of(x), scale_of(result)
+    moved = np.float32(zero_point_of(x)) * s_in / s_out
+    moved = moved + np.float32(0.5) if moved > 0 else moved - np.float32(0.5)
+    factor = float(s_in / (np.float32(_counted(x)) * s_out))
+    multiplier, shift = quantize_multiplier(factor)
+    full = result.shape[-1] - result.shape[-1] % 16
+    codes = REQUANTIZATIONS.index("double"), REQUANTIZATIONS.index("upward")
+    offset = zero_point_of(result) - int(moved)
+    return Mean(0, multiplier, shift, factor, *codes, full, offset, np.float32(0), *LIMITS[result.dtype])
+
+
+def _float_mean(x: Tensor, result: Tensor) -> Mean:
+    """XNNPACK's: float32(sum) * factor + offset, each step rounded to float32, then to nearest, ties to even.
+
+    factor = (s_in / s_out) * (1 / (H * W)), offset = z_out - (H * W * z_in) * factor.
+
+    Source: XNNPACK, src/operators/reduce-nd.c and src/xnnpack/reference-utils.h, quantize, commit 75db3c093b.
+    """
+    count = np.float32(_counted(x))
+    factor = scale_of(x) / scale_of(result) * (np.float32(1) / count)
+    offset = np.float32(zero_point_of(result)) - count * np.float32(zero_point_of(x)) * factor
+    multiplier, shift = quantize_multiplier(float(factor))
+    code = REQUANTIZATIONS.index("float32")
+    return Mean(0, multiplier, shift, float(factor), code, code, 0, 0, offset, *LIMITS[result.dtype])

@@ -1,0 +1,114 @@
+"""Functions of one 8-bit value: parameters of hard-swish, and the rules of logistic, dequantize and rescaling.
+
+The hard-swish rule itself is in the book: kernels/reference/activation_q.py. Tables are made from these in binding/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from npmobilenet.arithmetic.dialects import Dialect
+from npmobilenet.arithmetic.exponential import exp_float32, exp_float64
+from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization, quantize_multiplier, round_away32
+from npmobilenet.arithmetic.ranges import LIMITS, activation_range, scale_of, zero_point_of
+from npmobilenet.errors import PlanError
+from npmobilenet.ops import Node, Tensor, misfit
+
+
+class HardSwish(NamedTuple):
+    """What `hard_swish_16` needs: two 16-bit multipliers (15 fractional bits), their exponents, zero points, limits."""
+
+    input_zero_point: int
+    output_zero_point: int
+    output_multiplier: int
+    output_exponent: int
+    gate_multiplier: int
+    gate_exponent: int
+    low: int
+    high: int
+
+
+def hard_swish(node: Node, x: Tensor, result: Tensor) -> HardSwish:
+    """s_in / 128 / s_out and s_in / 128 / (3/32768) in float32, as multipliers of 15 bits and powers of two.
+
+    Raises `PlanError` where s_in > 128 s_out, as LiteRT refuses it.
+    Source: LiteRT, tflite/kernels/activations.cc, HardSwishPrepare, commit f67457790.
+    """
+    fine = np.float32(1 / 128) * scale_of(x)
+    factors = fine / scale_of(result), fine / np.float32(3 / 32768)
+    (output, output_exponent), (gate, gate_exponent) = (quantize_multiplier(float(f)) for f in factors)
+    if output_exponent > 0:
+        raise PlanError(
+            f"node '{node.name}' (hard_swish): its output's scale {scale_of(result)} is less than 1/128 of its input's "
+            f"scale {scale_of(x)}, which leaves no 16-bit multiplier; LiteRT refuses that too"
+        )
+    return HardSwish(
+        zero_point_of(x),
+        zero_point_of(result),
+        _to_16_bits(output),
+        output_exponent,
+        _to_16_bits(gate),
+        gate_exponent,
+        *LIMITS[result.dtype],
+    )
+
+
+def _to_16_bits(multiplier: int) -> int:
+    """From 31 fractional bits to 15, ties upward; at most 2^15 - 1.
+
+    Source: LiteRT, tflite/kernels/internal/common.h, DownScaleInt32ToInt16Multiplier, commit f67457790.
+    """
+    return min((multiplier + 2**15) >> 16, 2**15 - 1)
+
+
+def clipping(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Requantization:
+    """relu, relu6, relu_n1_to_1: to the output's scale, within the function's bounds. One channel.
+
+    Source: LiteRT, tflite/kernels/activations.cc, ReluPrepare and QuantizedReluX, commit f67457790.
+    """
+    bounded = dataclasses.replace(node, attrs={"activation": node.attrs["function"]})
+    low, high = activation_range(bounded, result)
+    factor = float(scale_of(x) / scale_of(result))  # in float32
+    return rescaling(factor, dialect.rule("activation"), zero_point_of(result), low, high)
+
+
+def rescaling(factor: float, rule: str, zero_point: int, low: int, high: int) -> Requantization:
+    """A Requantization of one channel by a real factor."""
+    multiplier, shift = quantize_multiplier(factor)
+    arrays = np.array([multiplier], np.int32), np.array([shift], np.int32), np.array([factor], np.float64)
+    return Requantization(*arrays, REQUANTIZATIONS.index(rule), zero_point, low, high)
+
+
+def check_logistic(node: Node, result: Tensor) -> None:
+    """The output's scale must be 1/256, as LiteRT demands. Raises `PlanError`."""
+    if scale_of(result) != np.float32(1 / 256):
+        raise misfit(node, "an output scale of 1/256 (0.00390625)", scale_of(result))
+
+
+def logistic_float32(q: int, x: Tensor, result: Tensor) -> int:
+    """clamp(round(256 / (1 + expf(-s_in (q - z_in)))) + z_out), each step in float32, ties away from zero.
+
+    Source: LiteRT, tflite/kernels/activations.cc, SigmoidPrepare, and internal/common.h, LUTPopulateInt8.
+    """
+    one = np.float32(1)
+    v = scale_of(x) * np.float32(q - zero_point_of(x))
+    # expf overflows from 88.73 on; 1 / (1 + e) * 256 is 0 when rounded from 13 on.
+    y = one / (one + exp_float32(min(-v, np.float32(80)))) * (one / scale_of(result))
+    low, high = LIMITS[result.dtype]
+    return int(min(max(round_away32(y) + np.float32(zero_point_of(result)), low), high))
+
+
+def logistic_float64(q: int, x: Tensor, result: Tensor) -> int:
+    """e = exp(s_in (q - z_in)), e / (1 + e) in float64, to float32, times 256, plus z_out, ties to even.
+
+    Source: XNNPACK, src/reference/unary-elementwise.cc, SigmoidOp, and src/xnnpack/reference-utils.h, commit
+    75db3c093b.
+    """
+    v = float((np.float32(q) - np.float32(zero_point_of(x))) * scale_of(x))
+    e = exp_float64(min(max(v, -100.0), 100.0))
+    y = np.float32(e / (1 + e)) * (np.float32(1) / scale_of(result)) + np.float32(zero_point_of(result))
+    low, high = LIMITS[result.dtype]
+    return int(np.rint(min(max(y, np.float32(low)), np.float32(high))))

@@ -1,0 +1,83 @@
+"""Foreign model files to this project's: one module for each format, none of which needs TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from npmobilenet.errors import ConversionError
+from npmobilenet.modeldata import ModelData
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto") -> ModelData:
+    """A model from a .tflite file, a TensorFlow checkpoint or a Keras file, told apart by content and name.
+
+    `model` names the architecture (`mobilenet_v2_0.5_160`) where the file doesn't tell it: checkpoints and weights-only
+    Keras files. `ema` is for checkpoints: True uses the exponential moving averages, False the live weights, "auto" the
+    averages if there are any.
+
+    Raises `ConversionError` with what is wrong and where.
+    """
+    source = Path(path)
+    kind = _kind(source)
+    if kind == "tflite":
+        from npmobilenet.formats.tflite.model import convert_tflite
+
+        return convert_tflite(source)
+    if kind == "keras":
+        if source.suffix != ".keras" and _hdf5_kind(source) == "own":
+            raise ConversionError(f"{source}: a weight file of this project already; load it as it is")
+        from npmobilenet.formats.keras.model import convert_keras
+
+        return convert_keras(source, model)
+    from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
+
+    return convert_checkpoint(source, model, ema)
+
+
+def _kind(path: Path) -> str:
+    if not path.is_file():
+        return "checkpoint"  # a prefix or a folder; its reader says what is missing
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise ConversionError(f"{path}: can't be read: {error.strerror or error}") from error
+    if head[4:8] == b"TFL3" or path.suffix == ".tflite":
+        return "tflite"
+    if head == HDF5_MAGIC or path.suffix in (".h5", ".hdf5", ".keras"):
+        return "keras"
+    return "checkpoint"
+
+
+def is_weight_file(path: Path) -> bool:
+    """Whether a file is to be read as this project's own: HDF5 without the marks of Keras. A damaged one is."""
+    return _kind(path) == "keras" and path.suffix != ".keras" and _hdf5_kind(path) != "keras"
+
+
+def _hdf5_kind(path: Path) -> str:
+    """Which of own, keras and damaged an HDF5 file is."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            keras = {"model_weights", "layers", "_layer_checkpoint_dependencies"} & set(file.keys())
+            return "keras" if keras or "layer_names" in file.attrs else "own"
+    except (OSError, RuntimeError, ValueError, KeyError):
+        return "damaged"
+
+
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    model: str | None = None,
+    ema: bool | str = "auto",
+) -> ModelData:
+    """Convert `src` (see `read_model`) and write the weight file `dst` (.h5). Returns what was written."""
+    from npmobilenet.formats import weightfile
+
+    data = read_model(src, model, ema)
+    weightfile.write(dst, data)
+    return data

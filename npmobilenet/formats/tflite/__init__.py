@@ -1,0 +1,1 @@
+""".tflite files: the flatbuffer, its constants and metadata, operators to nodes."""

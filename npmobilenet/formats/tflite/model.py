@@ -1,0 +1,159 @@
+"""Import of .tflite files: float32, float16 and 8-bit weights, and quantized models.
+
+Any graph of the ops in `tflite_ops.OPS` is taken, classifier or not; anything else is refused by
+name. `flatbuffer` reads the bytes, `operators` says what each op becomes, `builder` holds
+the graph meanwhile, `tflite_metadata` reads labels.
+
+* Tensors keep TFLite's names, made unique with their index where repeated or unusable, and
+  `Tensor.source` is `#<tensor index>`, which is also an endpoint for every computed tensor.
+* The batch becomes 1, whatever the file's is: a graph describes the work for one image.
+* Quantized tensors keep dtype, scales and zero points; per-channel axes follow the layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from npmobilenet.arithmetic.ranges import LIMITS, scale_of, zero_point_of
+from npmobilenet.errors import ConversionError, GraphError
+from npmobilenet.formats.tflite.builder import Importer, refuse
+from npmobilenet.formats.tflite.flatbuffer import MAX_FILE_BYTES, TFLiteFile, parse
+from npmobilenet.formats.tflite.metadata import METADATA, input_normalization, labels
+from npmobilenet.formats.tflite.operators import OPS
+from npmobilenet.formats.tflite.patterns import joined
+from npmobilenet.graph import Graph, Tensor
+from npmobilenet.modeldata import Array, ModelData, ModelInfo
+
+# The preprocessing recipe for a float input's own (mean, std): it wants (pixel - mean) / std.
+RECIPES = {(127.5, 127.5): "slim_inception_eval", (0.0, 255.0): "unit_range", (0.0, 1.0): "raw_pixels"}
+_IMAGENET_OFFSETS = {1000: 0, 1001: 1}  # classes -> output index of the first label
+
+
+def convert_tflite(path: str | os.PathLike[str]) -> ModelData:
+    """The model in a .tflite file: its subgraph 0 as a graph, its weights, and what it says of itself.
+
+    Labels come from a label file packed behind the model if its length fits the output (1, N), else
+    1000 and 1001 outputs are taken for ImageNet's; other models have none.
+
+    Raises `ConversionError`, with the file's name, for a file that can't be read, is damaged, or
+    holds what isn't supported (each unsupported op with its index), and `MissingExtra` where the
+    packages `tflite` and `flatbuffers` aren't installed.
+    """
+    path = Path(path)
+    try:
+        data = _read(path)
+        file = parse(data)
+        work = Importer(path.stem, file, len(data))
+        graph = _build(work)
+        recipe, unmet = _recipe(file, graph, work.arrays)
+        info = ModelInfo(path.stem, *_labels(graph, data), recipe, _provenance(path, data, work, unmet))
+    except (ConversionError, GraphError) as error:
+        raise ConversionError(f"{path.name}: {error}") from error
+    return ModelData(graph, work.arrays, info)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ConversionError(f"can't be read: {error}; check the path") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConversionError(f"more than {MAX_FILE_BYTES} bytes; MobileNets have far fewer")
+    return data
+
+
+def _build(work: Importer) -> Graph:
+    """All operators in the file's order, which is the order of execution."""
+    unknown = [f"op {o.index} ({o.op})" for o in work.file.operators if o.op not in OPS]
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")
+        raise ConversionError(f"unsupported: {shown}; supported ops: {', '.join(OPS)}")
+    operators = work.file.operators
+    position = 0
+    while position < len(operators):
+        group = joined(work, operators[position : position + 3])
+        op = group or operators[position]
+        position += 3 if group else 1
+        if len(op.outputs) != 1 or op.outputs[0] in work.values:
+            refuse(op, f"its outputs are {op.outputs}, expected one tensor that wasn't computed before")
+        try:
+            OPS[op.op](work, op)
+        except GraphError as error:
+            refuse(op, str(error))
+    outputs = [work.values.get(index) for index in work.file.outputs]
+    for index, value in zip(work.file.outputs, outputs, strict=True):
+        if not isinstance(value, str):
+            raise ConversionError(f"output #{index} '{work.tensor(index).name}' isn't computed "
+                                  "from the inputs")  # fmt: skip
+    return work.builder.finish([value for value in outputs if isinstance(value, str)])
+
+
+def _labels(graph: Graph, data: bytes) -> tuple[str | tuple[str, ...], int]:
+    """Labels and the output index of the first one, for a classifier: a single output (1, N)."""
+    shape = graph.tensors[graph.outputs[0]].shape
+    if len(graph.outputs) != 1 or len(shape) != 2:
+        return (), 0
+    packed = labels(data, shape[1])
+    if packed:
+        return packed, 0
+    if shape[1] in _IMAGENET_OFFSETS:
+        return "imagenet", _IMAGENET_OFFSETS[shape[1]]
+    return (), 0
+
+
+def _recipe(file: TFLiteFile, graph: Graph, arrays: Mapping[str, Array]) -> tuple[str, str]:
+    """The recipe for the normalization that a file's metadata asks for, and what it asks where no recipe fits.
+
+    An integer input's recipe gives real values, which the input's own scale and zero point quantize: the range that
+    these can express tells the recipe, and the metadata's mean and std, which say the same once more, are left alone.
+    """
+    tensor = graph.tensors[graph.inputs[0]]
+    if tensor.dtype in LIMITS and tensor.quantization is not None:
+        return _recipe_of_range(tensor), ""
+    default = RECIPES[0.0, 1.0] if _scales_pixels(graph, arrays) else RECIPES[127.5, 127.5]
+    wanted = input_normalization(file.metadata.get(METADATA, b""))
+    if wanted is None:
+        return default, ""
+    mean, std = set(wanted[0]), set(wanted[1])
+    found = RECIPES.get((min(mean), min(std))) if len(mean) == len(std) == 1 else None
+    return (found, "") if found else (default, f"(pixel - mean) / std with mean {wanted[0]} and std {wanted[1]}")
+
+
+def _recipe_of_range(tensor: Tensor) -> str:
+    """The recipe whose real values an integer input holds: 0 ... 255 (pixels), 0 ... 1 or, with negatives, -1 ... 1."""
+    low, high = (float(scale_of(tensor)) * (limit - zero_point_of(tensor)) for limit in LIMITS[tensor.dtype])
+    if -low > high / 4:
+        return RECIPES[127.5, 127.5]
+    return RECIPES[0.0, 255.0] if high < 16 else RECIPES[0.0, 1.0]  # between 1 and 255, geometrically
+
+
+def _scales_pixels(graph: Graph, arrays: Mapping[str, Array]) -> bool:
+    """Whether the graph begins by multiplying its input by small constants (Keras' V3: 1/127.5), so wants 0..255."""
+    first = next((node for node in graph.nodes if graph.inputs[0] in node.inputs), None)
+    if first is None:
+        return False
+    factors = [arrays[name] for name in first.inputs if name in arrays]
+    return first.op == "mul" and any(float(abs(f).max()) < 1 / 32 for f in factors if f.dtype == "float32")
+
+
+def _provenance(path: Path, data: bytes, work: Importer, unmet: str) -> dict[str, str]:
+    file: TFLiteFile = work.file
+    facts = {
+        "source": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "converter": "npmobilenet.formats.tflite.model",
+        "tflite_version": str(file.version),
+        "tflite_description": file.description,
+    }
+    if unmet:
+        facts["input_normalization"] = unmet
+    if work.dequantized:
+        facts["note"] = (
+            f"8-bit weights of {len(work.dequantized)} float ops were converted to float32; "
+            "TFLite quantizes these ops' inputs while running, so its values differ slightly"
+        )
+    return facts

@@ -1,0 +1,1 @@
+"""What compiles and runs kernels: Numba, its cache, object code, tasks and programs."""

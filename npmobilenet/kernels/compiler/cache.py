@@ -1,0 +1,80 @@
+"""The folder of compiled code.
+
+Only this user can write it (Numba's cache files are pickles, so a folder that others can write would let them run code
+here). Its name is a hash of everything that the machine code depends on: the sources in `kernels/`, the versions of
+Python, Numba, llvmlite and NumPy, the CPU and its features. A folder that can't be made or written means no cache, not
+a failure.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import stat
+import sys
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+from numba.core import config
+
+from npmobilenet.arithmetic import fixedpoint
+from npmobilenet.kernels.compiler.cpu import isa
+
+
+def cache_root() -> Path:
+    """NPMOBILENET_CACHE, or `npmobilenet` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    chosen = os.environ.get("NPMOBILENET_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "npmobilenet"
+
+
+@functools.cache
+def cache_key() -> str:
+    """Hash of the kernel sources and of everything else that the compiled code depends on."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent.parent
+    for source in [*sorted(folder.rglob("*.py")), Path(fixedpoint.__file__)]:
+        digest.update(source.relative_to(folder.parent).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    features = ",".join(k for k, on in sorted(llvmlite.binding.get_host_cpu_features().items()) if on)
+    for fact in (
+        sys.version,
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        platform.machine(),
+        llvmlite.binding.get_host_cpu_name(),
+        str(config.CPU_NAME),
+        str(config.CPU_FEATURES),
+        features,
+        isa(),
+    ):
+        digest.update(fact.encode() + b"\0")
+    return digest.hexdigest()[:20]
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """The folder for compiled code, made if need be; None if there can't be a private one."""
+    try:
+        root = cache_root().absolute()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = root / f"kernels-{cache_key()}"
+        for path in (root, folder):
+            path.mkdir(mode=0o700, exist_ok=True)
+            if hasattr(os, "getuid"):
+                found = path.stat()
+                if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    return None
+        probe = folder / f".write-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (OSError, RuntimeError):  # RuntimeError: no home folder can be determined
+        return None
+    return folder

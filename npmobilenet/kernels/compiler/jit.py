@@ -1,0 +1,213 @@
+"""How kernels are compiled: Numba without fastmath, an exact fma, and compiled code kept on disk (cache.py)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import caching, config, types
+from numba.core.bytecode import FunctionIdentity
+from numba.core.runtime import rtsys
+from numba.extending import intrinsic, overload, register_jitable
+
+from npmobilenet.arithmetic import fixedpoint
+from npmobilenet.kernels.compiler import object_code as tilecode
+from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
+from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
+from npmobilenet.kernels.reference import (
+    activation,
+    arithmetic,
+    average_pool_q,
+    binary_q,
+    mean_q,
+    quantize_q,
+    resize_bilinear,
+    softmax_q,
+)
+from npmobilenet.kernels.reference import (
+    pad_reshape_concat_q as move_q,
+)
+
+
+class _Parts(caching.CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
+    """What a cache file holds: a function's code, which may call tiles."""
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """The function, ready to run. Raises LookupError if a tile isn't there."""
+        (_, _, (code, _)), *_ = payload
+        tilecode.load_tiles_of(code, target_context.codegen())
+        return super().rebuild(target_context, payload)
+
+
+class _Files(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
+    """Numba's cache files of one function; of a `named` one, whose qualified name tells it apart from all others.
+
+    Else Numba also pickles and hashes what the function closes over, which takes longer than loading its code, and
+    isn't the same in every process.
+    """
+
+    _impl_class = _Parts
+
+    def __init__(self, function: Callable[..., Any], named: bool) -> None:
+        super().__init__(function)
+        self._named = named
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return (sig, codegen.magic_tuple()) if self._named else super()._index_key(sig, codegen)
+
+
+class KernelCache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
+    """Numba's on-disk cache where there is a private folder; failures to read or write it are cache misses."""
+
+    def __init__(self, function: Callable[..., Any], named: bool = False) -> None:
+        self._name = function.__name__
+        self._inner: Any = None
+        folder = cache_folder()
+        if folder is None:
+            return
+        previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+        try:
+            self._inner = _Files(function, named)
+        except (OSError, RuntimeError):
+            self._inner = None
+        finally:
+            config.CACHE_DIR = previous
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled code, None where there is none."""
+        found = None
+        if self._inner is not None:
+            try:
+                # Numba's own load_overload begins by importing all that it can compile, 0.2 s. Compiled code needs
+                # only the runtime's functions for memory, and to know where they are.
+                rtsys.initialize(target_context)
+                found = self._inner._load_overload(sig, target_context)
+            except Exception:  # a damaged cache file raises whatever its bytes lead to; compile anew instead
+                found = None
+        if found is None:
+            for listener in list(LISTENERS):
+                listener(self._name)
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep compiled code."""
+        if self._inner is None:
+            return
+        try:
+            self._inner.save_overload(sig, data)
+        except Exception:  # Numba reads the index before it writes, so a damaged index fails here: start it anew
+            try:
+                self._inner.flush()
+                self._inner.save_overload(sig, data)
+            except Exception:  # a full disk, a folder that has become read-only: go on without
+                self._inner = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Telling the user why the first run is slow
+
+
+@functools.cache
+def _say_once() -> None:
+    if not os.environ.get("NPMOBILENET_QUIET"):
+        kept = (
+            "kept for the next time" if cache_folder() else "there is no folder to keep them in: see npmobilenet doctor"
+        )
+        print(f"npmobilenet: compiling kernels for this machine ({kept}) ...", file=sys.stderr, flush=True)
+
+
+def _default_listener(kernel: str) -> None:
+    _say_once()
+
+
+# Called with a kernel's name whenever it is about to be compiled, not loaded. `warmup` puts its progress bar here.
+LISTENERS: list[Callable[[str], None]] = [_default_listener]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compiling
+
+
+# Numba numbers the functions that it compiles, from 1 in each process, and their symbols carry the number. Code from
+# the cache keeps the numbers of the process that compiled it, so two functions made by one factory (same name, same
+# types) could share a symbol, and the first to be loaded would be called for both. Numbers from a random start don't
+# meet.
+FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 12)
+
+# Never fastmath: it would let LLVM reorder and fuse what docs/arithmetic.md defines.
+OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
+
+
+def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
+    """Numba's compiled form of a kernel, which is called with arrays; see fast/task.py for the other form."""
+    dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher
+
+
+@intrinsic
+def _fma(typingctx, a, b, c):
+    """llvm.fma.f32: the machine's fused multiply-add, or libm's fmaf where it has none; both are exact."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), codegen
+
+
+@overload(arithmetic.fma32)
+def _fma32(a, b, c):
+    def fused(a, b, c):
+        return _fma(a, b, c)
+
+    return fused
+
+
+# The book's helpers, callable from compiled kernels as they stand.
+for _helper in (
+    arithmetic.exp32,
+    activation.relu,
+    activation.relu6,
+    activation.relu_n1_to_1,
+    activation.hard_swish,
+    activation.hard_sigmoid,
+    activation.hard_sigmoid_slim,
+    activation.sigmoid,
+    activation.activate,
+    resize_bilinear.source_position,
+    fixedpoint.wrap32,
+    fixedpoint.saturate32,
+    fixedpoint.high_mul,
+    fixedpoint.shift_away,
+    fixedpoint.shift_upward,
+    fixedpoint.round_away,
+    fixedpoint.round_away32,
+    fixedpoint.clamped32,
+    fixedpoint.double_rounding,
+    fixedpoint.upward_rounding,
+    fixedpoint.single_rounding,
+    fixedpoint.float32_rounding,
+    fixedpoint.float64_rounding,
+    fixedpoint.requantize,
+    fixedpoint.requantized,
+    quantize_q.quantized,
+    softmax_q.one_over_one_plus,
+    binary_q.wrap16,
+    binary_q.common_unit,
+    binary_q.sum_of,
+    binary_q.product_of,
+    move_q.rescaled,
+    average_pool_q.rounded_quotient,
+    mean_q.mean_of,
+):
+    register_jitable(_helper)
+
+__all__ = [
+    "ISAS", "LANES", "LISTENERS", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "cache_root", "compile_kernel",
+    "isa", "most_of",
+]  # fmt: skip

@@ -1,0 +1,117 @@
+"""Machine code of the tiles, which kernels call: made once on a machine, whichever kernel needs a tile first.
+
+A tile is a function in LLVM IR (see fast/vector.py). Inside the kernels it would be optimized and compiled again for
+each of them, and again for each function between them and the tile, since Numba compiles every function that it meets
+on its own before it puts it into its caller. Here it becomes an object of its own; kernels only name it, and the loader
+puts in its address. Its name ends with a hash of its IR, so there can't be two tiles of one name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from npmobilenet.kernels.compiler.cache import cache_folder
+
+NAME = re.compile(rb"npmobilenet_tile_\w+")
+DIGEST = hashlib.sha256().digest_size
+
+Body = Callable[[Any, Any], None]  # emits a tile's code, from a builder and its arguments
+
+_there: set[str] = set()  # tiles whose code is in memory
+_kept: list[Any] = []  # their libraries: code goes when they do
+
+
+def declare(module: Any, name: str, kind: Any, body: Body) -> Any:
+    """The tile as an external function of type `kind` in `module`; its code is in memory when this returns."""
+    plain = ir.Module("tile")
+    plain.triple = module.triple
+    define(plain, "tile", kind, body)
+    number = hashlib.sha256(str(plain).encode()).hexdigest()[:16]
+    symbol = re.sub(r"\W+", "_", f"npmobilenet_tile_{name}_{number}")
+    if symbol not in _there:
+        from numba.core.registry import cpu_target
+
+        codegen = cpu_target.target_context.codegen()
+        if not _load(symbol, codegen):
+            _compile(symbol, kind, body, codegen)
+    function = module.globals.get(symbol)
+    return ir.Function(module, kind, symbol) if function is None else function
+
+
+def define(module: Any, name: str, kind: Any, body: Body) -> Any:
+    """The tile as a function in `module`.
+
+    "optsize" keeps LLVM from unrolling the loop over k, whose doubled loads don't fit into the registers: spills made
+    V2 1.0_224 take 12 to 20 ms, by the stack's address, instead of 10.
+    """
+    function = ir.Function(module, kind, name)
+    function.attributes.add("noinline")
+    function.attributes.add("optsize")
+    function.attributes.add("nounwind")
+    builder = ir.IRBuilder(function.append_basic_block())
+    body(builder, function.args)
+    builder.ret_void()
+    return function
+
+
+def load_tiles_of(code: bytes, codegen: Any) -> None:
+    """Bring the tiles that a kernel's machine code names into memory. Raises LookupError where one isn't on disk.
+
+    A name without code would end the process when the kernel is linked.
+    """
+    for found in set(NAME.findall(code)):
+        symbol = found.decode()
+        if symbol not in _there and not _load(symbol, codegen):
+            raise LookupError(symbol)
+
+
+def _compile(symbol: str, kind: Any, body: Body, codegen: Any) -> None:
+    library = codegen.create_library(symbol)
+    library.enable_object_caching()
+    module = library.create_ir_module(symbol)
+    define(module, symbol, kind, body)
+    library.add_ir_module(module)
+    library.finalize()
+    _kept.append(library)
+    _there.add(symbol)
+    _, _, (code, _) = library.serialize_using_object_code()
+    _save(symbol, code)
+
+
+def _save(symbol: str, code: bytes) -> None:
+    """Keep code on disk, whole or not at all."""
+    folder = cache_folder()
+    if folder is None:
+        return
+    part = folder / f".{symbol}-{os.getpid()}"
+    try:
+        part.write_bytes(hashlib.sha256(code).digest() + code)
+        part.replace(folder / f"{symbol}.o")
+    except OSError:  # a full disk, a folder that has become read-only: go on without
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _load(symbol: str, codegen: Any) -> bool:
+    """Whether the tile's code is on disk, undamaged; it is in memory then."""
+    folder = cache_folder()
+    if folder is None:
+        return False
+    try:
+        content = (folder / f"{symbol}.o").read_bytes()
+    except OSError:
+        return False
+    digest, code = content[:DIGEST], content[DIGEST:]
+    if hashlib.sha256(code).digest() != digest:
+        return False
+    codegen._engine._ee.add_object_file(llvm.ObjectFileRef.from_data(code))
+    _there.add(symbol)
+    return True

@@ -1,0 +1,186 @@
+"""Programs: calls of tasks, one after the other, run by a compiled loop on several threads.
+
+From Python each of a model's 60 steps costs 1 to 5 us to call and 2 us to start and join threads for, more than a
+small layer takes. Here the threads start once for a whole program and go through its calls side by side: of each call a
+thread takes pieces of its own share first, then what others have left; when no piece is left it waits until all are
+done.
+
+No thread ever waits for a piece that nobody has taken, so a program ends whatever the threading layer does, also where
+it runs the threads' loops one after the other. Which thread takes a piece makes no difference to its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import llvmlite.binding
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, register_jitable
+
+from npmobilenet.errors import PlanError
+from npmobilenet.kernels.compiler.jit import compile_kernel
+
+WORD = ir.IntType(64)
+APART = 8  # int64 words between two counters: 64 bytes, so that threads don't share their cache lines
+SPINS = 5000  # looks at a counter, some 10 us, before a waiting thread lets others have its core
+ADDRESS, WORDS, UNITS, PIECE = range(4)
+
+
+# Multiply-adds (or what takes as long) in a piece of work that is worth handing to a thread: some 2 us.
+GRAIN = 100_000
+PER_THREAD = 8  # pieces for each thread: when one is held up, the others take what is left of its share
+
+
+class Work(NamedTuple):
+    """How a call can be shared out: the number of units, the multiply-adds of one, roughly, and pieces per thread.
+
+    Kernels that have something to prepare for each piece say 1.
+    """
+
+    units: int
+    cost: int
+    per_thread: int = PER_THREAD
+
+    def piece(self, threads: int) -> int:
+        """The number of units that a thread takes at a time."""
+        pieces = max(1, min(self.per_thread * threads, self.units, self.units * self.cost // GRAIN))
+        return -(-self.units // pieces)
+
+
+class Call(NamedTuple):
+    """A kernel with its arguments, ready for a program. `held` keeps the arguments' memory alive."""
+
+    address: int
+    words: np.ndarray
+    work: Work
+    held: tuple[Any, ...]
+
+
+@intrinsic
+def _call(typingctx, address, words, first, stop):
+    """Call the compiled task at `address`; 0 where it failed."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(WORD, [WORD] * 3)
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+def _counter(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [at])
+
+
+@intrinsic
+def _add(typingctx, counters, at, amount):
+    """counters[at] += amount, as one step for all threads; the value before."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _counter(context, builder, signature.args[0], args[0], args[1])
+        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
+
+    return types.int64(counters, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _read(typingctx, counters, at):
+    """counters[at], with all that its writers had written before."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _counter(context, builder, signature.args[0], args[0], args[1])
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(counters, types.int64), codegen
+
+
+@intrinsic
+def _let_others_run(typingctx):
+    """sched_yield where there is one."""
+
+    def codegen(context, builder, signature, args):
+        if llvmlite.binding.address_of_symbol("sched_yield"):
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@register_jitable
+def _take_part(calls, counters, thread, threads):
+    """What one thread does, see the module's docstring. A call has a counter for each thread's share, one of ends."""
+    for i in range(calls.shape[0]):
+        units, piece = calls[i, UNITS], calls[i, PIECE]
+        pieces = (units + piece - 1) // piece
+        row = i * (threads + 1)
+        for other in range(threads):
+            share = (thread + other) % threads
+            first, stop = pieces * share // threads, pieces * (share + 1) // threads
+            while True:
+                p = first + (_add(counters, (row + share) * APART, 1) if first < stop else 0)
+                if p >= stop:
+                    break
+                if _call(calls[i, ADDRESS], calls[i, WORDS], p * piece, min((p + 1) * piece, units)) == 0:
+                    _add(counters, calls.shape[0] * (threads + 1) * APART, 1)
+                _add(counters, (row + threads) * APART, 1)
+        looks = 0
+        while _read(counters, (row + threads) * APART) < pieces:
+            looks += 1
+            if looks > SPINS:
+                _let_others_run()
+
+
+@register_jitable
+def _clear(counters):
+    for i in range(counters.shape[0]):
+        counters[i] = 0
+
+
+def run_together(calls, counters, threads):
+    """Run a program on `threads` threads; the number of pieces that failed."""
+    _clear(counters)
+    for thread in numba.prange(threads):
+        _take_part(calls, counters, thread, threads)
+    return counters[calls.shape[0] * (threads + 1) * APART]
+
+
+def run_alone(calls):
+    """Run a program on this thread; the number of calls that failed."""
+    failed = 0
+    for i in range(calls.shape[0]):
+        failed += 1 - _call(calls[i, ADDRESS], calls[i, WORDS], 0, calls[i, UNITS])
+    return failed
+
+
+run_together = compile_kernel(run_together, parallel=True)
+run_alone = compile_kernel(run_alone)
+
+
+class Program:
+    """Calls in the order in which they are run. Not safe to run twice at the same time."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = [call for call in calls if call.work.units > 0]
+        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # threads -> calls and counters
+
+    def run(self, threads: int) -> None:
+        """Run all calls, on this thread and threads - 1 of Numba's. Raises `PlanError` where memory runs out."""
+        if threads not in self._tables:
+            self._tables[threads] = self._table(threads)
+        calls, counters = self._tables[threads]
+        failed = run_alone(calls) if threads == 1 else run_together(calls, counters, threads)
+        if failed:
+            raise PlanError(
+                "a kernel got no memory for its intermediate values, so there is no result: use smaller images or "
+                "batches, or fewer threads"
+            )
+
+    def _table(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = [(c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads)) for c in self._calls]
+        table = np.array(rows, np.int64).reshape(-1, 4)
+        return table, np.zeros((len(rows) * (threads + 1) + 1) * APART, np.int64)

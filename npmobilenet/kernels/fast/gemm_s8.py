@@ -1,0 +1,164 @@
+"""The integer tiles that this machine's instruction set calls for, packing for them, and the loops around them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import register_jitable
+
+from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
+from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, dot_tile, group_of, line_tile
+from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
+from npmobilenet.kernels.vectorcode.requant_rules import BENT, MENDED, STRAIGHT
+from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING, UPWARD
+
+LANE = LANES[isa()]
+# "vnni": dot products of four bytes, one operand signed; "dotprod": of four bytes alike; "pairs": of two int16.
+KIND = {"avx512vnni": "vnni", "dotprod": "dotprod"}.get(isa(), "pairs" if LANE >= 8 else "generic")
+GROUP = group_of(KIND)
+PACKED = np.int8 if KIND in BYTES else np.int16
+TURNED = 128 if KIND == "vnni" else 0  # by how much uint8 weights move down and int8 rows up, see pack_dot
+# Rows x vectors: accumulators + weight vectors + one broadcast fill the registers, as in tiles.py.
+ROWS = 12 if REGISTERS[isa()] == 32 else 6
+VECTORS = 2
+WIDTH = VECTORS * LANE  # output channels in a panel
+FEW = 3
+
+tall_tile = dot_tile(ROWS, VECTORS, LANE, KIND)
+few_tile = dot_tile(FEW, VECTORS, LANE, KIND)
+one_tile = dot_tile(1, VECTORS, LANE, KIND)
+# For the last panel where its channels fit into one vector.
+tall_half_tile = dot_tile(ROWS, 1, LANE, KIND, WIDTH)
+one_half_tile = dot_tile(1, 1, LANE, KIND, WIDTH)
+# For panels whose channels all have a line.
+tall_line_tile = line_tile(ROWS, VECTORS, LANE, KIND, WIDTH)
+tall_half_line_tile = line_tile(ROWS, 1, LANE, KIND, WIDTH)
+requantize_vectors = requantize_tile(LANE)
+
+
+def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(depth, Cout) and bias -> panels (panels, groups, WIDTH, GROUP), bias (panels * WIDTH,), zeros filling up.
+
+    sum (x - z_in)(w - z_w) = sum x' w' - v' sum x' - z' sum (w - z_w), where x' = x + z' - z_in and w' = w + v' - z_w
+    are what the tiles multiply. The last term goes into the bias here; the one before it is from rows_q.row_sums, which
+    the tile subtracts. "vnni": the instruction wants x' unsigned and w' signed: uint8 weights become w' = w - 128, int8
+    rows x' = x + 128. "dotprod": two unsigned or two signed operands, so x' = x and w' = w. "pairs" and "generic": the
+    weights without their zero point (v' = 0); rows lose theirs when they are copied (z' = 0).
+    """
+    depth, channels = weights.shape
+    panels, groups = -(-channels // WIDTH), -(-depth // GROUP)
+    lost, start = weights.astype(np.int64) - zeros[1], np.zeros(panels * WIDTH, np.int64)
+    start[:channels] = bias
+    padded = np.zeros((groups * GROUP, panels * WIDTH), PACKED)
+    if KIND in BYTES:
+        signed = weights.dtype == np.int8  # as the rows are
+        padded[:depth, :channels] = weights.view(np.int8)
+        if TURNED and not signed:
+            padded[:depth, :channels] ^= np.int8(-128)  # the uppermost bit turned over: w - 128
+        start[:channels] -= (zeros[0] + TURNED * signed) * lost.sum(0)
+    else:
+        padded[:depth, :channels] = lost
+    packed = padded.reshape(groups, GROUP, panels, WIDTH).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(packed), start.astype(np.int32)
+
+
+@register_jitable
+def line_of(step, channel, columns):
+    """One of scaling_q.LINES where these channels have a line, else 0."""
+    stop = channel + columns
+    if step.straight[stop] - step.straight[channel] == columns:
+        return STRAIGHT
+    if step.even[stop] - step.even[channel] == columns:
+        return BENT
+    return MENDED if step.lined[stop] - step.lined[channel] == columns else 0
+
+
+@register_jitable
+def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step):
+    """The outputs of `rows` rows by `columns` channels from their accumulators.
+
+    acc and the parameters are read a whole vector at least, so fewer columns have to be filled up to LANE.
+    """
+    # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
+    rule = UPWARD if step.rule == DOUBLE_ROUNDING and step.low >= step.zero_point else step.rule
+    requantize_vectors(acc, 0, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, rule,
+                       step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.odd,
+                       line_of(step, channel, columns), out, out_at, out_step)  # fmt: skip
+
+
+@register_jitable
+def new_accumulators():
+    """What dot_block needs: asking for memory in each call took a quarter of the first convolution's time."""
+    return np.empty(ROWS * WIDTH, np.int32)
+
+
+@register_jitable
+def lined_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out, at,
+                channels, columns, count):  # fmt: skip
+    """`count` tiles of ROWS rows from `start` on."""
+    sums_at = 0 if sums.size > 0 else -1
+    if columns > LANE:
+        tall_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
+                       step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
+                       count, columns)  # fmt: skip
+    else:
+        tall_half_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
+                            step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
+                            count, columns)  # fmt: skip
+
+
+@register_jitable
+def lined_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
+               first, count, channel, columns):  # fmt: skip
+    """The rows of a panel whose channels have a line, in tiles of ROWS; how many those are.
+
+    Where the rest is better computed by a tile that begins earlier, and does some rows again, it is all of them. (In
+    clocks of Zen 4, a tile takes some 24 for each group and 100; low tiles 2 and 100 for each row.)
+    """
+    line, at = line_of(step, channel, columns), first * channels + channel
+    if line == 0 or count < ROWS or (columns % LANE != 0 and LANE != 16):
+        return 0
+    tiles = count // ROWS
+    rest, depth = count - tiles * ROWS, segments * groups
+    lined_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out, at,
+                channels, columns, tiles)  # fmt: skip
+    if rest * (2 * depth + 100) <= 2 * ROWS * depth + 100:
+        return count - rest
+    skip = count - ROWS
+    lined_tiles(buffer, start + skip * row_step, row_step, x_segment, segments, groups, w, w_at, sums[skip:], bias,
+                channel, step, line, out, at + skip * channels, channels, columns, 1)  # fmt: skip
+    return count
+
+
+@register_jitable
+def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bias, step, out, channels, first, count,
+              panel, panel_stop, acc):  # fmt: skip
+    """`count` rows of the buffer from `start`, the output rows from `first`, by panels panel ... panel_stop - 1.
+
+    sums: of the rows, see pack_dot, or empty. acc: new_accumulators().
+    """
+    for p in range(panel, panel_stop):
+        channel, w_at = p * WIDTH, p * segments * groups * WIDTH * GROUP
+        columns = min(WIDTH, channels - channel)
+        r = lined_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
+                       first, count, channel, columns)  # fmt: skip
+        while r < count:
+            rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW and channels - channel > LANE else 1
+            at, sums_at = start + r * row_step, r if sums.size > 0 else -1
+            if channels - channel <= LANE:
+                if rows == ROWS:
+                    tall_half_tile(
+                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
+                    )  # fmt: skip
+                else:
+                    one_half_tile(
+                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
+                    )  # fmt: skip
+            elif rows == ROWS:
+                tall_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
+            elif rows == FEW:
+                few_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
+            else:
+                one_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
+            requantize_block(acc, WIDTH, rows, columns, channel, step, out, (first + r) * channels + channel,
+                             channels)  # fmt: skip
+            r += rows

@@ -1,0 +1,1 @@
+"""Generators of LLVM vector code: the inner loops of the fast kernels."""

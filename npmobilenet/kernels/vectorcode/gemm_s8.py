@@ -1,0 +1,271 @@
+"""Generators of integer vector code: tiles of dot products, as LLVM vector IR.
+
+Integer sums are exact in any order, so a tile only has to form the same sums as the book.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINES, Line, Narrow, part_of
+from npmobilenet.kernels.vectorcode.vector import _data, outlined, pointers_of, row_addresses, row_pointers
+from npmobilenet.kernels.vectorcode.vector_s8 import (
+    INT,
+    INT8,
+    INT16,
+    INT32,
+    intrinsic_call,
+    lanes_of,
+    load,
+    masked_store,
+    on_arm,
+    splat,
+    vector,
+)  # fmt: skip
+
+BYTES = ("vnni", "dotprod")  # kinds that multiply bytes
+
+
+def group_of(kind: str) -> int:
+    """The products that one lane sums at a time."""
+    return 4 if kind in BYTES else 2
+
+
+def _multiply_add(
+    builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int, signed: bool, repeated: bool = False
+) -> Any:
+    """total + the dot products of groups: of four bytes or of two int16 ("pairs").
+
+    "vnni" multiplies unsigned x by signed w. "dotprod" multiplies bytes that are both unsigned or, where `signed`, both
+    signed: Arm's UDOT and SDOT, which wrap as plain sums of products do; of those it is made for other machines, so
+    that all around it can be tested there. `repeated`: all lanes of x are the same.
+    """
+    words = vector(INT32, lanes)
+    if kind == "dotprod":
+        x, w = (builder.bitcast(v, vector(INT8, 4 * lanes)) for v in (x, w))
+        if on_arm(builder):
+            name = "llvm.aarch64.neon.sdot.v4i32.v16i8" if signed else "llvm.aarch64.neon.udot.v4i32.v16i8"
+            return intrinsic_call(builder, name, words, [total, x, w])
+        return _plainly(builder, total, x, w, lanes, signed)
+    if kind == "vnni":
+        return intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", words, [total, x, w])
+    halves = vector(INT16, 2 * lanes)
+    x, w = builder.bitcast(x, halves), builder.bitcast(w, halves)
+    if kind == "pairs" and lanes in (8, 16):
+        name = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[lanes]
+        return builder.add(total, intrinsic_call(builder, name, words, [x, w]))
+    if on_arm(builder):  # SMLAL takes half a vector of either, and the halves of w serve all rows
+        for odd in (0, 1):
+            a = lanes_of(builder, x, [odd] * lanes if repeated else [*range(odd, 2 * lanes, 2)])
+            b = lanes_of(builder, w, [*range(odd, 2 * lanes, 2)])
+            total = builder.add(total, builder.mul(*(builder.sext(v, words) for v in (a, b))))
+        return total
+    return _plainly(builder, total, x, w, lanes, True)
+
+
+def _plainly(builder: Any, total: Any, x: Any, w: Any, lanes: int, signed: bool) -> Any:
+    """total + the sums of the neighbouring products that make up a lane."""
+    count = x.type.count
+    group, wide = count // lanes, vector(INT32, count)
+    product = builder.mul(*((builder.sext if signed else builder.zext)(v, wide) for v in (x, w)))
+    for k in range(group):
+        total = builder.add(total, lanes_of(builder, product, [*range(k, count, group)]))
+    return total
+
+
+class Product:
+    """`rows` rows by `vectors * lanes` columns of a product of integer matrices, in registers.
+
+    The groups of row r lie at x + r * row_step + s * x_segment + g * group for s < segments and g < groups, those of
+    column j at w + ((s * groups + g) * width + j) * group; a group is four bytes or two int16, see _multiply_add.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], kind: str, width: int, signed: bool, args: list[Any]) -> None:
+        self.rows, self.vectors, self.lanes = shape
+        self.kind, self.width, self.signed = kind, width, signed
+        self.group = group_of(kind)
+        self.row_step, self.x_segment, self.segments, self.w, self.groups = args
+
+    def slots(self, builder: Any) -> list[Any]:
+        """Room for the accumulators, row by row; LLVM's mem2reg keeps them in registers."""
+        kind = vector(INT32, self.lanes)
+        return [cgutils.alloca_once(builder, kind) for _ in range(self.rows * self.vectors)]
+
+    def start(self, builder: Any, slots: list[Any], summed: Any, sums: Any, bias: Any) -> None:
+        """bias[j], less sums[r] if `summed`, from pointers to the first of each."""
+        lanes, vectors = self.lanes, self.vectors
+        first = [load(builder, builder.gep(bias, [INT(v * lanes)]), INT32, lanes) for v in range(vectors)]
+        for i, slot in enumerate(slots):
+            builder.store(first[i % vectors], slot)
+        with builder.if_then(summed):
+            for r in range(self.rows):
+                taken = splat(builder, builder.load(builder.gep(sums, [INT(r)])), lanes)
+                for v, slot in enumerate(slots[r * vectors : (r + 1) * vectors]):
+                    builder.store(builder.sub(first[v], taken), slot)
+
+    def add(self, builder: Any, slots: list[Any], x: Any) -> None:
+        """Plus the dot products of the rows from pointer x on."""
+        lanes, group, width = self.lanes, self.group, self.width
+        row_data = row_pointers(builder, x, self.row_step, self.rows)
+        with cgutils.for_range(builder, self.segments) as outer:
+            skip = builder.mul(outer.index, self.x_segment)
+            panels = builder.gep(self.w, [builder.mul(outer.index, builder.mul(self.groups, INT(width * group)))])
+            starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
+            with cgutils.for_range(builder, self.groups) as loop:
+                panel = builder.gep(panels, [builder.mul(loop.index, INT(width * group))])
+                places = [builder.gep(panel, [INT(v * lanes * group)]) for v in range(self.vectors)]
+                columns = [load(builder, place, INT32, lanes) for place in places]
+                at = builder.mul(loop.index, INT(group))
+                for r, address in enumerate(row_addresses(builder, starts, at)):
+                    value = builder.load(builder.bitcast(address, INT32.as_pointer()), align=1)
+                    value = splat(builder, value, lanes)
+                    for slot, column in zip(slots[r * self.vectors : (r + 1) * self.vectors], columns, strict=True):
+                        before = builder.load(slot)
+                        total = _multiply_add(builder, before, value, column, self.kind, lanes, self.signed, True)
+                        builder.store(total, slot)
+
+
+class LineEnd:
+    """The step from accumulators in registers to bytes in memory, by lines (staircase_q.py)."""
+
+    def __init__(self, builder: Any, args: list[Any], lanes: int, signed: bool) -> None:
+        *self.arrays, self.line, low, high = args
+        self.narrow, self.lanes = Narrow(builder, INT(0), low, high, lanes, signed), lanes
+
+    def lines(self, builder: Any, channel: Any, vectors: int) -> list[Line]:
+        """The lines of some vectors of channels."""
+        places = [builder.add(channel, INT(v * self.lanes)) for v in range(vectors)]
+        return [Line(builder, self.arrays, place, self.lanes) for place in places]
+
+    def store(
+        self, builder: Any, lines: list[Line], slots: list[Any], target: Any, step: Any, mask: Any = None
+    ) -> None:
+        """The bytes of the slots, row by row, `step` apart from `target` on, those of the mask if there is one.
+
+        Four vectors go together.
+        """
+        for form, method in LINES.items():
+            with builder.if_then(builder.icmp_signed("==", self.line, INT(form))):
+                for first in range(0, len(slots), 4):
+                    for row, part in self._four(builder, lines, method, slots, first):
+                        pointer = builder.gep(target, [builder.mul(step, INT(row))])
+                        if mask:
+                            masked_store(builder, part, pointer, mask)
+                        else:
+                            builder.store(part, builder.bitcast(pointer, part.type.as_pointer()), align=1)
+
+    def _four(self, builder: Any, lines: list[Line], method: Any, slots: list[Any], first: int) -> list[Any]:
+        """(row, bytes) of vectors first ... first + 3, or as many as there are."""
+        vectors = len(lines)
+        numbers = [min(first + k, len(slots) - vectors + k % vectors) for k in range(4)]
+        values = [method(lines[k % vectors], builder, builder.load(slots[k])) for k in numbers]
+        done = self.narrow(builder, [values[:2], values[2:]], CENTRED)
+        parts = (
+            [part_of(builder, d, k * self.lanes, self.lanes) for d in done for k in (0, 1)] if vectors == 1 else done
+        )
+        rows = [(first // vectors + i, part) for i, part in enumerate(parts)]
+        return [(row, part) for row, part in rows if row * vectors < len(slots)]
+
+
+def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | None = None) -> Any:
+    """An intrinsic for `rows` rows by `vectors * lanes` columns of a product of integer matrices.
+
+    tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and
+    column j, acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over s < segments and g < groups of
+    the dot product of the groups, see Product, of x from x_at and of w from w_at on. A negative sums_at says that there
+    are no sums. width is panel_width, or as many columns as are computed. Nothing is checked.
+    """
+    width = panel_width or vectors * lanes
+
+    @intrinsic
+    def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc):
+        signed = x.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            pointers = pointers_of(context, builder, signature, args)
+            outlined(builder, f"dot_{rows}_{vectors}_{lanes}_{kind}_{width}_{signed}", pointers, body)
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc = args
+            matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
+            product = Product((rows, vectors, lanes), kind, width, signed, matrices)
+            slots = product.slots(builder)
+            summed = builder.icmp_signed(">=", sums_at, INT(0))
+            product.start(builder, slots, summed, builder.gep(sums, [sums_at]), builder.gep(bias, [channel]))
+            product.add(builder, slots, builder.gep(x, [x_at]))
+            for i, slot in enumerate(slots):
+                pointer = builder.gep(acc, [INT(i // vectors * width + i % vectors * lanes)])
+                builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)
+
+        integer = types.int64
+        return types.void(
+            x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, acc,
+        ), codegen  # fmt: skip
+
+    return tile
+
+
+def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) -> Any:
+    """An intrinsic as dot_tile, for `count` times `rows` rows, that takes the step to bytes by lines (staircase_q.py).
+
+    tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset, below,
+    odd, line, low, high, out, out_at, out_step, count, columns): out[out_at + r * out_step + j] is the line of
+    channel + j at the accumulator, clamped to low ... high, for j < columns (all, but with AVX-512). line: one of
+    LINES. Nothing is checked.
+    """
+    width = panel_width
+
+    @intrinsic
+    def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
+             slope, offset, below, odd, line, low, high, out, out_at, out_step, count, columns):  # fmt: skip
+        signed, result_signed = x.dtype == types.int8, out.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            pointers = pointers_of(context, builder, signature, args)
+            name = f"dot_line_{rows}_{vectors}_{lanes}_{kind}_{width}_{signed}_{result_signed}"
+            outlined(builder, name, pointers, body)
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            (x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset,
+             below, odd, line, low, high, out, out_at, out_step, count, columns) = args  # fmt: skip
+            matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
+            product = Product((rows, vectors, lanes), kind, width, signed, matrices)
+            slots = product.slots(builder)
+            summed = builder.icmp_signed(">=", sums_at, INT(0))
+            x, sums, out = (builder.gep(p, [at]) for p, at in ((x, x_at), (sums, sums_at), (out, out_at)))
+            # AVX-512 stores the first bytes of a vector alone; elsewhere the caller passes whole panels only.
+            numbers = ir.Constant(vector(INT8, vectors * lanes), list(range(vectors * lanes)))
+            left = splat(builder, builder.trunc(columns, INT8), vectors * lanes)
+            mask = builder.icmp_unsigned("<", numbers, left) if lanes == 16 else None
+            end = LineEnd(builder, [slope, offset, below, odd, line, low, high], lanes, result_signed)
+            lines = end.lines(builder, channel, vectors)
+            with cgutils.for_range(builder, count) as loop:
+                row = builder.mul(loop.index, INT(rows))
+                product.start(builder, slots, summed, builder.gep(sums, [row]), builder.gep(bias, [channel]))
+                product.add(builder, slots, builder.gep(x, [builder.mul(row, row_step)]))
+                target = builder.gep(out, [builder.mul(row, out_step)])
+                end.store(builder, lines, slots, target, out_step, mask)
+
+        integer = types.int64
+        return types.void(
+            x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, slope, offset,
+            below, odd, integer, integer, integer, out, integer, integer, integer, integer,
+        ), codegen  # fmt: skip
+
+    return tile
+
+
+@intrinsic
+def address_of(typingctx, array):
+    """The address of an array's first element."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(_data(context, builder, signature.args[0], args[0]), INT)
+
+    return types.int64(array), codegen

@@ -1,0 +1,121 @@
+"""The generator of sums of rows of bytes, which layers whose weights have a zero point subtract (tiles_q.pack_dot)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
+from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
+from npmobilenet.kernels.vectorcode.vector_s8 import (
+    INT,
+    INT8,
+    INT32,
+    constant,
+    load,
+    masked_load,
+    masked_store,
+    min_of,
+    splat,
+    vector,
+)
+
+
+def _totals(builder: Any, sums: list[Any]) -> Any:
+    """The totals of 2^n vectors of as many lanes, one in each lane: neighbouring lanes of two are added n times."""
+    while len(sums) > 1:
+        lanes = sums[0].type.count
+        picks = [ir.Constant(sums[0].type, [2 * lane + odd for lane in range(lanes)]) for odd in (0, 1)]
+        sums = [
+            builder.add(*(builder.shuffle_vector(a, b, pick) for pick in picks))
+            for a, b in zip(sums[::2], sums[1::2], strict=True)
+        ]
+    return sums[0]
+
+
+def _first_bytes(builder: Any, pointer: Any, count: int, lanes: int) -> Any:
+    """`count` bytes, 2^n, in a vector of words whose other bytes are 0; nothing else is read."""
+    kind = ir.IntType(8 * count)
+    value = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=1)
+    return builder.insert_element(constant(kind, 0, 4 * lanes // count), value, INT32(0))
+
+
+def row_sums_tile(kind: str, lanes: int) -> Any:
+    """An intrinsic for the sums of rows of bytes (with "vnni" of uint8), by one of BYTES, `lanes` rows at a time.
+
+    tile(x, at, row_step, x_segment, segments, length, count, factor, sums): sums[r] is factor times the sum of
+    x[at + r * row_step + s * x_segment + k] over s < segments and k < length, for r < count. Nothing is checked.
+    """
+    size = 4 * lanes  # bytes in a vector
+
+    @intrinsic
+    def tile(typingctx, x, at, row_step, x_segment, segments, length, count, factor, sums):
+        signed = x.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            name = f"row_sums_{kind}_{lanes}_{signed}"
+            outlined(builder, name, pointers_of(context, builder, signature, args), body)
+            return context.get_dummy_value()
+
+        def body(builder, args):
+            x, at, row_step, x_segment, segments, length, count, factor, sums = args
+            words = vector(INT32, lanes)
+            ones = constant(INT32, 0x01010101, lanes)
+            slots = [cgutils.alloca_once(builder, words) for _ in range(lanes)]
+            rest, last = builder.urem(length, INT(size)), builder.sub(count, INT(1))
+            numbers = ir.Constant(vector(INT8, size), list(range(size)))
+            tail = builder.icmp_unsigned("<", numbers, splat(builder, builder.trunc(rest, INT8), size))
+
+            def add(pointers, offset, read):
+                for slot, pointer in zip(slots, pointers, strict=True):
+                    value = builder.bitcast(read(builder.gep(pointer, [offset])), words)
+                    total = _multiply_add(builder, builder.load(slot), value, ones, kind, lanes, signed)
+                    builder.store(total, slot)
+
+            # AVX-512 reads and stores the first bytes of a vector alone. Elsewhere that goes lane by lane, so pieces of
+            # 2^n bytes are read, and sums stored as whole vectors but for the last.
+            def add_rest(pointers, offset):
+                if lanes == 16:
+                    with builder.if_then(builder.icmp_unsigned("!=", rest, INT(0))):
+                        add(pointers, offset, lambda pointer: masked_load(builder, pointer, tail))
+                    return
+                for piece in (1 << n for n in reversed(range(size.bit_length() - 1))):
+                    mine = builder.and_(rest, INT(piece))
+                    with builder.if_then(builder.icmp_unsigned("!=", mine, INT(0))):
+                        before = builder.and_(rest, INT(size - 2 * piece))  # bytes of the greater pieces
+                        add(pointers, builder.add(offset, before),
+                            lambda pointer, piece=piece: _first_bytes(builder, pointer, piece, lanes))  # fmt: skip
+
+            def store(totals, target, left):
+                some = splat(builder, builder.trunc(left, INT32), lanes)
+                there = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), some)
+                if lanes == 16:
+                    masked_store(builder, totals, target, there)
+                    return
+                with builder.if_else(builder.icmp_signed(">=", left, INT(lanes))) as (yes, no):
+                    with yes:
+                        builder.store(totals, builder.bitcast(target, words.as_pointer()), align=4)
+                    with no:
+                        masked_store(builder, totals, target, there)
+
+            with cgutils.for_range_slice(builder, INT(0), count, INT(lanes)) as (first, _):
+                rows = [min_of(builder, builder.add(first, INT(r)), last) for r in range(lanes)]
+                starts = [builder.gep(x, [builder.add(at, builder.mul(row, row_step))]) for row in rows]
+                for slot in slots:
+                    builder.store(constant(INT32, 0, lanes), slot)
+                with cgutils.for_range(builder, segments) as outer:
+                    skip = builder.mul(outer.index, x_segment)
+                    with cgutils.for_range_slice(builder, INT(0), builder.sub(length, rest), INT(size)) as (k, _):
+                        add(starts, builder.add(skip, k), lambda pointer: load(builder, pointer, INT8, size))
+                    add_rest(starts, builder.add(skip, builder.sub(length, rest)))
+                totals = _totals(builder, [builder.load(slot) for slot in slots])
+                totals = builder.mul(totals, splat(builder, builder.trunc(factor, INT32), lanes))
+                store(totals, builder.gep(sums, [first]), builder.sub(count, first))
+
+        integer = types.int64
+        return types.void(x, integer, integer, integer, integer, integer, integer, integer, sums), codegen
+
+    return tile

@@ -1,0 +1,216 @@
+"""Requantization by a straight line: three instructions for 8 or 16 accumulators, for any rule, where they are enough.
+
+To bytes, every rule of fixedpoint.py is a staircase: as the accumulator x grows, the output takes at most 255 steps up,
+each from x = T_k - 1 to x = T_k, the least accumulator whose output is at least k. Now take
+
+    f(x) = rint(fma(float32(x), slope, offset)), clamped.
+
+Conversion, fma, rint and clamp each round to nearest or cut off, and so never fall where their argument grows: f is a
+staircase too. Two staircases that take each step at the same place are the same function. So f is the rule itself, for
+every x that the layer can reach, if f(T_k) >= k and f(T_k - 1) < k for each k; and that is a pair of bounds for the
+offset, which `lines` computes. About a thousand accumulators lie within a step, so that float32's 24 bits place most
+steps right, and some slope near the real factor nearly always places all of them.
+
+"double" rounds away from zero: its steps below zero lie apart from those above, by more than a line can hide where
+the output shows both. There the offset is another for x < 0. And where no slope takes all steps right, the line may
+take one or two of them one accumulator late, which is then mended: at those "odd" accumulators one is added.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npmobilenet.arithmetic.fixedpoint import INT32_MIN, Requantization
+from npmobilenet.kernels.compiler.jit import isa
+from npmobilenet.kernels.vectorcode.requant_rules import ODDS
+from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING, SINGLE, UPWARD
+
+Array = np.ndarray[Any, Any]
+
+RULES = (DOUBLE_ROUNDING, UPWARD, SINGLE) if isa() != "generic" else ()  # a machine without fma would have to call one
+CENTRES = {"uint8": 128, "int8": 0}  # taken off the output: values about zero have the finest float32
+DEEPEST = 22  # shifts to the right for which k 2^(31 + s) is an int64
+NONE = INT32_MIN  # no odd accumulator
+NEIGHBOURS = 6  # slopes tried on either side of the real factor: 4 in 5 channels take the first, 1 in 50 none
+
+
+class Lined(NamedTuple):
+    """A Requantization (its fields) and its lines, channel by channel.
+
+    slope, offset, below: float32; `below` is the offset for negative accumulators. odd: int32 (channels, ODDS), the
+    accumulators at which the line is one too low. straight, even, lined: int32, one more than there are channels: how
+    many of those before this one have a line with one offset and no odd accumulator; with no odd one; a line at all.
+    """
+
+    multiplier: Any
+    shift: Any
+    scale: Any
+    rule: int
+    zero_point: int
+    low: int
+    high: int
+    tail: int
+    slope: Any
+    offset: Any
+    below: Any
+    odd: Any
+    straight: Any
+    even: Any
+    lined: Any
+
+
+def thresholds(multiplier: Array, shift: Array, rule: Array, results: Array) -> Array:
+    """T_k of each channel (rows) for each result k (columns, before the zero point), for s = -shift in 1 ... DEEPEST.
+
+    "upward": floor((v + 2^(s - 1)) / 2^s) >= k <=> v >= k 2^s - 2^(s - 1), and v = floor((x m + 2^30) / 2^31) >= V <=>
+    x >= (V 2^31 - 2^30) / m. "double" is the same of v - [v < 0], so below zero V is one more. "single":
+    floor((x m + 2^(30 + s)) / 2^(31 + s)) >= k <=> x >= (k 2^(31 + s) - 2^(30 + s)) / m.
+    """
+    m, s, rules = multiplier.astype(np.int64)[:, None], -shift.astype(np.int64)[:, None], rule[:, None]
+    least = (results << s) - (np.int64(1) << (s - 1))
+    least += (rules == DOUBLE_ROUNDING) & (least < 0)
+    return -((np.int64(2**30) * (rules != SINGLE) - (least << np.int64(31))) // m)
+
+
+class _Reach:
+    """The steps that lie within accumulators first ... last, and what they ask of a line: of each channel (rows), where
+    it is at least and at most `least` and `most` (columns: steps).
+    """
+
+    def __init__(self, steps: Array, places: tuple[Array, Array], first: Array, last: Array) -> None:
+        """places: what a line must reach at T_k, and must not exceed at T_k - 1, for each k."""
+        self.at = np.maximum(steps, first).astype(np.float32).astype(np.float64)
+        self.before = np.minimum(steps - 1, last).astype(np.float32).astype(np.float64)
+        self.least = np.where(steps <= last, places[0], -np.inf)
+        self.most = np.where(steps > first, places[1], np.inf)
+
+    def of(self, rows: Array) -> _Reach:
+        """The same of some rows."""
+        if len(rows) == len(self.at):
+            return self
+        same = copy.copy(self)
+        same.at, same.before, same.least, same.most = (a[rows] for a in (self.at, self.before, self.least, self.most))
+        return same
+
+    def offsets(self, slope: Array) -> tuple[Array, Array]:
+        """A float32 offset for each row with its slope, and whether there is one that takes all steps right.
+
+        Where the reach has steps on one side only, half a step from them.
+        """
+        slope = slope.astype(np.float64)[:, None]
+        least = (self.least - slope * self.at).max(1)
+        most = (self.most - slope * self.before).min(1)
+        low = np.where(np.isinf(least), most - 1, least)
+        middle = ((np.where(np.isinf(low), 0, low) + np.where(np.isinf(most), low + 1, most)) / 2).astype(np.float32)
+        return middle, (middle >= least) & (middle <= most)
+
+    def latest(self, slope: Array) -> Array:
+        """Of each row, the step that asks for the greatest offset."""
+        return (self.least - slope.astype(np.float64)[:, None] * self.at).argmax(1)
+
+
+class _Layer:
+    """Lines as they are found, and what they are looked for by."""
+
+    def __init__(self, steps: Array, factor: Array, places: tuple[Array, Array], reach: tuple[Array, Array]) -> None:
+        self.steps, self.factor, self.places, self.reach = steps, factor, places, reach
+        self.slope, self.offset, self.below = (np.zeros(len(factor), np.float32) for _ in range(3))
+        self.odd = np.full((len(factor), ODDS), NONE, np.int32)
+        self.found = np.zeros(len(factor), bool)
+
+    def search(self, channels: Array, bent: bool, late: int) -> None:
+        """Lines of these channels, with two offsets (`bent`), with so many steps taken late and mended."""
+        left = np.flatnonzero(channels & ~self.found)
+        steps, (first, last) = self.steps[left], (end[left].astype(np.int64)[:, None] for end in self.reach)
+        sides = [(np.maximum(first, 0), last), (first, np.minimum(last, -1))] if bent else [(first, last)]
+        reaches = [_Reach(steps, self.places, *side) for side in sides]
+        rows = np.arange(len(left))
+        for j in sorted(range(-NEIGHBOURS, NEIGHBOURS + 1), key=abs):
+            if not len(rows):
+                break
+            slope = (self.factor[left[rows]].view(np.int32) + np.int32(j)).view(np.float32)
+            some, odd = [reach.of(rows) for reach in reaches], []
+            delayed = steps[rows] if late else steps
+            for _ in range(late):
+                odd.append(self._delay(delayed, slope, some))
+                some = [_Reach(delayed, self.places, *(end[rows] for end in side)) for side in sides]
+            (above, good), (below, well) = some[0].offsets(slope), some[-1].offsets(slope)
+            taken = good & well
+            done = left[rows[taken]]
+            self.found[done] = True
+            for k, places in enumerate(odd):
+                self.odd[done, k] = places[taken]
+            self.slope[done], self.offset[done], self.below[done] = slope[taken], above[taken], below[taken]
+            rows = rows[~taken]
+
+    @staticmethod
+    def _delay(steps: Array, slope: Array, reaches: list[_Reach]) -> Array:
+        """One T_k of each channel, that which asks most; in `steps` it is one later then."""
+        rows = np.arange(len(steps))
+        latest = np.where(reaches[0].offsets(slope)[1], reaches[-1].latest(slope), reaches[0].latest(slope))
+        odd = steps[rows, latest]
+        steps[rows, latest] += 1
+        return odd
+
+
+def lines(
+    multiplier: Array, shift: Array, rule: Array, ends: tuple[int, int, int], centre: int, reach: tuple[Array, Array]
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Slope, offset, offset below zero and odd accumulators of each channel, and whether there is such a line, for
+    accumulators within `reach`.
+
+    ends: zero point, lowest and highest output. Channels with a left shift or a shift beyond DEEPEST have no line.
+
+    The fma rounds the line's real value t to a float32. For odd k, rint takes k - 1/2 down, so that float32 has to lie
+    above it: t > k - 1/2 + h, with h half the distance of float32 values there. For even k it may be k - 1/2 itself:
+    t > k - 1/2 - h. At T_k - 1 the opposite has to hold. (Ties of the fma, and the rounding of float64 here, exact to
+    2^-45, are kept off by a thousandth of h.)
+    """
+    zero_point, low, high = ends
+    ruled = np.isin(rule, RULES)
+    able = (multiplier > 0) & (shift <= -1) & (shift >= -DEEPEST) & ruled
+    results = np.arange(low + 1, high + 1, dtype=np.int64)
+    exact = results - centre - 0.5
+    half = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64) / 2
+    side = np.where((results - centre) % 2 == 1, half, -half)
+    places = exact + side + half * 2.0**-10, exact + side - half * 2.0**-10
+    steps = thresholds(np.where(able, multiplier, 1), np.where(able, shift, -1), rule, results - zero_point)
+    layer = _Layer(steps, (multiplier * 2.0 ** (shift - 31.0)).astype(np.float32), places, reach)
+    layer.found = ((multiplier == 0) | (low >= high)) & ruled  # one result for all accumulators
+    layer.offset[layer.found] = layer.below[layer.found] = min(max(zero_point, low), high) - centre
+    # Where "double" shows results of both signs, a straight line doesn't fit: 2^-s lies between, and a step is less.
+    both = (rule == DOUBLE_ROUNDING) & (reach[0] < 0) & (low < zero_point)
+    for late in range(ODDS + 1):
+        layer.search(able & ~both, False, late)
+        layer.search(able & both, True, late)
+    return layer.slope, layer.offset, layer.below, layer.odd, layer.found
+
+
+def with_lines(step: Requantization, reach: tuple[Array, Array], dtype: str) -> Lined:
+    """The step for a layer of outputs of that dtype, whose accumulators lie within `reach` (least, greatest; channels).
+
+    Where one factor serves the whole layer, so does one line. `step` is filled up to whole panels, and so are the
+    lines; the channels that fill up have one, as they don't count.
+    """
+    count, size = len(reach[0]), len(step.multiplier)
+    slope, offset, below = (np.zeros(size, np.float32) for _ in range(3))
+    odd, there = np.full((size, ODDS), NONE, np.int32), np.zeros(size, bool)
+    if dtype in CENTRES and step.rule in RULES:
+        rule = np.where(np.arange(count) < step.tail, step.rule, DOUBLE_ROUNDING)
+        keys: Any = [step.multiplier[:count], step.shift[:count], rule]
+        if all((key == key[0]).all() for key in keys):
+            keys, reach = [key[:1] for key in keys], (reach[0].min(keepdims=True), reach[1].max(keepdims=True))
+        multiplier, shift, rule = keys
+        found = lines(multiplier, shift, rule, (step.zero_point, step.low, step.high), CENTRES[dtype], reach)
+        slope[:count], offset[:count], below[:count], odd[:count], there[:count] = found
+        there[count:] = True
+    even = there & (odd == NONE).all(1)
+    kinds = even & (offset == below), even, there
+    counts = (np.add.accumulate(np.concatenate([[False], flags]), dtype=np.int32) for flags in kinds)
+    return Lined(*step, slope, offset, below, odd, *counts)
+
+
+__all__ = ["Lined", "lines", "thresholds", "with_lines"]

@@ -1,0 +1,95 @@
+"""What this machine can do at most: multiply-adds on accumulators in registers, operands in the first-level cache.
+
+No model runs these kernels; `npmobilenet bench` does, for the peak that it measures layers against.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from npmobilenet.kernels.compiler.program import Work
+from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, ROWS, VECTORS
+from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
+from npmobilenet.kernels.vectorcode.vector import _fma, pointers_of
+from npmobilenet.kernels.vectorcode.vector_s8 import FLOAT, INT, INT32, constant, load, splat, vector
+
+DEPTH = 64  # steps over the operands: 64 x (12 + 32) x 4 bytes = 11 KiB, in every first-level cache
+SUMS = ROWS * VECTORS * LANE  # accumulators
+FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * GROUP  # multiplies and adds of one pass
+
+
+def _tile(kind: str) -> Any:
+    """An intrinsic: out[at ...] += over `passes` and DEPTH steps k, x[k, row] * w[k, lane] for ROWS x VECTORS x LANE.
+
+    tile(x, w, passes, out, at). kind: "float", or a `kind` of dot_q.dot_tile, whose groups of GROUP values are 32-bit
+    words here. Arrays are flat; nothing is checked.
+    """
+    cell, word = (FLOAT, FLOAT) if kind == "float" else (INT32, INT32)
+
+    def multiply_add(builder: Any, total: Any, x: Any, w: Any) -> Any:
+        if kind == "float":
+            return _fma(builder, x, w, total, LANE)
+        return _multiply_add(builder, total, x, w, kind, LANE, False, True)
+
+    @intrinsic
+    def tile(typingctx, x, w, passes, out, at):
+        def codegen(context, builder, signature, args):
+            x_data, w_data, passes, out_data, at = pointers_of(context, builder, signature, args)
+            out_data = builder.gep(out_data, [at])
+            slots = [cgutils.alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(ROWS * VECTORS)]
+            with cgutils.for_range(builder, passes), cgutils.for_range(builder, ir.Constant(INT, DEPTH)) as loop:
+                panel = builder.gep(w_data, [builder.mul(loop.index, INT(VECTORS * LANE))])
+                columns = [load(builder, builder.gep(panel, [INT(v * LANE)]), word, LANE) for v in range(VECTORS)]
+                values = builder.gep(x_data, [builder.mul(loop.index, INT(ROWS))])
+                for r in range(ROWS):
+                    value = splat(builder, builder.load(builder.gep(values, [INT(r)])), LANE)
+                    for v in range(VECTORS):
+                        slot = slots[r * VECTORS + v]
+                        builder.store(multiply_add(builder, builder.load(slot), value, columns[v]), slot)
+            for i, slot in enumerate(slots):
+                pointer = builder.bitcast(builder.gep(out_data, [INT(i * LANE)]), vector(cell, LANE).as_pointer())
+                builder.store(builder.load(slot), pointer, align=4)
+            return context.get_dummy_value()
+
+        return types.void(x, w, types.int64, out, types.int64), codegen
+
+    return tile
+
+
+_float_tile, _integer_tile = _tile("float"), _tile(KIND)
+
+
+def threads_of(x, w, passes, out):
+    """Units are rows of `out`, one for each thread."""
+    return Work(out.shape[0], passes * SUMS * DEPTH, 1)
+
+
+@task(threads_of)
+def peak_f32(first, stop, x, w, passes, out):
+    """FLOAT_OPS * passes float32 operations in each of out.shape[0] threads: x (DEPTH * ROWS), w, out (n, SUMS)."""
+    flat = out.reshape(-1)
+    for t in range(first, stop):
+        _float_tile(x, w, passes, flat, t * SUMS)
+
+
+@task(threads_of)
+def peak_q(first, stop, x, w, passes, out):
+    """INTEGER_OPS * passes operations on bytes (int16 if GROUP is 2) in each thread; int32 arrays of those in words."""
+    flat = out.reshape(-1)
+    for t in range(first, stop):
+        _integer_tile(x, w, passes, flat, t * SUMS)
+
+
+def operands(integer: bool, threads: int) -> tuple[Any, Any, Any]:
+    """x, w and out for peak_q or peak_f32: ones, so that every result is the number of products."""
+    if not integer:
+        x, w = np.ones(DEPTH * ROWS, np.float32), np.ones(DEPTH * VECTORS * LANE, np.float32)
+        return x, w, np.zeros((threads, SUMS), np.float32)
+    one = np.ones(GROUP, np.int8 if GROUP == 4 else np.int16).view(np.int32)
+    return np.repeat(one, DEPTH * ROWS), np.repeat(one, DEPTH * VECTORS * LANE), np.zeros((threads, SUMS), np.int32)

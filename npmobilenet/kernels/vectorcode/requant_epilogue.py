@@ -1,0 +1,265 @@
+"""The generator of the step from int32 accumulators to uint8, int8 or int32 outputs, a block of them at a time.
+
+Bytes under a rule that only ever scales down, which is nearly every layer, take one of the short ways of scaling_q.py,
+where their proofs are. All else goes lane by lane through vector_q.Step, which follows fixedpoint.py to the letter.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from npmobilenet.kernels.vectorcode.requant_rules import (
+    CENTRED,
+    HALVED,
+    LINES,
+    SCALED,
+    Down,
+    Line,
+    Narrow,
+    packs,
+    part_of,
+)
+from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
+from npmobilenet.kernels.vectorcode.vector_s8 import (
+    DOUBLE_ROUNDING,
+    FLOAT32,
+    INT,
+    INT32,
+    SINGLE,
+    UPWARD,
+    Step,
+    load,
+    max_of,
+    min_of,
+    splat,
+    vector,
+)
+
+ZERO_POINTS = 256  # zero points that the short way takes: -256 ... 255
+
+
+class Block:
+    """The tile's arguments, and where a group of channels reads and writes."""
+
+    def __init__(self, builder: Any, args: Any, lanes: int, signed: bool) -> None:
+        self.acc, self.acc_at, self.acc_step, self.rows, self.columns, self.channel = args[:6]
+        self.multiplier, self.shift, self.scale, self.rule, self.zero_point, self.low, self.high = args[6:13]
+        *self.lines, self.line, self.out, self.out_at, self.out_step = args[13:]
+        self.lanes, self.signed = lanes, signed
+        self.slot = cgutils.alloca_once(builder, vector(INT32, lanes))  # room for a vector on the stack
+
+    def parameters_at(self, builder: Any, column: Any) -> tuple[Any, Any, Any]:
+        """Pointers to multiplier, shift and scale of a column's channel."""
+        at = [builder.add(self.channel, column)]
+        return builder.gep(self.multiplier, at), builder.gep(self.shift, at), builder.gep(self.scale, at)
+
+    def line_at(self, builder: Any, column: Any) -> Line:
+        """The lines of the channels from a column's on."""
+        return Line(builder, self.lines, builder.add(self.channel, column), self.lanes)
+
+    def source(self, builder: Any, row: Any, column: Any) -> Any:
+        """The accumulators of a vector."""
+        at = builder.add(self.acc_at, builder.add(builder.mul(row, self.acc_step), column))
+        return load(builder, builder.gep(self.acc, [at]), INT32, self.lanes)
+
+    def target(self, builder: Any, row: Any, column: Any) -> Any:
+        """Where a vector's outputs go."""
+        at = builder.add(self.out_at, builder.add(builder.mul(row, self.out_step), column))
+        return builder.gep(self.out, [at])
+
+    def plain(self, builder: Any) -> Any:
+        """Whether zero point and range are a byte's, as those of any sound file are."""
+        least, most = (-128, 127) if self.signed else (0, 255)
+        near = builder.icmp_unsigned("<", builder.add(self.zero_point, INT(ZERO_POINTS)), INT(2 * ZERO_POINTS))
+        fits = [
+            builder.icmp_unsigned("<=", builder.sub(v, INT(least)), INT(most - least)) for v in (self.low, self.high)
+        ]
+        return builder.and_(near, builder.and_(*fits))
+
+
+def _store(builder: Any, value: Any, pointer: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
+
+
+def _store_some(builder: Any, value: Any, pointer: Any, count: Any, slot: Any) -> None:
+    """Store the first `count` lanes, fewer than there are, by way of the stack: two pieces of 2^k lanes, which overlap
+    where they have to.
+    """
+    kind, lanes = value.type.element, value.type.count
+    start = builder.bitcast(slot, kind.as_pointer())
+    _store(builder, value, start)
+    for k in range(lanes.bit_length() - 1):
+        size = 1 << k
+        mine = builder.icmp_unsigned("<", builder.sub(count, INT(size)), INT(size))  # size <= count < 2 size
+        with builder.if_then(mine):
+            for at in (INT(0), builder.sub(count, INT(size))):
+                piece = load(builder, builder.gep(start, [at]), kind, size)
+                _store(builder, piece, builder.gep(pointer, [at]))
+
+
+def _any(builder: Any, lanes: Any) -> Any:
+    """Whether any lane of a vector of booleans is set."""
+    bits = ir.IntType(lanes.type.count)
+    return builder.icmp_unsigned("!=", builder.bitcast(lanes, bits), bits(0))
+
+
+def _below(builder: Any, value: Any, limit: Any) -> Any:
+    """max(min(value, limit), 0) of scalars."""
+    return max_of(builder, min_of(builder, value, limit), INT(0))
+
+
+def _any_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
+    """The columns from the last argument on, by any rule and to any output."""
+    *shared, start = args
+    block = Block(builder, shared, lanes, signed)
+    kind = block.out.type.pointee
+    scalars = (block.zero_point, block.low, block.high)
+    zero_point, low, high = (splat(builder, builder.trunc(value, INT32), lanes) for value in scalars)
+    whole = builder.icmp_signed(">=", block.columns, INT(lanes))
+    with cgutils.for_range_slice(builder, start, block.columns, INT(lanes)) as (first, _):
+        column = _below(builder, first, builder.sub(block.columns, INT(lanes)))
+        step = Step(builder, *block.parameters_at(builder, column), lanes)
+        for code, function in step.by_rule().items():
+            with (
+                builder.if_then(builder.icmp_signed("==", block.rule, INT(code))),
+                cgutils.for_range(builder, block.rows) as loop,
+            ):
+                value = builder.add(function(builder, block.source(builder, loop.index, column)), zero_point)
+                value = min_of(builder, max_of(builder, value, low), high)
+                value = value if kind == INT32 else builder.trunc(value, vector(kind, lanes))
+                pointer = block.target(builder, loop.index, column)
+                with builder.if_else(whole) as (yes, no):
+                    with yes:
+                        _store(builder, value, pointer)
+                    with no:
+                        _store_some(builder, value, pointer, block.columns, block.slot)
+
+
+def _rows(builder: Any, block: Block, columns: list[Any], narrow: Narrow, form: int, functions: list[Any]) -> None:
+    """Two vectors of channels, all rows, two at a time; where both are the same channels, four rows at a time.
+
+    Rows that would come after the last are the last, computed again. functions: accumulators -> int32 of a `form` that
+    Narrow takes, one for each vector.
+    """
+    lanes, last = block.lanes, builder.sub(block.rows, INT(1))
+    adjacent = builder.icmp_signed("==", builder.sub(columns[1], columns[0]), INT(lanes))
+    whole = builder.icmp_signed(">=", block.columns, INT(lanes))
+    between = builder.zext(builder.icmp_signed("==", *columns), INT)  # rows between a pair's vectors
+    apart = builder.add(between, INT(1))  # rows between the pairs
+    taken = builder.shl(apart, INT(1))
+    with cgutils.for_range(builder, builder.udiv(builder.add(last, taken), taken)) as loop:
+        first = builder.mul(loop.index, taken)
+        starts = [[first, builder.add(first, between)]]
+        starts.append([builder.add(row, apart) for row in starts[0]])
+        rows = [[min_of(builder, row, last) for row in pair] for pair in starts]
+        values = [
+            [f(block.source(builder, row, c)) for f, row, c in zip(functions, pair, columns, strict=True)]
+            for pair in rows
+        ]
+        done = narrow(builder, values, form)
+        with builder.if_else(adjacent) as (wide, split):
+            with wide:
+                for pair, value in zip(rows, done, strict=True):
+                    _store(builder, value, block.target(builder, pair[0], columns[0]))
+            with split:
+                for pair, value in zip(rows, done, strict=True):
+                    for v, (row, column) in enumerate(zip(pair, columns, strict=True)):
+                        part, pointer = part_of(builder, value, v * lanes, lanes), block.target(builder, row, column)
+                        with builder.if_else(whole) as (yes, no):
+                            with yes:
+                                _store(builder, part, pointer)
+                            with no:
+                                _store_some(builder, part, pointer, block.columns, block.slot)
+
+
+def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
+    """The columns of bytes that may go the short way, from the first on; the last argument gets how many they are."""
+    *shared, done = args
+    block = Block(builder, shared, lanes, signed)
+    narrow = Narrow(builder, block.zero_point, block.low, block.high, lanes, signed)
+    plain, leave = block.plain(builder), builder.append_basic_block()
+    is_rule = {code: builder.icmp_signed("==", block.rule, INT(code)) for code in (DOUBLE_ROUNDING, SINGLE, FLOAT32)}
+    once = builder.or_(builder.icmp_signed("==", block.rule, INT(UPWARD)), is_rule[SINGLE])
+    half = splat(builder, builder.select(is_rule[SINGLE], INT(0), INT(1 << 30)), lanes // 2)
+    least = 1 if packs(lanes) else 2
+    with cgutils.for_range_slice(builder, INT(0), block.columns, INT(2 * lanes)) as (start, _):
+        # The last vector of an odd number stands alone: then both are the same channels.
+        single = builder.icmp_signed("<=", builder.sub(block.columns, start), INT(lanes))
+        taken = builder.select(single, INT(lanes), INT(2 * lanes))
+        first = _below(builder, start, builder.sub(block.columns, taken))
+        columns = [first, _below(builder, builder.add(first, INT(lanes)), builder.sub(block.columns, INT(lanes)))]
+        following = builder.append_basic_block()
+        for code, method in LINES.items():
+            with builder.if_then(builder.icmp_signed("==", block.line, INT(code))):
+                each = [block.line_at(builder, column) for column in columns]
+                _rows(
+                    builder,
+                    block,
+                    columns,
+                    narrow,
+                    CENTRED,
+                    [functools.partial(method, line, builder) for line in each],
+                )
+                builder.branch(following)
+        downs = [Down(builder, *block.parameters_at(builder, column), lanes) for column in columns]
+        fits = builder.not_(_any(builder, builder.or_(*(down.short(builder, least) for down in downs))))
+        ways = [
+            (builder.and_(is_rule[DOUBLE_ROUNDING], fits), Down.double, HALVED),
+            (builder.and_(once, fits), Down.once, HALVED),
+            (is_rule[FLOAT32], Down.float32, SCALED),
+        ]
+        for wanted, way, form in ways:
+            with builder.if_then(builder.and_(plain, wanted)):
+                functions = [functools.partial(way, d, builder, half=half, by=d.by(builder, 1)) for d in downs]
+                _rows(builder, block, columns, narrow, form, functions)
+                builder.branch(following)
+        builder.store(start, done)
+        builder.branch(leave)
+        builder.position_at_end(following)
+    builder.store(block.columns, done)
+    builder.branch(leave)
+    builder.position_at_end(leave)
+
+
+def requantize_tile(lanes: int) -> Any:
+    """An intrinsic that takes the step from accumulators to outputs for a block of rows and channels.
+
+    tile(acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low, high, slope,
+    offset, below, odd, line, out, out_at, out_step): out[out_at + r * out_step + j] =
+    fixedpoint.requantized(acc[acc_at + r * acc_step + j], channel + j, ...) for r < rows and j < columns. line:
+    one of LINES where all these channels have such a line, else 0. Nothing is checked.
+
+    Vectors of channels load their parameters once for all rows. Where columns are no whole number of vectors (or, of
+    bytes, of pairs of them), the last one starts earlier and computes some outputs again; of fewer columns than a
+    vector has lanes, accumulators and parameters are read for all lanes and the outputs of the first are stored.
+    """
+
+    @intrinsic
+    def tile(typingctx, acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low,
+             high, slope, offset, below, odd, line, out, out_at, out_step):  # fmt: skip
+        signed = out.dtype == types.int8
+
+        def codegen(context, builder, signature, args):
+            pointers, name = pointers_of(context, builder, signature, args), f"{lanes}_{signed}"
+            done = cgutils.alloca_once_value(builder, INT(0))
+            if signature.args[18].dtype != types.int32:
+                short = functools.partial(_short_way, lanes=lanes, signed=signed)
+                outlined(builder, f"requantize_short_{name}", [*pointers, done], short)
+            first = builder.load(done)
+            with builder.if_then(builder.icmp_signed("<", first, pointers[4]), likely=False):
+                anyway = functools.partial(_any_way, lanes=lanes, signed=signed)
+                outlined(builder, f"requantize_any_{name}", [*pointers, first], anyway)
+            return context.get_dummy_value()
+
+        integer = types.int64
+        return types.void(
+            acc, integer, integer, integer, integer, integer, multiplier, shift, scale, integer, integer, integer,
+            integer, slope, offset, below, odd, integer, out, integer, integer,
+        ), codegen  # fmt: skip
+
+    return tile

@@ -1,0 +1,1 @@
+"""What is measured of a model: accuracy over data sets, times and memory."""

@@ -1,0 +1,48 @@
+"""What a binder gets, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from npmobilenet.arithmetic.dialects import Dialect
+from npmobilenet.graph import Node, Tensor
+from npmobilenet.kernels import KernelSet
+from npmobilenet.modeldata import Array
+
+# What a node writes: its output; its int32 accumulators; or its output before the clamp of the fused activation.
+STAGES = ("output", "accumulator", "preactivation")
+
+
+class Step(NamedTuple):
+    """One kernel call of the engine's loop, and the node that it works for."""
+
+    kernel: Callable[..., None]
+    args: tuple[Any, ...]
+    node: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node with its arrays (views into the plan's memory, batch included) and what the graph says of them."""
+
+    node: Node
+    operands: list[Tensor]
+    inputs: list[Array]
+    result: Tensor
+    out: Array
+    kernels: KernelSet
+    dialect: Dialect
+    stage: str = "output"
+
+
+def corner(node: Node) -> tuple[int, int]:
+    """The padding above and on the left; what is below and on the right shows in the output's shape."""
+    (top, _), (left, _) = node.attrs["padding"]
+    return top, left
+
+
+def rank4(array: Array) -> Array:
+    """The same values seen as (N, ..., C) of rank 4: dimensions of 1 go between the batch and the rest."""
+    return array.reshape(array.shape[0], *(1,) * (4 - array.ndim), *array.shape[1:])

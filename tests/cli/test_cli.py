@@ -1,0 +1,610 @@
+"""The command line: what it prints for people, pipes and programs, and how it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("click", reason="the command line needs the extra [cli]")
+pytest.importorskip("rich", reason="the command line needs the extra [cli]")
+
+from click.testing import CliRunner, Result
+from design import MACS
+
+import npmobilenet
+from npmobilenet.cli import app as app_module
+from npmobilenet.cli import classify, doctor, output, warmup
+from npmobilenet.cli.app import app
+from npmobilenet.formats import weightfile
+from npmobilenet.graph import GraphBuilder
+from npmobilenet.kernels import FUSED, KERNELS, kernel_set
+from npmobilenet.model import DIALECTS
+from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.runtime.binding import float32, integer
+from npmobilenet.runtime.plan import Plan
+from npmobilenet.zoo.build import build_model
+
+VERBS = ("classify", "models", "info", "convert", "evaluate", "golden", "quantize", "bench", "doctor", "warmup")
+
+
+def cli(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def process(*arguments: object, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """The real program; an environment variable given as None is taken away."""
+    env = {**os.environ, **environment}
+    command = [sys.executable, "-m", "npmobilenet", *map(str, arguments)]
+    kept = {k: v for k, v in env.items() if v is not None}
+    return subprocess.run(command, env=kept, capture_output=True, text=True, timeout=120, check=False)
+
+
+def document(*arguments: object) -> dict:
+    """The JSON document of a command, which is all that it prints."""
+    result = cli(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def check_error(code: int, stdout: str, stderr: str) -> None:
+    assert code == 2
+    assert stdout == ""
+    assert stderr.startswith("error: ")
+    assert stderr.endswith("\n")
+    assert stderr.count("\n") == 1
+    assert "Traceback" not in stderr
+
+
+def fails(*arguments: object) -> str:
+    """The error line of a command that must fail."""
+    result = cli(*arguments)
+    check_error(result.exit_code, result.stdout, result.stderr)
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weight file whose model gives softmax of the mean colour: its three classes are red, green and blue."""
+    b = GraphBuilder("tiny")
+    y = b.node("mean", [b.input("input", (1, 2, 2, 3))], "mean", keepdims=False)
+    graph = b.finish([b.node("softmax", [y], "softmax", beta=4.0)])
+    path = tmp_path_factory.mktemp("tiny") / "tiny.h5"
+    weightfile.write(path, ModelData(graph, {}, ModelInfo("tiny", ("red", "green", "blue"))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A green picture."""
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path_factory.mktemp("picture") / "a green one.png"
+    image.fromarray(np.full((5, 7, 3), (10, 250, 40), np.uint8)).save(path)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The program
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_json(verb: str) -> None:
+    result = cli(verb, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: npmobilenet {verb} ")
+    assert "--json" in result.stdout
+
+
+def test_the_group() -> None:
+    assert set(app.commands) == set(VERBS)
+    assert cli("--version").stdout == f"npmobilenet {npmobilenet.__version__}\n"
+    without_verb = cli()
+    assert (without_verb.exit_code, without_verb.stdout) == (2, "")
+    assert without_verb.stderr == cli("--help").stdout
+    assert "nope" in fails("nope")
+    assert process("--version").stdout == cli("--version").stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from npmobilenet.cli import main; code = main(['--help']); "
+        "sys.exit(code or ','.join(m for m in ('numba', 'h5py', 'PIL', 'rich', 'tflite') if m in sys.modules) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_a_missing_package_is_one_line(package: str) -> None:
+    code = f"import sys; sys.modules['{package}'] = None; from npmobilenet.cli import main; sys.exit(main(['models']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    check_error(done.returncode, done.stdout, done.stderr)
+    assert package in done.stderr
+    assert "pip install 'npmobilenet[cli]'" in done.stderr
+
+
+def test_a_reader_that_goes_away() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "npmobilenet", "models", "--json"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def raising(error: BaseException):
+    def function(*_: object) -> None:
+        raise error
+
+    return function
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this platform has no such shell")
+def test_closed_streams() -> None:
+    """`>&-` leaves Python without a sys.stdout."""
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        command = f"'{sys.executable}' -m npmobilenet models mobilenet_v2_1.0_224 {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_threading_layer_that_is_not_there(tiny: Path, picture: Path) -> None:
+    done = process("classify", picture, "--model", tiny, NUMBA_THREADING_LAYER="xx")
+    check_error(done.returncode, done.stdout, done.stderr)
+    assert "NUMBA_THREADING_LAYER" in done.stderr
+
+
+def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("npmobilenet.zoo.checkpoints.list_models", raising(KeyboardInterrupt()))
+    result = cli("models")
+    assert (result.exit_code, result.stdout, result.stderr.strip()) == (128 + signal.SIGINT, "", "")
+
+
+def test_an_error_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("npmobilenet.zoo.checkpoints.list_models", raising(ZeroDivisionError("oops")))
+    result = cli("models")
+    assert (result.exit_code, result.stderr.count("\n")) == (app_module.INTERNAL_ERROR, 1)
+    assert "ZeroDivisionError: oops" in result.stderr
+    monkeypatch.setenv("NPMOBILENET_DEBUG", "1")
+    assert isinstance(cli("models").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "x.h5"), MemoryError("16 GiB")])
+def test_errors_of_the_system(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr("npmobilenet.zoo.checkpoints.list_models", raising(error))
+    assert str(error.args[-1]) in fails("models")
+
+
+def test_control_characters_stay_out() -> None:
+    assert output.printable("a\x1b[31mb\nc\u202e \udcff") == "a\\x1b[31mb c\\u202e \\udcff"
+    assert "\x1b" not in fails("info", "\x1b[31mred.h5")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
+def test_a_terminal_gets_a_drawn_table() -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "npmobilenet", "models", "mobilenet_edgetpu*"]
+    env = {**os.environ, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "60"}
+    subprocess.run(command, stdout=theirs, stdin=theirs, env=env, timeout=60, check=True)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # Linux's end of a pseudo-terminal
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    text = shown.decode()
+    assert "───" in text
+    assert "left out for want of room" in text
+    assert "\x1b[3" not in text  # a colour; NO_COLOR is set
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# models, info
+
+
+def test_models_in_a_pipe() -> None:
+    result = cli("models")
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1 + len(npmobilenet.list_models())
+    assert result.stdout.isascii()
+    assert "\x1b" not in result.stdout
+    row = next(line for line in lines if line.startswith("mobilenet_v2_1.4_224 "))
+    assert " ".join(row.split()) == "mobilenet_v2_1.4_224 582 582.2 6.06 6.06 75.0 92.5 138.0 - - - -"
+    row = next(line for line in lines if line.startswith("mobilenet_edgetpu_0.75_224_uint8 "))
+    assert " ".join(row.split()) == "mobilenet_edgetpu_0.75_224_uint8 624 624.5 2.9 2.96 73.5 - - - - 3.1 13.8"
+
+
+def test_models_json_has_computed_beside_published() -> None:
+    rows = {row["name"]: row for row in document("models")["models"]}
+    assert list(rows) == npmobilenet.list_models()
+    assert {name: round(rows[name]["macs"]["computed"] / 1e6, 1) for name in MACS} == MACS
+    small = rows["mobilenet_v3_small_1.0_224"]
+    assert small["macs"]["published"] == "66"
+    assert small["macs"]["computed_millions"] == round(small["macs"]["computed"] / 1e6, 3)
+    assert small["note"]
+    assert small["latency_ms"] == {"pixel_1": "15.8", "pixel_2": "19.4", "pixel_3": "14.4"}
+    assert small["url"].endswith("v3-small_224_1.0_float.tgz")
+
+
+def test_models_selects() -> None:
+    lines = cli("models", "mobilenet_v3_*_minimalistic*", "--urls").stdout.splitlines()
+    assert len(lines) == 3
+    assert all(line.split()[1].endswith(".tgz") for line in lines)
+    aliases = cli("models", "mobilenet_v3_small_1.0_224", "--aliases").stdout
+    assert "v3-small_224_1.0_float" in aliases
+    assert "closest: mobilenet_v2_1.0_224" in fails("models", "mobilenet_v2_1.0_225")
+    assert "'resnet*'" in fails("models", "resnet*")
+
+
+@pytest.mark.parametrize("name", MACS)
+def test_info_counts(name: str) -> None:
+    facts = document("info", name)
+    assert round(facts["macs"]["computed"] / 1e6, 1) == MACS[name]
+    assert facts["macs"]["published"]
+    assert facts["params"]["published"]
+
+
+def test_info_of_a_name() -> None:
+    facts = document("info", "MobileNetV2", "--layers")
+    assert (facts["name"], facts["file"]) == ("mobilenet_v2_1.0_224", None)
+    assert facts["inputs"] == [
+        {"name": "input", "shape": [1, 224, 224, 3], "dtype": "float32", "scale": None, "zero_point": None}
+    ]
+    assert (facts["labels"], facts["label_offset"]) == ("imagenet", 1)
+    assert facts["memory"]["weights"] + facts["memory"]["arena"] >= facts["memory"]["ideal"] > 4 * 3_400_000
+    assert sum(layer["macs"] for layer in facts["layers"]) == facts["macs"]["computed"]
+    assert sum(layer["params"] for layer in facts["layers"]) == facts["params"]["computed"]
+    first = facts["layers"][0]
+    assert (first["op"], first["kernel"], first["stride"]) == ("conv2d", [3, 3], [2, 2])
+    assert first["output_shape"] == [1, 112, 112, 32]
+    text = cli("info", "mobilenet_v2_1.0_224").stdout
+    assert "MACs           300.8 M (published: 300)\n" in text
+    assert "rounded down" in text
+
+
+def test_info_compiles_nothing() -> None:
+    code = (
+        "import sys; from npmobilenet.cli import main; code = main(['info', 'mobilenet_v3_small_1.0_224', '--layers']);"
+        "sys.exit(code or 'numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_info_of_a_file(tiny: Path) -> None:
+    facts = document("info", tiny)
+    assert (facts["file"], facts["labels"], facts["url"]) == (str(tiny), ["red", "green", "blue"], None)
+    assert facts["ops"] == {"mean": 1, "softmax": 1}
+    assert "3 names: red; green; blue" in cli("info", tiny).stdout
+
+
+def test_info_of_an_integer_file(data: Path) -> None:
+    facts = document("info", data / "weights" / "v3-small_224_1.0_uint8.tflite")
+    assert (facts["inputs"][0]["dtype"], facts["inputs"][0]["zero_point"]) == ("uint8", 128)
+    assert facts["inputs"][0]["scale"] == pytest.approx(0.00787402)
+    assert facts["macs"]["computed_millions"] == pytest.approx(56.5, abs=0.05)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# classify
+
+
+def test_classify(tiny: Path, picture: Path) -> None:
+    command = ("classify", picture, "--model", tiny, "--kernels", "reference")
+    result = cli(*command, "--top", 2)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == str(picture)
+    assert lines[1].split() == ["rank", "class", "label", "probability"]
+    # Means on [-1, 1]: pixel / 127.5 - 1; softmax with beta 4.
+    levels = np.exp(4 * (np.array([10, 250, 40]) / 127.5 - 1))
+    assert [line.split() for line in lines[2:]] == [
+        ["1", "1", "green", f"{levels[1] / levels.sum():.4f}"],
+        ["2", "2", "blue", f"{levels[2] / levels.sum():.4f}"],
+    ]
+    facts = document(*command)
+    assert facts["model"] == {"name": "tiny", "preprocessing": "slim_inception_eval", "kernels": "reference"}
+    (image,) = facts["images"]
+    assert (facts["score"], image["image"], image["error"]) == ("probability", str(picture), None)
+    assert [p["label"] for p in image["predictions"]] == ["green", "blue", "red"]
+    assert image["predictions"][0]["score"] == pytest.approx(levels[1] / levels.sum(), rel=1e-5)
+
+
+def test_one_bad_image_among_several(tiny: Path, picture: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("not a picture")
+    images = (tmp_path / "absent.jpg", picture, text, picture)
+    command = ("classify", *images, "--model", tiny, "--kernels", "reference", "--top", 1)
+    result = cli(*command)
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert "absent.jpg" in first
+    assert second.startswith("error: ")
+    assert "text.jpg" in second
+    assert result.stdout.splitlines() == [*(lines := result.stdout.splitlines()[:3]), "", *lines]
+    result = cli(*command, "--json")
+    assert result.exit_code == 2
+    errors = [image["error"] for image in json.loads(result.stdout)["images"]]
+    assert [error is None for error in errors] == [False, True, False, True]
+
+
+def test_classify_refuses(tiny: Path, picture: Path, tmp_path: Path) -> None:
+    known = fails("classify", picture, "--model", "mobilenet_v2_1.0_224")
+    assert "mobilenet_v2_1.0_224.tgz" in known
+    assert "closest: mobilenet_v2_1.0_224" in fails("classify", picture, "--model", "mobilenet_v2_1.0_244")
+    assert "did you mean 'whole_image'" in fails("classify", picture, "--model", tiny, "--preprocess", "wholeimage")
+    assert "--top" in fails("classify", picture, "--model", tiny, "--top", 0)
+    assert "--threads" in fails("classify", picture, "--model", tiny, "--threads", -1)
+    assert "--kernels" in fails("classify", picture, "--model", tiny, "--kernels", "quick")
+    assert "the example picture" in cli("classify", "--model", tiny).stdout  # no image is no error
+    b = GraphBuilder("map")
+    graph = b.finish([b.node("activation", [b.input("input", (1, 2, 2, 3))], "map_out", function="relu")])
+    weightfile.write(tmp_path / "map.h5", ModelData(graph, {}, ModelInfo("map")))
+    assert "not a classifier" in fails("classify", picture, "--model", tmp_path / "map.h5")
+
+
+def test_dialects_are_those_of_the_engine() -> None:
+    assert tuple(DIALECTS) == classify.DIALECTS
+    assert set(warmup.DIALECTS) <= set(DIALECTS)
+
+
+@pytest.mark.parametrize(("recipe", "expected"), [((), 0.445), (("--preprocess", "whole_image"), 0.889)])
+def test_classify_a_photo(data: Path, recipe: tuple[str, ...], expected: float) -> None:
+    model = data / "weights" / "mobilenet_v2_1.0_224_float.tflite"
+    photo = data / "images" / "photos" / "grace_hopper.bmp"
+    (image,) = document("classify", photo, "--model", model, *recipe)["images"]
+    best = image["predictions"][0]
+    assert (best["class_id"], best["label"]) == (653, "military uniform")
+    assert best["score"] == pytest.approx(expected, abs=0.0005)  # LiteRT 2.3.0, three decimals
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# convert
+
+
+def test_convert_checks_its_target_first(tiny: Path, tmp_path: Path) -> None:
+    target = tmp_path / "there.h5"
+    target.write_bytes(b"keep me")
+    assert "--force" in fails("convert", tiny, target)
+    assert "is SRC itself" in fails("convert", target, target, "--force")
+    assert ".h5" in fails("convert", tiny, tmp_path / "model.npz")
+    assert "there is no folder" in fails("convert", tiny, tmp_path / "absent" / "model.h5")
+    assert target.read_bytes() == b"keep me"
+
+
+def test_convert_to_where_nothing_can_be_written(data: Path) -> None:
+    if not Path("/proc").is_dir():
+        pytest.skip("needs a folder in which not even root can write: /proc")
+    assert "/proc/model.h5" in fails("convert", data / "weights" / "mobilenet_v1_0.25_128.tflite", "/proc/model.h5")
+
+
+def test_convert(data: Path, tmp_path: Path) -> None:
+    source, target = data / "weights" / "mobilenet_v1_0.25_128.tflite", tmp_path / "v1.h5"
+    facts = document("convert", source, target)
+    content = target.read_bytes()
+    assert (facts["file"], facts["bytes"]) == (str(target), len(content))
+    assert facts["sha256"] == hashlib.sha256(content).hexdigest()
+    assert facts["tensors"] == len(weightfile.read(target).tensors)
+    result = cli("convert", source, target, "--force")
+    assert result.exit_code == 0
+    assert facts["sha256"] in result.stdout
+    assert target.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [target]  # no temporary file is left
+    assert document("info", target)["macs"]["computed"] == document("info", source)["macs"]["computed"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# doctor, warmup
+
+
+def test_doctor() -> None:
+    facts = document("doctor")
+    assert facts["versions"]["npmobilenet"] == npmobilenet.__version__
+    assert facts["self_check"] == {"kernel": "pointwise_conv2d_f32", "equal": True, "error": None}
+    assert facts["threads"]["layer"] in ("omp", "tbb", "workqueue")
+    assert bool(facts["threads"]["note"]) == (facts["threads"]["layer"] == "workqueue")
+    assert set(facts["cpu"]["features"]) == set(doctor.CPU_FEATURES)
+    assert facts["extras"]["cli"]["missing"] == [] or "pip install" in facts["extras"]["cli"]["install"]
+    text = cli("doctor").stdout
+    assert "self-check       passed" in text
+    assert f"integers         {facts['kernels']['integer_form']} (" in text
+    assert "kernel cache" in text
+
+
+def test_doctor_tells_of_kernels_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = {"kernel": "pointwise_conv2d_f32", "equal": False, "error": None}
+    monkeypatch.setattr(doctor, "_self_check", lambda: check)
+    result = cli("doctor")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout
+
+
+def test_settings_that_cannot_be(tiny: Path, picture: Path) -> None:
+    done = process("doctor", NPMOBILENET_ISA="mmx")
+    assert done.returncode == 2
+    assert "self-check       could not run" in done.stdout
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    done = process("classify", picture, "--model", tiny, NPMOBILENET_ISA="mmx")
+    check_error(done.returncode, done.stdout, done.stderr)
+    assert "NPMOBILENET_ISA" in done.stderr
+
+
+def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor.EXTRAS, "convert", (("no_such_module_", "tflite"),))
+    extra = doctor._extras()["convert"]
+    assert (extra["missing"], extra["install"]) == (["tflite"], "pip install 'npmobilenet[convert]'")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("public", "others may write"), ("file", "not a folder"), ("below a file", "")]
+)
+def test_doctor_says_why_there_is_no_cache(
+    kind: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from npmobilenet.kernels.compiler import jit
+
+    root = tmp_path / "cache"
+    if kind == "public":
+        root.mkdir()
+        root.chmod(0o777)
+    else:
+        root.write_text("")
+    monkeypatch.setenv("NPMOBILENET_CACHE", str(root / "x" if kind == "below a file" else root))
+    jit.cache_folder.cache_clear()
+    try:
+        found = doctor._cache()
+    finally:
+        monkeypatch.undo()
+        jit.cache_folder.cache_clear()
+    assert (found["folder"], found["private"]) == (None, False)
+    assert str(root) in found["problem"]
+    assert reason in found["problem"]
+
+
+@pytest.mark.parametrize("case", ["world-writable", "read-only", "below a file", "no home", "home is a file"])
+def test_without_a_cache_everything_works(case: str, tiny: Path, picture: Path, tmp_path: Path) -> None:
+    variables: dict[str, str | None] = {"NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": None}
+    if case == "world-writable":
+        tmp_path.chmod(0o777)
+    elif case == "read-only":
+        tmp_path.chmod(0o500)  # root may write there all the same, and then it is a cache like any other
+    elif case == "below a file":
+        variables["NPMOBILENET_CACHE"] = f"{tiny}/cache"
+    else:
+        home = None if case == "no home" else str(tiny)
+        variables.update(NPMOBILENET_CACHE=None, XDG_CACHE_HOME=None, HOME=home)
+    done = process("classify", picture, "--model", tiny, "--kernels", "reference", "--top", 1, **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-4:-1] == ["1", "1", "green"]
+    assert all(line.startswith("npmobilenet: compiling") for line in done.stderr.splitlines())
+
+
+def test_warmup_covers_every_kernel() -> None:
+    for dtype, binders in (("float32", float32.BINDERS), ("uint8", integer.BINDERS), ("int8", integer.BINDERS)):
+        assert {node.op for node in warmup.every_op(dtype).nodes} == set(binders)
+    kernels = kernel_set("python")
+    kernels._compiled.clear()
+    warmup.every_plan("python")
+    assert set(kernels._compiled) == set(KERNELS)
+
+
+def test_warmup_compiles_what_integer_models_use() -> None:
+    """Every form (kinds of arguments) in which plans of a model with all integer ops call kernels, in any dialect."""
+    for dtype in ("uint8", "int8"):
+        graph = warmup.every_op(dtype)
+        zeros = {n: np.zeros(t.shape, t.dtype) for n, t in graph.constants.items()}
+        covered = {warmup._form(step) for plan in warmup.every_plan("python", (dtype,)) for step in plan.steps}
+        for dialect in DIALECTS:
+            steps = Plan(graph, zeros, "python", batch=3, dialect=dialect).steps
+            assert {warmup._form(step) for step in steps} <= covered
+
+
+def test_warmup_compiles_what_float_models_use() -> None:
+    """Every form in which fast plans of the zoo's graphs call kernels, those that compute several nodes included."""
+    plans = warmup.every_plan("fast", ("float32",))
+    covered = {warmup._form(step) for plan in plans for step in plan.steps}
+    assert {step.kernel.__name__ for plan in plans for step in plan.steps} >= set(FUSED)
+    for name in ("mobilenet_v2_1.0_224", "mobilenet_v3_small_1.0_224", "mobilenet_edgetpu_1.0_224"):
+        steps = warmup._planned(build_model(name), "fast").steps
+        assert {warmup._form(step) for step in steps} <= covered, name
+
+
+def test_warmup_of_some_dtypes() -> None:
+    assert "--dtype" in fails("warmup", "mobilenet_v2_0.35_96", "--dtype", "int8")
+    assert "--dtype" in fails("warmup", "--dtype", "int16")
+    name, plans = warmup._plans("mobilenet_v2_1.0_224_uint8", "python", ())  # no such file: all that it may hold
+    assert name == "mobilenet_v2_1.0_224_uint8"
+    dtypes = {step.args[0].dtype.name for plan in plans for step in plan.steps}
+    assert "uint8" in dtypes
+
+
+def test_warmup(tiny: Path, tmp_path: Path) -> None:
+    command = ("warmup", tiny, "--kernels", "reference")
+    first = process(*command, "--json", NPMOBILENET_CACHE=str(tmp_path / "cache"))
+    facts = json.loads(first.stdout)
+    assert [k["kernel"] for k in facts["kernels"]] == ["mean_f32", "softmax_f32"]
+    assert all(k["compiled"] for k in facts["kernels"])
+    assert Path(facts["cache"]).parent == tmp_path / "cache"
+    again = process(*command, NPMOBILENET_CACHE=str(tmp_path / "cache"))
+    assert again.stdout.splitlines()[-1].startswith("0 of 2 kernels compiled in ")
+    assert "no_such_model" in fails("warmup", "no_such_model")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bad input: one line, exit code 2, whatever the bytes
+
+
+BAD = {
+    "empty.h5": b"",
+    "text.h5": b"hello",
+    "signature.h5": b"\x89HDF\r\n\x1a\n",
+    "zeros.h5": b"\x89HDF\r\n\x1a\n" + bytes(4096),
+    "empty.tflite": b"",
+    "text.tflite": b"hello, world",
+    "magic.tflite": b"\x1c\x00\x00\x00TFL3" + bytes(64),
+    "ones.tflite": b"\x1c\x00\x00\x00TFL3" + b"\xff" * 256,
+    "text.keras": b"PK\x03\x04 and so on",
+    "empty.keras": b"",
+    "text.index": b"not a table",
+    "zeros.index": bytes(200),
+    "model.bin": b"\x00\x01\x02",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_malformed_model_files(name: str, tmp_path: Path, picture: Path) -> None:
+    pytest.importorskip("tflite", reason="needs the extra [convert]")
+    path = tmp_path / name
+    path.write_bytes(BAD[name])
+    fails("info", path)
+    fails("classify", picture, "--model", path)
+    fails("convert", path, tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_weight_files(share: float, tiny: Path, tmp_path: Path) -> None:
+    content = tiny.read_bytes()
+    path = tmp_path / "cut.h5"
+    path.write_bytes(content[: int(share * len(content))])
+    fails("info", path)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "\x00", "a" * 5000, "~", "*", "-", "mobilenet_v2_1.0_224_float32", "a\nb", "..", "/"]
+)
+def test_odd_names(name: str) -> None:
+    fails("info", "--", name)
+    fails("warmup", "--", name)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\xff\xd8\xff\xe0 cut", b"BM" + bytes(60), b"\x89PNG\r\n\x1a\n" + bytes(40)]
+)
+def test_malformed_images(content: bytes, tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(content)
+    assert "picture.jpg" in fails("classify", path, "--model", tiny)
+
+
+def test_images_that_are_no_files(tiny: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path, tmp_path / "pipe.jpg", "/dev/zero", "", "\x00"):
+        fails("classify", "--model", tiny, "--", path)

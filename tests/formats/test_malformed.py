@@ -1,0 +1,201 @@
+"""Malformed files of every format: each gives its documented error, and exit code 2 with one line, on the command line.
+
+The converters' and the weight file's own tests go deeper (thousands of damaged files); this table is the overview.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from npmobilenet.cli import main
+from npmobilenet.errors import InputError, NpMobilenetError
+from npmobilenet.formats import weightfile
+from npmobilenet.model import Model, load
+from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.zoo import SPECS
+from npmobilenet.zoo.build import build
+
+FLOAT = "mobilenet_v1_0.25_128.tflite"
+CHECKPOINT = "mobilenet_v2_0.35_96"
+
+
+def damaged(content: bytes, seed: int, flips: int = 40, low: int = 0, high: int | None = None) -> bytes:
+    """The bytes with some bits between two offsets flipped."""
+    data, rng = bytearray(content), np.random.default_rng(seed)
+    for at in rng.integers(low, high or len(data), flips):
+        data[at] ^= 1 << int(rng.integers(8))
+    return bytes(data)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A sound weight file of this project."""
+    graph = build(SPECS["v2"], depth_multiplier=0.35, resolution=32, num_classes=3)
+    rng = np.random.default_rng(0)
+    weights = {n: rng.standard_normal(t.shape).astype(np.float32) for n, t in graph.constants.items()}
+    path = tmp_path_factory.mktemp("own") / "own.h5"
+    weightfile.write(path, ModelData(graph, weights, ModelInfo("own", ("a", "b", "c"))))
+    return path.read_bytes()
+
+
+def hdf5(build_file: Callable[[h5py.File], None]) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        build_file(file)
+    return buffer.getvalue()
+
+
+def edited(content: bytes, change: Callable[[h5py.File], None]) -> bytes:
+    buffer = io.BytesIO(content)
+    with h5py.File(buffer, "r+") as file:
+        change(file)
+    return buffer.getvalue()
+
+
+def replace(file: h5py.File, link: object) -> None:
+    name = next(iter(file["tensors"]))
+    del file["tensors"][name]
+    file["tensors"][name] = link
+
+
+def reshape_first(file: h5py.File) -> None:
+    group = file["tensors"]
+    name = next(n for n in group if group[n].ndim == 4)
+    wrong = np.ascontiguousarray(group[name][...]).reshape(-1)
+    del group[name]
+    group[name] = wrong
+
+
+def huge(file: h5py.File) -> None:
+    name = next(iter(file["tensors"]))
+    del file["tensors"][name]
+    file["tensors"].create_dataset(name, shape=(2**32,), dtype="f4", chunks=(2**20,))  # 16 GiB declared, none stored
+
+
+def keras_with_external_link(file: h5py.File) -> None:
+    weights = file.create_group("model_weights")
+    weights.attrs["layer_names"] = np.array([b"conv1"])
+    weights["conv1"] = h5py.ExternalLink("/etc/hostname", "/")
+
+
+def keras_archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Lambda", "config": {"function": "import os"}}')
+    return buffer.getvalue()
+
+
+def drop_first(file: h5py.File) -> None:
+    del file["tensors"][next(iter(file["tensors"]))]
+
+
+# Name -> (file name, its bytes made from the shared data folder and a sound weight file)
+Maker = Callable[[Path, bytes], bytes]
+MODELS: dict[str, tuple[str, Maker]] = {
+    "empty weight file": ("m.h5", lambda data, own: b""),
+    "text called .h5": ("m.h5", lambda data, own: b"not a weight file\n"),
+    "truncated weight file": ("m.h5", lambda data, own: own[: len(own) * 2 // 3]),
+    "weight file of another format version": (
+        "m.h5", lambda data, own: edited(own, lambda f: f.attrs.modify("schema", 9))),
+    "weight file with flipped weights": ("m.h5", lambda data, own: damaged(own, 1, 3, len(own) // 2, len(own) - 64)),
+    "weight file with a wrong shape": ("m.h5", lambda data, own: edited(own, reshape_first)),
+    "weight file with an external link": (
+        "m.h5", lambda data, own: edited(own, lambda f: replace(f, h5py.ExternalLink("/etc/hostname", "/x")))),
+    "weight file with a soft link": (
+        "m.h5", lambda data, own: edited(own, lambda f: replace(f, h5py.SoftLink("/graph")))),
+    "weight file declaring 16 GiB": ("m.h5", lambda data, own: edited(own, huge)),
+    "weight file without a tensor": ("m.h5", lambda data, own: edited(own, drop_first)),
+    "empty .tflite": ("m.tflite", lambda data, own: b""),
+    "eight bytes of .tflite": ("m.tflite", lambda data, own: b"\x1c\0\0\0TFL3"),
+    "truncated .tflite": ("m.tflite", lambda data, own: (data / "weights" / FLOAT).read_bytes()[:5000]),
+    ".tflite with flipped bits": (
+        "m.tflite", lambda data, own: damaged((data / "weights" / FLOAT).read_bytes(), 2, 400, high=4000)),
+    "JPEG called .tflite": (
+        "m.tflite", lambda data, own: next((data / "images" / "imagenet100").glob("*.JPEG")).read_bytes()),
+    "truncated checkpoint index": (
+        "model.ckpt.index",
+        lambda data, own: (data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes()[:-70]),
+    "checkpoint index with flipped bits": (
+        "model.ckpt.index",
+        lambda data, own: damaged((data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes(), 3)),
+    "checkpoint index without its data": (
+        "model.ckpt.index", lambda data, own: (data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes()),
+    "text called .index": ("model.ckpt.index", lambda data, own: b"model_checkpoint_path: 'model.ckpt'\n" * 5),
+    "Keras file with an external link": ("k.h5", lambda data, own: hdf5(keras_with_external_link)),
+    "Keras file of a foreign model": (
+        "k.weights.h5", lambda data, own: hdf5(lambda f: f.create_group("layers/lstm_1/cell/vars").update({}) or None)),
+    "Keras archive with code in it": ("k.keras", lambda data, own: keras_archive()),
+    "truncated Keras archive": ("k.keras", lambda data, own: keras_archive()[:-30]),
+}  # fmt: skip
+
+
+def one_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", err), err
+    return err
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_malformed_models(
+    name: str, data: Path, own: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, make = MODELS[name]
+    path = tmp_path / file
+    path.write_bytes(make(data, own))
+    with pytest.raises(NpMobilenetError):
+        load(path)
+    target = tmp_path / "out.h5"
+    photo = data / "images" / "photos" / "grace_hopper.bmp"
+    for command in (
+        ["classify", str(photo), "--model", str(path)],
+        ["info", str(path)],
+        ["convert", str(path), str(target)],
+    ):
+        one_error(command, capsys)
+    assert not target.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [file]  # no temporary file is left behind
+
+
+IMAGES: dict[str, Callable[[Path], bytes]] = {
+    "text called .jpg": lambda data: b"this is no picture\n" * 20,
+    "empty": lambda data: b"",
+    "truncated": lambda data: next((data / "images" / "imagenet100").glob("*.JPEG")).read_bytes()[:900],
+    "a bitmap that declares 60,000 x 60,000 pixels": lambda data: b"BM" + b"\0" * 12 + (40).to_bytes(4, "little")
+    + (60_000).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + b"\0" * 24,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_malformed_images(
+    name: str, data: Path, own: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.h5").write_bytes(own)
+    (tmp_path / "photo.jpg").write_bytes(IMAGES[name](data))
+    message = one_error(["classify", str(tmp_path / "photo.jpg"), "--model", str(tmp_path / "own.h5")], capsys)
+    assert "photo.jpg" in message
+    with pytest.raises(InputError):
+        load(tmp_path / "own.h5").predict(tmp_path / "photo.jpg")
+
+
+def test_unfit_arrays(own: bytes, tmp_path: Path) -> None:
+    (tmp_path / "own.h5").write_bytes(own)
+    model: Model = load(tmp_path / "own.h5")
+    for images in (np.zeros((3, 64, 64), np.uint8), np.zeros((2, 3, 64, 64), np.uint8), np.zeros((8, 8, 3)), []):
+        with pytest.raises(InputError):
+            model.predict(images)
+    with pytest.raises(InputError, match="transpose"):
+        model.run(np.zeros((1, 3, 32, 32), np.float32))
+
+
+def test_there_are_more_than_twenty() -> None:
+    assert len(MODELS) + len(IMAGES) >= 20

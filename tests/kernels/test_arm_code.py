@@ -1,0 +1,375 @@
+"""The code for 64-bit Arm: the generated tiles compiled for it, on any machine, and its forms' sums by plain products.
+
+No test here runs Arm code. What can be said without an Arm machine is: LLVM makes the instructions that are meant, the
+accumulators stay in registers, nothing of x86 is left; and packing, zero points and row sums of the dot products fit
+together, as all around the one instruction runs anywhere (dot_q._multiply_add).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import pytest
+from llvmlite import ir
+from numba.core import types
+from numba.core.registry import cpu_target
+
+from npmobilenet.kernels.compiler import object_code as tilecode
+from npmobilenet.kernels.compiler.jit import ISAS, LANES, REGISTERS, isa, most_of
+from npmobilenet.kernels.compiler.program import WORD
+from npmobilenet.kernels.compiler.task import _value
+from npmobilenet.kernels.vectorcode.depthwise import depthwise_image_tile, depthwise_tile
+from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, interleave_one, interleave_tile
+from npmobilenet.kernels.vectorcode.gemm_s8 import dot_tile, line_tile
+from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
+from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
+from npmobilenet.kernels.vectorcode.requant_rules import LINES
+from npmobilenet.kernels.vectorcode.vector import matrix_tile
+
+TRIPLE = "aarch64-unknown-linux-gnu"
+ELF_AARCH64 = 183  # e_machine
+CPUS = {"dotprod": ("neoverse-n1", "+neon,+dotprod,+fullfp16"), "neon": ("cortex-a72", "+neon")}
+ROWS, LANE = 12, 4
+INT = types.int64
+FLOATS, WORDS, ADDRESSES = (types.Array(t, 1, "C") for t in (types.float32, types.int32, types.int64))
+SCALES = types.Array(types.float64, 1, "C")
+BYTES = {name: types.Array(getattr(types, name), 1, "C") for name in ("uint8", "int8", "int16", "int32")}
+LINE_ARRAYS = (FLOATS, FLOATS, FLOATS, WORDS)  # slope, offset, below, odd
+
+Tile = tuple[Any, tuple[Any, ...]]  # an intrinsic and the types of its arguments
+
+
+def dot(rows: int, vectors: int, kind: str, dtype: str, width: int | None = None) -> Tile:
+    """A tile of dot products; weights are as the packing gives them."""
+    w = BYTES["int8" if kind == "dotprod" else "int16"]
+    return dot_tile(rows, vectors, LANE, kind, width), (
+        BYTES[dtype], INT, INT, INT, INT, w, INT, INT, WORDS, INT, WORDS, INT, WORDS,
+    )  # fmt: skip
+
+
+def lined_dot(rows: int, vectors: int, kind: str, dtype: str, out: str) -> Tile:
+    """The same, to bytes by lines."""
+    arguments = dot(rows, vectors, kind, dtype)[1][:12]
+    return line_tile(rows, vectors, LANE, kind, 2 * LANE), (
+        *arguments, *LINE_ARRAYS, INT, INT, INT, BYTES[out], INT, INT, INT, INT,
+    )  # fmt: skip
+
+
+def row_sums(dtype: str) -> Tile:
+    return row_sums_tile("dotprod", LANE), (BYTES[dtype], INT, INT, INT, INT, INT, INT, INT, WORDS)
+
+
+def matrix(rows: int, vectors: tuple[int, ...]) -> Tile:
+    return matrix_tile(rows, vectors), (
+        FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INT, FLOATS, INT, INT, FLOATS, INT, FLOATS, INT, INT, INT,
+    )  # fmt: skip
+
+
+def filters(pixels: int) -> Tile:
+    return depthwise_tile(pixels, LANE), (
+        FLOATS, INT, INT, INT, INT, FLOATS, INT, INT, INT, INT, INT, FLOATS, INT, INT, FLOATS, INT, INT, INT, INT,
+    )  # fmt: skip
+
+
+def filtered_image(taps: int, stride: int) -> Tile:
+    return depthwise_image_tile(2, 7, LANE, taps, stride), (
+        FLOATS, INT, INT, INT, INT, FLOATS, FLOATS, INT, FLOATS, INT, INT, INT, INT, INT, INT,
+    )  # fmt: skip
+
+
+def columns(pixels: int, rows: int, kind: str, window: tuple[int, int] | None, out: str | None = None) -> Tile:
+    """Sums, or bytes of type `out` by lines."""
+    w, acc = BYTES["int8" if kind == "dotprod" else "int16"], BYTES[out] if out else WORDS
+    return column_tile(pixels, rows, LANE, kind, window, bool(out)), (
+        WORDS, INT, INT, INT, INT, INT, ADDRESSES, ADDRESSES, INT, INT, w, INT, INT, INT, INT, WORDS, INT, acc, INT,
+        INT, INT, *((*LINE_ARRAYS, INT, INT, INT) if out else ()),
+    )  # fmt: skip
+
+
+def requantize(dtype: str) -> Tile:
+    return requantize_tile(LANE), (
+        WORDS, INT, INT, INT, INT, INT, WORDS, WORDS, SCALES, INT, INT, INT, INT, *LINE_ARRAYS, INT, BYTES[dtype], INT,
+        INT,
+    )  # fmt: skip
+
+
+def others(kind: str) -> list[Tile]:
+    """What else the integer kernels are made of."""
+    made: list[Tile] = [(fill_tile(LANE), (WORDS, INT, INT, INT, INT, INT, INT))]
+    for x in (BYTES["uint8"], BYTES["int8"]):
+        starts = (x, ADDRESSES, INT, INT, INT, INT, WORDS, INT, INT)
+        made += [(interleave_tile(width, LANE, kind), starts) for width in (16, 8, 4)]
+        made.append((interleave_one(LANE, kind), (*starts, INT, INT)))
+        if kind == "dotprod":
+            made.append(row_sums(str(x.dtype)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def target() -> Any:
+    """LLVM's code generator for Arm, which llvmlite's wheels have on every machine."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    try:
+        return llvm.Target.from_triple(TRIPLE)
+    except RuntimeError as error:
+        pytest.skip(f"this llvmlite has no AArch64 target: {error}")
+
+
+def embedded(module: Any, name: str, kind: Any, body: tilecode.Body) -> Any:
+    """As tilecode.declare, with the tile's code in the module itself."""
+    name = re.sub(r"\W+", "_", f"{name}_{kind}")
+    found = module.globals.get(name)
+    if found is None:
+        found = tilecode.define(module, name, kind, body)
+        found.linkage = "internal"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def whole_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tilecode, "declare", embedded)
+
+
+def generated(tiles: list[Tile]) -> str:
+    """A module for Arm with a function for each tile, void (int64 words), see task.py for the words."""
+    context, module = cpu_target.target_context, ir.Module("arm")
+    module.triple = TRIPLE
+    for number, (tile, kinds) in enumerate(tiles):
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD]), f"entry_{number}")
+        builder = ir.IRBuilder(function.append_basic_block())
+        words, count = builder.inttoptr(function.args[0], WORD.as_pointer()), iter(range(1000))
+
+        def take(builder: Any = builder, words: Any = words, count: Any = count) -> Any:
+            return builder.load(builder.gep(words, [ir.Constant(WORD, next(count))]))
+
+        signature, codegen = tile._defn(None, *kinds)
+        codegen(context, builder, signature, [_value(context, builder, kind, take) for kind in kinds])
+        builder.ret_void()
+    return str(module)
+
+
+def compiled(target: Any, tiles: list[Tile], name: str = "dotprod") -> tuple[Any, Any]:
+    """The module, verified and optimized as Numba does it, and the target machine."""
+    cpu, features = CPUS[name]
+    text = generated(tiles)
+    assert "llvm.x86" not in text
+    machine = target.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default")
+    module = llvm.parse_assembly(text)
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = True
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    module.verify()
+    return module, machine
+
+
+def assembly(target: Any, tile: Tile, name: str = "dotprod") -> str:
+    module, machine = compiled(target, [tile], name)
+    return str(machine.emit_assembly(module))
+
+
+def inner_loops(text: str) -> list[list[str]]:
+    """Instructions of every basic block that ends with a branch to its own start."""
+    loops = []
+    for label, body in re.findall(r"^(\.LBB\w+):(.*?)(?=^\.LBB|^\w|\Z)", text, re.MULTILINE | re.DOTALL):
+        lines = [line.strip() for line in body.splitlines() if re.match(r"\t[a-z]", line)]
+        ends = [
+            i for i, line in enumerate(lines) if re.fullmatch(rf"(b\.?\w*|cbn?z\s+\w+,)\s+{re.escape(label)}", line)
+        ]
+        if ends:
+            loops.append(lines[: ends[-1] + 1])
+    return loops
+
+
+def the_loop(text: str, instruction: str) -> list[str]:
+    """The one inner loop with this instruction."""
+    [found] = [loop for loop in inner_loops(text) if any(line.split()[0] == instruction for line in loop)]
+    return found
+
+
+def count(lines: list[str], instruction: str) -> int:
+    return sum(line.split()[0] == instruction for line in lines)
+
+
+DOTS = [(ROWS, 2, None), (3, 2, None), (1, 2, None), (ROWS, 1, 2 * LANE), (1, 1, 2 * LANE)]  # those of tiles_q.py
+
+
+@pytest.mark.parametrize(("dtype", "instruction"), [("uint8", "udot"), ("int8", "sdot")])
+@pytest.mark.parametrize(("rows", "vectors", "width"), DOTS)
+def test_dot_products(target: Any, rows: int, vectors: int, width: int | None, dtype: str, instruction: str) -> None:
+    """One instruction for each accumulator and step; accumulators, weights and values stay in registers."""
+    text = assembly(target, dot(rows, vectors, "dotprod", dtype, width))
+    loop = the_loop(text, instruction)
+    assert count(loop, instruction) == rows * vectors
+    assert not [line for line in loop if "sp" in line or line.startswith("mov\tv")], loop
+    assert ("udot" in text) != ("sdot" in text)
+
+
+def check_lines(text: str, accumulators: int) -> None:
+    """Lines of every kind: one multiply-add and one conversion for each vector, no call.
+
+    The one or two with which bent and mended ones begin alike, LLVM may emit once.
+    """
+    for instruction in ("fmla", "fcvtns"):
+        found = len(re.findall(rf"\t{instruction}\tv\d+\.4s", text))
+        assert len(LINES) * accumulators - 2 <= found <= len(LINES) * accumulators
+    assert not re.search(r"\tfmadd\t|\t(fcvt\w+|scvtf|frint\w)\t[swdx]\d", text)  # lane by lane
+    assert not re.search(r"\tst1\t\{ v\d+\.b", text)
+    check_calls(text)
+
+
+def check_calls(text: str) -> None:
+    """Of nothing but what is in the text: no fmaf, no rintf."""
+    called = set(re.findall(r"\tbl\t(\w+)", text))
+    assert not [name for name in called if not re.search(rf"^{name}:", text, re.MULTILINE)], called
+
+
+@pytest.mark.parametrize("out", ["uint8", "int8"])
+@pytest.mark.parametrize(("name", "kind", "dtype", "instruction"), [
+    ("dotprod", "dotprod", "uint8", "udot"), ("dotprod", "dotprod", "int8", "sdot"),
+    ("neon", "generic", "int16", "smlal"),
+])  # fmt: skip
+def test_tiles_that_end_by_lines(target: Any, name: str, kind: str, dtype: str, instruction: str, out: str) -> None:
+    """The products as without lines, accumulators in registers; then the lines, by vectors."""
+    each = 2 if instruction == "smlal" else 1
+    for vectors in (2, 1):
+        text = assembly(target, lined_dot(ROWS, vectors, kind, dtype, out), name)
+        loop = the_loop(text, instruction)
+        assert count(loop, instruction) == ROWS * vectors * each
+        assert not [line for line in loop if "sp" in line or line.startswith("mov\tv")], loop
+        check_lines(text, ROWS * vectors)
+    for pixels, rows, window in ((4, 2, (3, 1)), (8, 1, (3, 2)), (4, 4, (5, 1)), (8, 2, (5, 2))):
+        text = assembly(target, columns(pixels, rows, kind, window, out), name)
+        assert len(re.findall(rf"\t{'sdot' if kind == 'dotprod' else 'smlal'}2?\t", text)) == (
+            pixels * rows * window[0] * each
+        )
+        check_lines(text, pixels * rows)
+
+
+@pytest.mark.parametrize(("dtype", "instruction"), [("uint8", "udot"), ("int8", "sdot")])
+def test_row_sums(target: Any, dtype: str, instruction: str) -> None:
+    """A vector of each row at a time; what is left of a row by pieces of 8, 4, 2 and 1 bytes, not byte by byte."""
+    text = assembly(target, row_sums(dtype))
+    loop = the_loop(text, instruction)
+    assert count(loop, instruction) == LANE
+    assert not [line for line in loop if "sp" in line], loop
+    assert len(re.findall(rf"\t{instruction}\t", text)) == 5 * LANE
+    assert not re.search(r"\tld1\t\{ v\d+\.b", text)
+    check_calls(text)
+
+
+@pytest.mark.parametrize("rows", [ROWS, 3, 1])
+def test_products_of_int16(target: Any, rows: int) -> None:
+    """Without dot products: two multiply-adds of half a vector for each accumulator and step of two."""
+    loop = the_loop(assembly(target, dot(rows, 2, "generic", "int16"), "neon"), "smlal")
+    assert count(loop, "smlal") == 4 * rows
+    assert count(loop, "shrn") == 0  # a row's int16 are taken by lane, not widened
+    assert not [line for line in loop if "sp" in line], loop
+
+
+@pytest.mark.parametrize("name", CPUS)
+@pytest.mark.parametrize(("rows", "vectors"), [(ROWS, (4, 4)), (4, (4, 4)), (1, (4, 4)), (ROWS, (4,)), (ROWS, (2,))])
+def test_float_chains(target: Any, rows: int, vectors: tuple[int, ...], name: str) -> None:
+    """One fused multiply-add for each accumulator and term, none of them a call of fmaf.
+
+    (Left out: three quarters of a panel, where the code scheduled for cortex-a72 spills some, neoverse-n1's doesn't.)
+    """
+    text = assembly(target, matrix(rows, vectors), name)
+    loop = the_loop(text, "fmla")
+    assert count(loop, "fmla") == rows * len(vectors)
+    assert not [line for line in loop if "sp" in line], loop
+    assert not re.search(r"\bbl\s+fmaf?", text)
+
+
+@pytest.mark.parametrize("window", [(3, 1), (3, 2), (5, 1), (5, 2), None])
+def test_depthwise_filters(target: Any, window: tuple[int, int] | None) -> None:
+    """In float twice the multiply-adds of a group of outputs, inside and at the border; in integers once."""
+    taps = window[0] if window else 1
+    text = assembly(target, filtered_image(*window) if window else filters(4))
+    wanted = 2 * 14 * taps * taps if window else 4
+    assert len(re.findall(r"\tfmla\tv\d+\.4s", text)) == wanted
+    check_calls(text)
+    for kind, instruction, each in (("dotprod", "sdot", 1), ("generic", "smlal", 2)):
+        pixels, rows = (8, 1) if window in (None, (3, 2)) else (4, 2)
+        text = assembly(target, columns(pixels, rows, kind, window))
+        assert len(re.findall(rf"\t{instruction}2?\t", text)) == pixels * rows * taps * each
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32"])
+def test_requantization(target: Any, dtype: str) -> None:
+    """32 x 32 -> 64 bits by vectors, of operands as loaded; rounding by instructions, not by a library."""
+    text = assembly(target, requantize(dtype))
+    assert not re.search(r"\tshrn\t", text)
+    assert re.search(r"\tsm(ull|lal)2?\tv\d+\.2d", text)
+    check_calls(text)
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_all_tiles_make_one_object(target: Any, name: str) -> None:
+    """Everything that the kernels of an instruction set are made of, in one module: valid, and compiled to the end."""
+    kind = "dotprod" if name == "dotprod" else "generic"
+    dtypes = ("uint8", "int8") if kind == "dotprod" else ("int16",)
+    tiles = [dot(*form[:2], kind, dtype, form[2]) for form in DOTS for dtype in dtypes]
+    tiles += [lined_dot(ROWS, 2, kind, dtype, "int8") for dtype in dtypes]
+    tiles += [columns(8, 1, kind, (3, 2), "uint8")]
+    tiles += [columns(4, 2, kind, (3, 1)), columns(8, 1, kind, (3, 2)), columns(8, 1, kind, None), *others(kind)]
+    tiles += [matrix(rows, vectors) for rows in (ROWS, 4, 1) for vectors in ((4, 4), (4, 2), (4,), (2,))]
+    tiles += [
+        filtered_image(3, 1),
+        filters(4),
+        filters(1),
+        *(requantize(dtype) for dtype in ("uint8", "int8", "int32")),
+    ]
+    module, machine = compiled(target, tiles, name)
+    binary = machine.emit_object(module)
+    assert binary[:4] == b"\x7fELF"
+    assert int.from_bytes(binary[18:20], "little") == ELF_AARCH64
+    undefined = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    assert not undefined
+
+
+def test_choice_of_instruction_set() -> None:
+    assert most_of({}, arm=True) == "neon"  # what every 64-bit Arm has
+    assert most_of({"neon": True, "dotprod": False}, arm=True) == "neon"
+    assert most_of({"neon": True, "dotprod": True}, arm=True) == "dotprod"
+    assert most_of({"dotprod": True, "neon": True}, arm=False) == "generic"
+    wide = dict.fromkeys(("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq"), True)
+    assert [most_of(f, arm=False) for f in ({"avx2": True}, {"avx2": True, "fma": True}, wide)] == [
+        "generic", "avx2", "avx512",
+    ]  # fmt: skip
+    assert most_of(wide | {"avx512vnni": True}, arm=False) == "avx512vnni"
+    assert isa() in ISAS
+    assert set(LANES) == set(REGISTERS) >= {*ISAS, "neon", "dotprod"}
+
+
+# The kernels of a process whose `isa` is replaced before they are made.
+DIGEST = """
+import sys
+from npmobilenet.kernels.compiler import jit
+jit.isa = lambda: sys.argv[2]
+sys.path.insert(0, sys.argv[1])
+from npmobilenet.kernels.fast import gemm_s8 as tiles_q
+tests = __import__(sys.argv[3])
+print(tiles_q.KIND, tiles_q.ROWS, tests.digest())
+"""
+
+
+@pytest.mark.equal("uint8, int8 convolutions", "fast, Arm's forms by plain products", "fast, this machine's", "bits")
+@pytest.mark.parametrize(("name", "module"), [("dotprod", "test_kernels_q"), ("neon", "test_kernels")])
+def test_kernels_of_arm_give_the_same_bits(name: str, module: str, tmp_path: Path) -> None:
+    """Packing, zero points, row sums, rows in place and the tiles' sizes, with multiplications for the instructions."""
+    env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": "1"}
+    command = [sys.executable, "-c", DIGEST, str(Path(__file__).parents[1]), name, module]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr
+    expected = __import__(module).digest()
+    assert done.stdout.split() == ["dotprod" if name == "dotprod" else "generic", str(ROWS), expected]

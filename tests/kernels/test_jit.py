@@ -1,0 +1,153 @@
+"""The cache of compiled kernels: private, keyed, and never in the way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from npmobilenet.kernels.compiler.jit import ISAS
+
+PROGRAM = """
+import sys
+import numpy as np
+from npmobilenet.runtime.binding import Step
+from npmobilenet.kernels import as_functions, kernel_set
+from npmobilenet.kernels.compiler import jit
+compiled = []
+jit.LISTENERS[:] = [compiled.append]
+out = np.empty((1, 3), np.float32)
+step = Step(kernel_set(sys.argv[1]).softmax_f32, (np.zeros((1, 3), np.float32), np.float32(1), out), "softmax")
+for function in as_functions([step]):
+    function(int(sys.argv[2]))
+print(out[0, 0] == np.float32(1) / np.float32(3), *compiled, jit.cache_folder() is not None)
+"""
+
+
+def run(cache: Path, kernels: str = "reference", threads: int = 1, **more: str) -> str:
+    env = {**os.environ, "NPMOBILENET_CACHE": str(cache), **more}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, kernels, str(threads)], env=env, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_kernels_are_compiled_once(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert run(cache) == "True softmax_f32 True"
+    assert run(cache) == "True True"
+    assert (cache.stat().st_mode & 0o777) == 0o700
+
+
+@pytest.mark.parametrize(("threads", "loop"), [(1, "run_alone"), (2, "run_together")])
+def test_tasks_are_compiled_once(tmp_path: Path, threads: int, loop: str) -> None:
+    assert run(tmp_path, "fast", threads) == f"True softmax_f32 {loop} True"
+    assert run(tmp_path, "fast", threads) == "True True"
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("content", [b"", b"junk", None], ids=["empty", "junk", "truncated"])
+def test_damaged_cache_files_are_replaced(tmp_path: Path, pattern: str, content: bytes | None) -> None:
+    cache = tmp_path / "cache"
+    run(cache)
+    [damaged] = cache.rglob(pattern)
+    damaged.write_bytes(damaged.read_bytes()[:40] if content is None else content)
+    assert run(cache) == "True softmax_f32 True"
+    assert run(cache) == "True True"  # healed
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o777)
+    shared.chmod(0o777)
+    assert run(shared) == "True softmax_f32 False"
+    assert list(shared.iterdir()) == []
+
+
+def test_no_compiler_is_said(tmp_path: Path) -> None:
+    assert "NUMBA_DISABLE_JIT is set" in run(tmp_path, NUMBA_DISABLE_JIT="1")
+    assert f"expected one of {', '.join(ISAS)}" in run(tmp_path, NPMOBILENET_ISA="sse9")
+
+
+FORMS = """
+import sys
+import numpy as np
+from npmobilenet.kernels import kernel_set
+for dtype in sys.argv[1:]:
+    out = np.zeros((1, 4), dtype)
+    kernel_set("fast").reshape_q(np.arange(4).astype(dtype), out.reshape(-1))
+    print(*out[0])
+"""
+
+
+def test_forms_of_a_task_are_kept_apart(tmp_path: Path) -> None:
+    """Loaded or compiled, in any order: every form has symbols of its own."""
+    env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path)}
+    for dtypes in (["uint8"], ["uint8", "int8"], ["int8"], ["int8", "uint8", "int32"]):
+        words = [sys.executable, "-c", FORMS, *dtypes]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.split("\n")[:-1] == ["0 1 2 3"] * len(dtypes)
+
+
+TILES = """
+import sys
+import numba
+import numpy as np
+from npmobilenet.kernels.compiler import jit, object_code as tilecode
+from npmobilenet.kernels import kernel_set
+numba.set_num_threads(1)
+compiled, made = [], []
+jit.LISTENERS[:] = [compiled.append]
+make = tilecode._compile
+tilecode._compile = lambda symbol, *rest: (made.append(symbol), make(symbol, *rest))
+x, w, bias = np.ones((1, 4, 4, 16), np.float32), np.ones((3, 3, 16), np.float32), np.zeros(16, np.float32)
+out = np.empty((1, 4, 4, 16), np.float32)
+kernel_set("fast").depthwise_conv2d_f32(x, w, bias, (1, 1), (1, 1), (1, 1), 0, out)
+print(out[0, :, :, 0].astype(int).ravel().tolist() == [4, 6, 6, 4, 6, 9, 9, 6, 6, 9, 9, 6, 4, 6, 6, 4], len(made),
+      *compiled)
+"""
+
+
+def run_tiles(cache: Path) -> str:
+    env = {**os.environ, "NPMOBILENET_CACHE": str(cache)}
+    done = subprocess.run([sys.executable, "-c", TILES], env=env, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_tiles_are_compiled_once(tmp_path: Path) -> None:
+    """By the first kernel that needs them, and loaded with each that does."""
+    kernel = "depthwise_conv2d_f32_3 run_alone"
+    assert run_tiles(tmp_path) == f"True 2 {kernel}"
+    assert run_tiles(tmp_path) == "True 0"
+    for path in tmp_path.rglob("*depthwise*.nb*"):
+        path.unlink()
+    assert run_tiles(tmp_path) == "True 0 depthwise_conv2d_f32_3"
+
+
+DAMAGES = {
+    "empty": lambda code: b"",
+    "truncated": lambda code: code[:-9],
+    "changed": lambda code: code[:90] + code[91:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_tiles_are_replaced(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """A kernel whose tile is missing is compiled again: linked without it, it would end the process."""
+    run_tiles(tmp_path)
+    first, second = sorted(tmp_path.rglob("*.o"))
+    first.write_bytes(damage(first.read_bytes()))
+    assert run_tiles(tmp_path) == "True 1 depthwise_conv2d_f32_3"
+    second.unlink()
+    assert run_tiles(tmp_path) == "True 1 depthwise_conv2d_f32_3"
+    assert run_tiles(tmp_path) == "True 0"
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".npmobilenet")]
+
+
+def test_tiles_without_a_cache_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert run_tiles(tmp_path / "file") == "True 2 depthwise_conv2d_f32_3 run_alone"

@@ -1,0 +1,344 @@
+"""Plans and the Model facade: batches, taps, memory, threads, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import images, random_weights, tiny
+
+import npmobilenet as nm
+from npmobilenet.errors import InputError, ModelNotFound, PlanError
+from npmobilenet.formats import weightfile
+from npmobilenet.graph import GraphBuilder
+from npmobilenet.kernels.compiler.packed_arena import moved_together
+from npmobilenet.model import CHUNK, Model, find
+from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.runtime.memory import ALIGNMENT, Lifetime, arena_offsets
+from npmobilenet.runtime.plan import Plan, ideal_bytes
+from npmobilenet.zoo import SPECS
+from npmobilenet.zoo.build import build
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.mark.equal("whole model", "fast", "the book, compiled; every tensor, every family", "bits")
+@pytest.mark.parametrize("family", SPECS)
+def test_fast_and_reference_models_agree(family: str) -> None:
+    x = images(2)
+    results = [tiny(kernels, family).run(x, taps="*") for kernels in ("fast", "reference")]
+    assert results[0][0].tobytes() == results[1][0].tobytes()
+    for name, value in results[0][1].items():
+        assert value.tobytes() == results[1][1][name].tobytes(), name
+
+
+@pytest.mark.equal("whole model", "a batch", "its images one by one", "bits")
+def test_a_batch_is_its_images_one_by_one() -> None:
+    model, x = tiny(), images(2 * CHUNK + 3)
+    whole, taps = model.run(x, taps="layer_3/*")
+    for i in (0, CHUNK - 1, CHUNK, 2 * CHUNK + 2):
+        single, single_taps = model.run(x[i : i + 1], taps="layer_3/*")
+        assert whole[i].tobytes() == single[0].tobytes()
+        for name, value in taps.items():
+            assert value[i].tobytes() == single_taps[name][0].tobytes(), name
+
+
+def test_results_are_the_callers_own() -> None:
+    model = tiny()
+    first, taps = model.run(images(1), taps=["layer_1", "Logits"])
+    before = first.copy(), taps["layer_1"].copy()
+    model.run(-images(1), taps=["layer_1", "Logits"])
+    model.run(-images(1))
+    assert np.array_equal(first, before[0])
+    assert np.array_equal(taps["layer_1"], before[1])
+    first[:] = 0  # writeable
+
+
+@pytest.mark.equal("whole model", "with any taps", "without", "bits")
+def test_taps_change_nothing() -> None:
+    """Shared memory is where a tap could go wrong: with all values kept, and with one, the values are the same."""
+    model, x = tiny(), images(1)
+    plain = model.run(x)
+    everything, all_taps = model.run(x, taps=["*", "acc:*"])
+    assert plain.tobytes() == everything.tobytes()
+    for name in list(all_taps)[::5]:
+        output, one = model.run(x, taps=name)
+        assert output.tobytes() == plain.tobytes()
+        assert one[name].tobytes() == all_taps[name].tobytes(), name
+
+
+def test_tap_names() -> None:
+    model, x = tiny(), images(1)
+    _, taps = model.run(x, taps=["layer_5/*", "acc:layer_5/depthwise_output"])
+    assert "layer_5/expansion_output" in taps
+    assert "layer_5/squeeze_excite/mean" in taps
+    before, after = taps["acc:layer_5/depthwise_output"], taps["layer_5/depthwise_output"]
+    np.testing.assert_allclose(after, before * np.clip(before + 3, 0, 6) / 6, rtol=1e-5, atol=1e-6)
+    assert (before < 0).any()
+    _, linear = model.run(x, taps=["acc:layer_5/output", "layer_5/output"])  # linear: its accumulator is its result
+    assert np.array_equal(linear["acc:layer_5/output"], linear["layer_5/output"])
+    with pytest.raises(
+        PlanError, match=re.escape("tap 'layer_55' matches nothing in tiny; did you mean one of layer_5")
+    ):
+        model.run(x, taps="layer_55")
+    with pytest.raises(PlanError, match="computed by softmax; only conv2d"):
+        model.run(x, taps="acc:Predictions")
+    with pytest.raises(PlanError, match="an input; only conv2d"):
+        model.run(x, taps="acc:input")
+
+
+def test_many_threads_of_the_caller() -> None:
+    model, x = tiny(), images(4)
+    expected = model.run(x).tobytes()
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            if model.run(x).tobytes() != expected:
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_thread_count_is_put_back() -> None:
+    import numba
+
+    before = numba.get_num_threads()
+    data = tiny()
+    one = Model(ModelData(data.graph, random_weights(data.graph), ModelInfo("tiny")), threads=1)
+    assert one.run(images(3)).tobytes() == data.run(images(3)).tobytes()
+    assert numba.get_num_threads() == before
+
+
+def test_several_inputs() -> None:
+    builder = GraphBuilder("two")
+    first, second = builder.input("first", (1, 2, 2, 3)), builder.input("second", (1, 2, 2, 3))
+    builder.input("unused", (1, 4))
+    model = Model(ModelData(builder.finish([builder.node("sub", [first, second], "out")]), {}, ModelInfo("two")))
+    a, b = images(CHUNK + 2, 2), images(CHUNK + 2, 2)[::-1]
+    given = {"first": a, "second": b, "unused": np.zeros((CHUNK + 2, 4), np.float32)}
+    assert np.array_equal(model.run(given), a - b)
+    with pytest.raises(InputError, match="expected a dict of an array for each, got one array"):
+        model.run(a)
+    with pytest.raises(InputError, match="got the keys 'first'"):
+        model.run({"first": a})
+    with pytest.raises(InputError, match="batch sizes differ"):
+        model.run(given | {"second": b[:1]})
+
+
+def test_models_can_be_copied() -> None:
+    model, x = tiny(), images(2)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.run(x).tobytes() == model.run(x).tobytes()
+
+
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from models import images, tiny
+from npmobilenet.errors import PlanError
+
+def child(model, expected, queue):
+    try:
+        queue.put("equal" if model.run(images(1)).tobytes() == expected else "differs")
+    except PlanError as error:
+        queue.put(str(error))
+
+model = tiny()
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=child, args=(model, model.run(images(1)).tobytes(), queue))
+process.start()
+print(queue.get(timeout=100))
+process.join(100)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_forked_process_runs_or_says_why_not(layer: str) -> None:
+    env = {**os.environ, "NUMBA_THREADING_LAYER": layer}
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(Path(__file__).parents[1])]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=200)
+    if layer == "omp" and "can't start its threads" in done.stderr:
+        pytest.skip("this platform has no OpenMP library for Numba")
+    assert ("forked" if layer == "omp" else "equal") in done.stdout, done.stderr
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+lifetimes = st.dictionaries(
+    st.text("abcdefgh", min_size=1, max_size=3),
+    st.tuples(st.integers(0, 12), st.integers(0, 6), st.integers(1, 5000)).map(
+        lambda t: Lifetime(t[0], t[0] + t[1], t[2])
+    ),
+    max_size=20,
+)
+
+
+@given(lifetimes)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_values_alive_together_never_overlap(values: dict[str, Lifetime]) -> None:
+    offsets, total = arena_offsets(values)
+    for a, one in values.items():
+        assert offsets[a] % ALIGNMENT == 0
+        assert offsets[a] + one.size <= total
+        for b, two in values.items():
+            if a < b and one.first <= two.last and two.first <= one.last:
+                assert offsets[a] + one.size <= offsets[b] or offsets[b] + two.size <= offsets[a]
+
+
+@pytest.mark.parametrize("family", SPECS)
+def test_planned_memory_is_near_the_least_possible(family: str) -> None:
+    graph = build(SPECS[family], resolution=96)
+    plan = Plan(graph, random_weights(graph), batch=1)
+    # Weights are packed to whole panels of output channels, which narrow layers don't fill.
+    assert plan.weight_bytes + plan.arena_bytes <= 1.25 * ideal_bytes(graph)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_unreasonable_memory_is_refused() -> None:
+    builder = GraphBuilder("vast")
+    graph = builder.finish([builder.node("pad", [builder.input("x", (1, 200_000, 200_000, 3))], "y",
+                                         padding=((0, 1), (0, 1)))])  # fmt: skip
+    with pytest.raises(PlanError, match="bytes for intermediate values"):
+        Model(ModelData(graph, {}, ModelInfo("vast")))
+    with pytest.raises(PlanError, match="batch=0"):
+        Plan(tiny().graph, random_weights(tiny().graph), batch=0)
+
+
+def test_weights_must_fit() -> None:
+    graph = build(SPECS["v2"], depth_multiplier=0.35, resolution=32, num_classes=10)
+    weights = random_weights(graph)
+    first = next(iter(weights))
+    weights["extra"] = np.zeros(3, np.float32)
+    weights[first] = weights[first].astype(np.float64)
+    missing = list(weights)[5]
+    del weights[missing]
+    with pytest.raises(PlanError) as caught:
+        Model(ModelData(graph, weights, ModelInfo("tiny")))
+    for part in (f"missing: {missing}", "left over: extra (3,)", f"{first}: expected float32", "got float64"):
+        assert part in str(caught.value)
+
+
+def test_bad_options_are_refused() -> None:
+    data = tiny()
+    content = ModelData(data.graph, random_weights(data.graph), ModelInfo("tiny"))
+    with pytest.raises(PlanError, match="kernels='quick' is not one of"):
+        Model(content, kernels="quick")
+    with pytest.raises(PlanError, match="dialect='tflite' is not one of"):
+        Model(content, dialect="tflite")
+    for threads in (0, 2.5, "2"):
+        with pytest.raises(PlanError, match="threads="):
+            Model(content, threads=threads)  # type: ignore[arg-type]
+    for taps in (5, [5]):
+        with pytest.raises(PlanError, match="tap"):
+            data.run(images(1), taps=taps)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((1, 3, 32, 32), np.float32), r"x\.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((1, 32, 32, 3)), r"astype\(np\.float32\)"),
+        (np.zeros((32, 32, 3), np.float32), r"x\[None\]"),
+        (np.zeros((0, 32, 32, 3), np.float32), "empty batch"),
+        (np.full((1, 32, 32, 3), 255, np.float32), "255"),
+        (np.full((1, 32, 32, 3), np.nan, np.float32), "nan"),
+        (np.zeros((1, 31, 32, 3), np.float32), r"expected float32 \(N, 32, 32, 3\)"),
+        (np.zeros((1, 32, 32, 3), np.uint8), "uint8"),
+        ([[1.0]], "NumPy array"),
+    ],
+)
+def test_unfit_inputs_are_refused(x: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny().run(x)
+
+
+def test_range_check_can_be_dropped() -> None:
+    x = np.full((1, 32, 32, 3), 255, np.float32)
+    assert tiny().run(x, check_range=False).shape == (1, 10)
+
+
+def test_features_are_not_a_classification() -> None:
+    model = tiny(base_only=True)
+    with pytest.raises(InputError, match="not a classifier"):
+        model.predict(np.zeros((40, 40, 3), np.uint8))
+
+
+# -- load --------------------------------------------------------------------------------------------------------------
+
+
+def test_load_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    content = ModelData(model.graph, random_weights(model.graph), ModelInfo("tiny", tuple("abcdefghij")))
+    weightfile.write(tmp_path / "tiny.h5", content)
+    loaded = nm.load(tmp_path / "tiny.h5")
+    assert loaded.run(images(1)).tobytes() == model.run(images(1)).tobytes()
+    [[best, second], _] = loaded.predict(np.zeros((2, 50, 40, 3), np.uint8), top=2)
+    assert best[2] >= second[2]
+    assert best[1] == "abcdefghij"[best[0]]
+    monkeypatch.setenv("NPMOBILENET_WEIGHTS", str(tmp_path))
+    assert find("tiny") == tmp_path / "tiny.h5"
+    weightfile.write(tmp_path / "mobilenet_v2_1.0_224.h5", content)
+    assert find("MobileNetV2").name == "mobilenet_v2_1.0_224.h5"
+
+
+def test_load_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"(?s)not on this machine.*https://.*npmobilenet convert"):
+        nm.load("mobilenet_v2_1.4_224")
+    with pytest.raises(ModelNotFound, match="there is no file"):
+        nm.load(tmp_path / "gone.h5")
+    with pytest.raises(ModelNotFound, match=r"mobilenet_v2_1\.0_224"):
+        nm.load("mobilenet_v2_1.0_2244")
+    for odd in ("", "a" * 5000, "nul\0byte", None, b"bytes"):
+        with pytest.raises(ModelNotFound):
+            nm.load(odd)  # type: ignore[arg-type]
+
+
+def test_public_names() -> None:
+    assert nm.list_models("mobilenet_v3_*")
+    assert callable(nm.convert)
+    assert sorted(dir(nm)) == sorted(nm.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nm.nothing
+
+
+def test_plans_of_a_model_share_packed_weights() -> None:
+    model = tiny()
+    first = {id(array): array.nbytes for array in model.plan(1)._held()}
+    others = [model.plan(2), model._plan(1, ("layer_3/expansion_output",))]
+    more = {id(array): array.nbytes for plan in others for array in plan._held() if id(array) not in first}
+    assert sum(more.values()) < 0.1 * sum(first.values())
+
+
+def test_packed_weights_lie_together() -> None:
+    """Each array where a cache line begins, none over another, in blocks that are shared."""
+    made = [np.arange(n, dtype=dtype) for n in (0, 1, 63, 4097, 3 << 20) for dtype in (np.float32, np.int8)]
+    moved = [moved_together(array) for array in made]
+    for array, laid in zip(made, moved, strict=True):
+        assert laid.ctypes.data % 64 == 0 or not array.size
+        assert laid.dtype == array.dtype
+        assert np.array_equal(laid, array)
+    moved[3][:] = -1
+    assert all(np.array_equal(a, b) for i, (a, b) in enumerate(zip(made, moved, strict=True)) if i != 3)
+    assert len({id(laid.base) for laid in moved}) < len(moved)
