@@ -20,6 +20,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -127,6 +128,11 @@ class Graph:
     def constants(self) -> dict[str, Tensor]:
         """The declared weights, in the order of their first use."""
         return {n: self.tensors[n] for node in self.nodes for n in node.inputs if self.tensors[n].constant}
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """The node that computes each tensor, by the tensor's name."""
+        return MappingProxyType({node.output: node for node in self.nodes})
 
     def macs(self, node: Node) -> int:
         """Multiply-accumulates of a convolution or fully connected node for one image, padded taps included."""

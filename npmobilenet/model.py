@@ -124,7 +124,7 @@ class Model:
 
     def _last_node(self) -> Node | None:
         """The node that computes the output, behind any that only change its shape or number format."""
-        producers = {node.output: node for node in self.graph.nodes}
+        producers = self.graph.producers
         node = producers.get(self.output.name)
         while node is not None and node.op in ("reshape", "quantize", "dequantize"):
             node = producers.get(node.inputs[0])
@@ -196,8 +196,8 @@ class Model:
             raise PlanError(f"taps={patterns!r}: expected a name, a pattern, or a list of them")
         values = [n for n, t in self.graph.tensors.items() if not t.constant]
         known = list(dict.fromkeys([*self.graph.endpoints, *values]))
-        producers = {node.output: node.op for node in self.graph.nodes}
-        summed = [n for n in known if producers.get(self.graph.endpoints.get(n, n)) in ACCUMULATING]
+        summing = {name for name, node in self.graph.producers.items() if node.op in ACCUMULATING}
+        summed = [n for n in known if self.graph.endpoints.get(n, n) in summing]
         found: dict[str, None] = {}
         for pattern in patterns:
             if not isinstance(pattern, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,9 @@ def test_generated_pages_are_current() -> None:
     tool = [sys.executable, str(root / "tools" / "make_exactness_docs.py"), "--check"]
     done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
+
+
+def test_who_computes_a_tensor_is_asked_of_the_graph() -> None:
+    """Graph.producers is the one map from tensors to the nodes that compute them."""
+    maps = [p for p in sources() if re.search(r"\{(\w+)\.output: \1\b", p.read_text(encoding="utf-8"))]
+    assert [p.name for p in maps] == ["graph.py"]

@@ -29,7 +29,6 @@ from npmobilenet.golden.value_source import (
     find_tensor,
     is_dump,
     model_of,
-    producers,
     run_values,
 )
 from npmobilenet.graph import Node, Tensor
@@ -164,7 +163,7 @@ def explain(
     """
     data = data_of(model)
     prefix, name = find_tensor(data.graph, tensor)
-    node = producers(data.graph).get(name)
+    node = data.graph.producers.get(name)
     if node is None:
         raise InputError(f"'{tensor}' is an input of the model: nothing computes it")
     wanted = [n for n in node.inputs if not data.graph.tensors[n].constant]

@@ -21,7 +21,7 @@ from npmobilenet.golden.compare import Comparison, compare
 from npmobilenet.golden.diff_patterns import hints
 from npmobilenet.golden.name_match import NameMap
 from npmobilenet.golden.nodes import STAGES, Alone, alone, run
-from npmobilenet.golden.value_source import DumpPath, DumpValues, ModelSource, data_of, producers
+from npmobilenet.golden.value_source import DumpPath, DumpValues, ModelSource, data_of
 from npmobilenet.graph import Node
 from npmobilenet.modeldata import Array, ModelData
 
@@ -193,11 +193,10 @@ def _row(data: ModelData, entry: Entry, values: DumpValues) -> Row:
 
 def _chain(data: ModelData, name: str, values: DumpValues) -> list[Node]:
     """The nodes to run for a tensor, from what the dump has. Raises `InputError` if a graph's input is missing."""
-    made = producers(data.graph)
     needed: set[str] = set()
     front = [name]
     while front:
-        node = made.get(front.pop())
+        node = data.graph.producers.get(front.pop())
         if node is None:
             raise InputError("the model's input is missing, and nothing between it and this tensor is there")
         if node.name in needed:

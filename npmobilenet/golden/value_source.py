@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from npmobilenet.errors import InputError
@@ -12,7 +12,7 @@ from npmobilenet.golden.dump import Dump
 from npmobilenet.golden.dump_view import Matched
 from npmobilenet.golden.inputs import load_input
 from npmobilenet.golden.name_match import NameMap, read_map
-from npmobilenet.graph import Graph, Node
+from npmobilenet.graph import Graph
 from npmobilenet.model import Inputs, Model, load, load_data
 from npmobilenet.modeldata import Array, ModelData
 from npmobilenet.runtime.taps import ACCUMULATING, split_prefix
@@ -92,13 +92,8 @@ def find_tensor(graph: Graph, name: str) -> tuple[str, str]:
         known = [*graph.endpoints, *(n for n, t in graph.tensors.items() if not t.constant)]
         near = ", ".join(difflib.get_close_matches(bare, known, 3)) or f"{known[0]}, ..., {known[-1]}"
         raise InputError(f"no tensor of '{graph.name}' is called '{bare}'; did you mean one of {near}?")
-    node = producers(graph).get(tensor)
+    node = graph.producers.get(tensor)
     if prefix and (node is None or node.op not in ACCUMULATING):
         what = f"computed by {node.op}" if node else "an input"
         raise InputError(f"'{name}': '{tensor}' is {what}; only {', '.join(ACCUMULATING)} have accumulators")
     return prefix, tensor
-
-
-def producers(graph: Graph) -> Mapping[str, Node]:
-    """The node that computes each tensor."""
-    return {node.output: node for node in graph.nodes}

@@ -42,7 +42,6 @@ def with_taps(graph: Graph, taps: Iterable[str]) -> Tapped:
     second one writes the accumulators, or the unclamped results, from the same inputs.
     """
     tapped = Tapped(graph)
-    producers = {node.output: node for node in graph.nodes}
     wanted: dict[str, dict[str, str]] = {}  # node's output -> prefix -> name of the tensor that shows it
     for tap in taps:
         prefix, target = split_prefix(tap)
@@ -52,7 +51,7 @@ def with_taps(graph: Graph, taps: Iterable[str]) -> Tapped:
         tapped.kept[tap] = name
         if not prefix:
             continue
-        node = producers.get(name)
+        node = graph.producers.get(name)
         if node is None or node.op not in ACCUMULATING:
             what = f"computed by {node.op}" if node else "an input"
             raise PlanError(f"'{tap}': '{name}' is {what}; only {', '.join(ACCUMULATING)} have accumulators")
