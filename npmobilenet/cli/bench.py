@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from npmobilenet.cli.options import json_option, threads_option
 from npmobilenet.cli.output import Column, mebibytes, millions, print_facts, print_json, print_line, print_table
 
 STAGES = {
@@ -24,12 +25,12 @@ STAGES = {
 @click.argument("model")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Images in one run, up to 8.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all cores.")
+@threads_option()
 @click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, metavar="N",
               help="Steady runs to measure.")  # fmt: skip
 @click.option("--layers", is_flag=True, help="Time each layer, beside what this machine can do at most.")
 @click.option("--no-compile", is_flag=True, help="Leave out the time to compile, which takes that time to measure.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def bench(
     model: str, batch: int, threads: int | None, runs: int, layers: bool, no_compile: bool, as_json: bool
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.options import dialect_option, json_option, kernels_option, recipe_option, threads_option
 from npmobilenet.cli.output import (
     Column,
     compile_notice,
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
     from npmobilenet.modeldata import Array
 
-# dialects.DIALECTS; a test compares them
-DIALECTS = ("tflite-reference", "tflite-optimized", "xnnpack", "tflite-single-rounding", "cmsis-nn")
 DEFAULT_MODEL = "flowers_float"  # in the package's weights
 IMAGENET_MODEL = "mobilenet_v2_1.0_224"  # the one whose archive is suggested for photographs of other things
 EXAMPLE = "the example picture (a sunflower that the package draws; name an image to classify your own)"
@@ -50,13 +49,11 @@ class _WithRecipes(click.Command):
     help="A registered name, or the path of a model file. Default: the flowers model of the package.",
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print.")
-@click.option("--preprocess", "recipe", metavar="RECIPE", help="How images are prepared. Default: the model's recipe.")
-@click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
-              help="The fast kernels, or the book's: equal bits, slower.")  # fmt: skip
-@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
-              help="The arithmetic of integer models; no effect on float ones.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores. The result doesn't depend on it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@recipe_option("How images are prepared. Default: the model's recipe.")
+@kernels_option()
+@dialect_option()
+@threads_option()
+@json_option()
 def classify(
     images: tuple[str, ...], model: str | None, top: int, recipe: str | None, kernels: str, dialect: str,
     threads: int | None, as_json: bool,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from npmobilenet.cli.options import json_option
 from npmobilenet.cli.output import print_facts, print_json
 from npmobilenet.errors import ConversionError
 
@@ -20,7 +21,7 @@ EMA: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 @click.option("--ema", type=click.Choice(list(EMA)), default="auto", show_default=True,
               help="Of a checkpoint: use the moving averages of the weights; auto: if there are any.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite DST.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def convert(src: str, dst: str, model: str | None, ema: str, force: bool, as_json: bool) -> None:
     """Convert a model file to a weight file (.h5).
 

@@ -13,6 +13,7 @@ import click
 
 import npmobilenet
 from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.options import json_option
 from npmobilenet.cli.output import compile_notice, mebibytes, print_error, print_facts, print_json
 from npmobilenet.errors import NpMobilenetError
 from npmobilenet.measure.benchmark.machine import cpu_name
@@ -41,7 +42,7 @@ WORKQUEUE = (
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def doctor(as_json: bool) -> int:
     """Check this installation.
 

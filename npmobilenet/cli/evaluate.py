@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npmobilenet.cli.classify import DIALECTS
+from npmobilenet.cli.options import dialect_option, json_option, kernels_option, recipe_option, threads_option
 from npmobilenet.cli.output import (
     Column,
     compile_notice,
@@ -41,15 +41,11 @@ SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
               help="A file that keeps what is done: an interrupted run goes on where it was.")  # fmt: skip
 @click.option("--predictions", metavar="FILE", help="Write every image's prediction: a .csv or .npz file.")
 @click.option("--confusion", metavar="FILE", help="Draw the confusion matrix: a .png file.")
-@click.option("--preprocess", "recipe", metavar="RECIPE",
-              help="How images are prepared: see 'classify --help'. Default: the model's recipe.")  # fmt: skip
-@click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
-              help="The fast kernels, or the book's: equal bits, slower.")  # fmt: skip
-@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
-              help="The arithmetic of integer models; no effect on float ones.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1),
-              help="Threads of the model. Default: the cores that reading images leaves over.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@recipe_option()
+@kernels_option()
+@dialect_option()
+@threads_option("Threads of the model. Default: the cores that reading images leaves over.")
+@json_option()
 def evaluate(
     model: str, data: str, truth: str | None, split: str | None, limit: int | None, state: str | None,
     predictions: str | None, confusion: str | None, recipe: str | None, kernels: str, dialect: str,

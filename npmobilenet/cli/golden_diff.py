@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from npmobilenet.cli.golden_record import progress
+from npmobilenet.cli.options import json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, on_terminal, print_facts, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -20,14 +21,11 @@ NOTES = 6  # of single tensors
 @click.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option(
-    "--map", "names", metavar="FILE", help="Their names to ours: a .json object or a .csv file of two columns."
-)
+@names_option()
 @click.option(
     "--model", metavar="MODEL", help="Where neither dump has a manifest: the model whose order and names hold."
 )
-@click.option("--layout", type=click.Choice(["auto", "nhwc", "nchw"]), default="auto", show_default=True,
-              help="Of a foreign dump's arrays of rank 4.")  # fmt: skip
+@layout_option()
 @click.option("--lsb", type=click.IntRange(min=0), default=0, show_default=True,
               help="Let integers differ by so much.")  # fmt: skip
 @click.option("--ulp", type=click.IntRange(min=0), default=0, show_default=True,
@@ -36,7 +34,7 @@ NOTES = 6  # of single tensors
               help="Let floats differ by so much.")  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="List the tensors that are equal as well.")
 @click.option("--html", "report", metavar="FILE", help="Write a report with a picture of each diverging layer.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def diff(
     a: str, b: str, names: str | None, model: str | None, layout: str, lsb: int, ulp: int, atol: float,
     everything: bool, report: str | None, as_json: bool,

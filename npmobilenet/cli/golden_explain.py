@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from npmobilenet.cli.classify import DIALECTS
+from npmobilenet.cli.options import dialect_option, json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
 from npmobilenet.errors import InputError
 
@@ -29,13 +29,11 @@ LARGEST = 5  # products
 )
 @click.option("--index", metavar="N,Y,X,C", required=True, help="Which of its elements.")
 @click.option("--got", metavar="V", help="The value in question. With a dump as INPUT: the dump's own.")
-@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
-              help="Under which the model runs up to there; the value is derived under every one.")  # fmt: skip
-@click.option("--map", "names", metavar="FILE", help="For a foreign dump: their names to ours (.json or .csv).")
-@click.option("--layout", type=click.Choice(["auto", "nhwc", "nchw"]), default="auto", show_default=True,
-              help="Of a foreign dump's arrays of rank 4.")  # fmt: skip
+@dialect_option("Under which the model runs up to there; the value is derived under every one.")
+@names_option("For a foreign dump: their names to ours (.json or .csv).")
+@layout_option()
 @click.option("--all", "everything", is_flag=True, help="Print every product.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def explain(
     model: str, source: str, tensor: str, index: str, got: str | None, dialect: str, names: str | None, layout: str,
     everything: bool, as_json: bool,

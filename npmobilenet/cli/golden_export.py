@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from npmobilenet.cli.classify import DIALECTS
+from npmobilenet.cli.options import dialect_option, json_option
 from npmobilenet.cli.output import compile_notice, print_facts, print_json
 
 
@@ -18,10 +18,9 @@ from npmobilenet.cli.output import compile_notice, print_facts, print_json
               help="Of convolution weights: output channels last, or first as in TFLite.")  # fmt: skip
 @click.option("--taps", metavar="PATTERN", multiple=True,
               help="With INPUT: which tensors, as for record; may be repeated. Default: everything.")  # fmt: skip
-@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
-              help="The arithmetic that multipliers, shifts, tables and vectors are for.")  # fmt: skip
+@dialect_option("The arithmetic that multipliers, shifts, tables and vectors are for.")
 @click.option("--force", is_flag=True, help="Replace an export that is there already.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@json_option("Print the manifest.")
 def export(
     model: str, source: str | None, output: str, kind: str, order: str, taps: tuple[str, ...], dialect: str,
     force: bool, as_json: bool,

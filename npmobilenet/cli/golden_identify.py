@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from npmobilenet.cli.golden_record import progress
+from npmobilenet.cli.options import json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -19,13 +20,10 @@ DIFFERS = 1
 @click.command()
 @click.argument("model")
 @click.argument("dump", metavar="DIR")
-@click.option(
-    "--map", "names", metavar="FILE", help="Their names to ours: a .json object or a .csv file of two columns."
-)
-@click.option("--layout", type=click.Choice(["auto", "nhwc", "nchw"]), default="auto", show_default=True,
-              help="Of a foreign dump's arrays of rank 4.")  # fmt: skip
+@names_option()
+@layout_option()
 @click.option("--all", "everything", is_flag=True, help="List also the tensors that follow the dialect found.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def identify(model: str, dump: str, names: str | None, layout: str, everything: bool, as_json: bool) -> int:
     """Tell which dialect a dump of MODEL follows; exit 1 if no single one.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from npmobilenet.cli.classify import DIALECTS
+from npmobilenet.cli.options import dialect_option, json_option, kernels_option, threads_option
 from npmobilenet.cli.output import compile_notice, mebibytes, print_facts, print_json
 
 if TYPE_CHECKING:
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 @click.option("--taps", metavar="PATTERN", multiple=True,
               help="A name or pattern of tensors, '#12', or 'acc:...' and 'pre:...' of these; may be repeated. "
               "Default: everything.")  # fmt: skip
-@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
-              help="The arithmetic of integer models; no effect on float ones.")  # fmt: skip
-@click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
-              help="The fast kernels, or the book's: equal bits, slower.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores. The result doesn't depend on it.")
+@dialect_option()
+@kernels_option()
+@threads_option()
 @click.option("--force", is_flag=True, help="Replace a golden dump that is there already.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def record(
     model: str, source: str, output: str, taps: tuple[str, ...], dialect: str, kernels: str, threads: int | None,
     force: bool, as_json: bool,

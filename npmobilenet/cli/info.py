@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npmobilenet.cli.figures import figure, figures
+from npmobilenet.cli.options import json_option
 from npmobilenet.cli.output import (
     Column,
     mebibytes,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--layers", is_flag=True, help="Add the table of layers.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def info(model: str, layers: bool, as_json: bool) -> None:
     """Describe MODEL without running it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from npmobilenet.cli.options import json_option
 from npmobilenet.cli.output import Column, millions, print_json, print_line, print_table
 
 LATENCY_TITLES = {
@@ -29,7 +30,7 @@ COLUMNS = (
 @click.argument("pattern", default="*")
 @click.option("--aliases", is_flag=True, help="List every name with its other spellings instead.")
 @click.option("--urls", is_flag=True, help="List every name with the address of its archive instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def models(pattern: str, aliases: bool, urls: bool, as_json: bool) -> None:
     """List the published models.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from npmobilenet.cli.options import json_option, recipe_option, threads_option
 from npmobilenet.cli.output import compile_notice, print_facts, print_json, unreadable_lines
 from npmobilenet.errors import InputError
 
@@ -37,12 +38,11 @@ SAMPLES = 100
 @click.option("--split", metavar="NAME", help="The part of an .npz archive to take. Default: train.")
 @click.option("--exact-ranges", "exact", is_flag=True,
               help="Take the true ranges of tensors, not those that TensorFlow's calibrator sees.")  # fmt: skip
-@click.option("--preprocess", "recipe", metavar="RECIPE",
-              help="How images are prepared: see 'classify --help'. Default: the model's recipe.")  # fmt: skip
+@recipe_option()
 @click.option("--name", default="", metavar="NAME", help="The new model's name. Default: MODEL's, and the dtype.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the float model. Default: all cores.")
+@threads_option("Threads of the float model. Default: all cores.")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the ranges that were found.")
+@json_option("Print JSON, with the ranges that were found.")
 def quantize(
     model: str, data: str, output: str, scheme: str, ports: str | None, samples: int, split: str | None, exact: bool,
     recipe: str | None, name: str, threads: int | None, force: bool, as_json: bool,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from npmobilenet.cli.options import json_option, kernels_option
 from npmobilenet.cli.output import Column, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -26,11 +27,10 @@ DIALECTS = ("tflite-reference", "xnnpack")
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--kernels", type=click.Choice(["fast", "reference"]), default="fast", show_default=True,
-              help="Which set to compile.")  # fmt: skip
+@kernels_option("Which set to compile.")
 @click.option("--dtype", "dtypes", type=click.Choice(DTYPES), multiple=True,
               help="Without MODEL: kernels for these values only; may be repeated. Default: all three.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def warmup(model: str | None, kernels: str, dtypes: tuple[str, ...], as_json: bool) -> None:
     """Compile kernels ahead of their first use.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -359,8 +361,31 @@ def test_classify_refuses(tiny: Path, picture: Path, tmp_path: Path) -> None:
 
 
 def test_dialects_are_those_of_the_engine() -> None:
-    assert tuple(DIALECTS) == classify.DIALECTS
+    choices = [p.type.choices for _, p in options() if p.opts == ["--dialect"]]
+    assert len(choices) >= 5
+    assert all(tuple(names) == tuple(DIALECTS) for names in choices)
     assert set(warmup.DIALECTS) <= set(DIALECTS)
+
+
+def options() -> list[tuple[str, Any]]:
+    """Each option of each verb, with the verb's name; those of groups' verbs as well."""
+    verbs = [(n, c) for n, c in app.commands.items() if not hasattr(c, "commands")]
+    verbs += [(f"{g} {n}", c) for g, group in app.commands.items() for n, c in getattr(group, "commands", {}).items()]
+    return [(verb, p) for verb, command in verbs for p in command.params if p.param_type_name == "option"]
+
+
+def test_options_that_verbs_share_are_defined_once() -> None:
+    """Whatever cli/options.py defines is written nowhere else, and has one type and one variable in all verbs."""
+    folder = Path(classify.__file__).parent
+    shared = re.findall(r'"(--[a-z-]+)"', (folder / "options.py").read_text(encoding="utf-8"))
+    assert {"--json", "--dialect", "--threads", "--kernels"} <= set(shared)
+    for path in folder.glob("*.py"):
+        if path.name != "options.py":
+            assert not set(re.findall(r'"(--[a-z-]+)"', path.read_text(encoding="utf-8"))) & set(shared), path.name
+    for name in shared:
+        kinds = {(p.name, repr(p.type), p.metavar, p.default) for _, p in options() if name in p.opts}
+        assert len(kinds) == 1, name
+    assert {verb for verb, p in options() if "--json" in p.opts} == {verb for verb, _ in options()}
 
 
 @pytest.mark.parametrize(("recipe", "expected"), [((), 0.445), (("--preprocess", "whole_image"), 0.889)])

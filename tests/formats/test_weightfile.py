@@ -154,7 +154,9 @@ def test_equal_bytes_in_another_process_and_at_another_time(good: Path, tmp_path
     other.parent.mkdir()
     weightfile.write(again, example())
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
-    subprocess.run([sys.executable, "-c", WRITE, other, ROOT, ROOT / "tests" / "formats"], check=True, env=environment, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", WRITE, other, ROOT, ROOT / "tests" / "formats"], check=True, env=environment, timeout=60
+    )
     assert good.read_bytes() == again.read_bytes() == other.read_bytes()
     assert weightfile.sha256(good) == hashlib.sha256(good.read_bytes()).hexdigest()
 
