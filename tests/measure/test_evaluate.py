@@ -584,6 +584,29 @@ def test_predictions(ten: Model, folder: Path, tmp_path: Path, ten_file: Path) -
             assert row["predicted"] == ""
 
 
+def test_predictions_of_an_8_bit_model(tmp_path: Path) -> None:
+    """All scores in the archive are the real values that `predict` gives, also of images that came from a state."""
+    model, rng = nm.load("flowers_uint8", threads=1), np.random.default_rng(4)
+    for i, name in enumerate(model.info.labels):
+        save(tmp_path / "data" / name / f"{i}.png", noise(rng))
+    files = tmp_path / "whole.npz", tmp_path / "resumed.npz"
+    assert cli("flowers_uint8", tmp_path / "data", "--predictions", files[0]).exit_code == 0
+    evaluate(model, tmp_path / "data", limit=2, state=tmp_path / "state", scores=True).close()
+    resume = ("--resume", tmp_path / "state", "--predictions", files[1])
+    for _ in range(2):  # the second time, all of it comes from the state
+        result = cli("flowers_uint8", tmp_path / "data", *resume)
+        assert result.exit_code == 0, result.stderr
+        assert files[0].read_bytes() == files[1].read_bytes()
+    with np.load(files[0], allow_pickle=False) as arrays:
+        for name, row, ids, best in zip(
+            arrays["names"], arrays["probabilities"], arrays["top_ids"], arrays["top_scores"], strict=True
+        ):
+            assert row.dtype == np.float32
+            assert row[ids].tolist() == best.tolist()
+            output = model.run(model.preprocess(tmp_path / "data" / name))
+            assert row.tobytes() == model.scores(output)[0].tobytes()
+
+
 def test_confusion_picture(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="pictures need the extra [plot]")
     result = evaluate(colour_model(), colours)

@@ -68,7 +68,7 @@ def evaluate(
     identity = Identity.of(model, data, recipe)
     path = None if state is None else Path(state)
     kept = State.open(path, identity, len(data), classes, scores)
-    rows = ScoresFile(path, classes, model.output.dtype, kept.readable) if scores else None
+    rows = ScoresFile(path, model, kept.readable) if scores else None
     start, before = time.perf_counter(), kept.done
     try:
         todo = [i for i in chosen if not kept.status[i]]

@@ -221,11 +221,15 @@ class ScoresFile:
 
     With a state it lies beside it (`STATE.scores`) and stays; the state says how many rows of it count. Without one it
     is a temporary file, which vanishes when closed.
+
+    A quantized model's rows are kept as the integers that it gave, and read as real values, as `predict`'s scores are.
     """
 
-    def __init__(self, state: Path | None, classes: int, dtype: str, rows: int) -> None:
-        self.shape, self.dtype = (classes,), np.dtype(dtype).newbyteorder("<")
-        self.row_bytes = classes * self.dtype.itemsize
+    def __init__(self, state: Path | None, model: Model, rows: int) -> None:
+        self.shape, self._real = (model.output.shape[1],), model.scores
+        self._raw = np.dtype(model.output.dtype).newbyteorder("<")
+        self.dtype = model.scores(np.zeros(0, self._raw)).dtype.newbyteorder("<")
+        self.row_bytes = self.shape[0] * self._raw.itemsize
         if state is None:
             self.path = "a temporary file"
             self._file: IO[bytes] = tempfile.TemporaryFile(prefix="npmobilenet-scores-")  # noqa: SIM115
@@ -244,17 +248,17 @@ class ScoresFile:
             raise InputError(f"'{path}', the scores of state '{state}', {error.strerror or error}") from error
 
     def write(self, row: int, scores: Array) -> None:
-        """Write the scores of the `row`-th predicted image, over what an interruption may have left there."""
+        """Write the model's output for the `row`-th predicted image, over what an interruption may have left there."""
         self._file.seek(row * self.row_bytes)
-        self._file.write(scores.astype(self.dtype, copy=False).tobytes())
+        self._file.write(scores.astype(self._raw, copy=False).tobytes())
 
     def read(self, row: int) -> Array:
-        """The scores of the `row`-th predicted image."""
+        """The scores of the `row`-th predicted image, of dtype `dtype`."""
         self._file.seek(row * self.row_bytes)
         content = self._file.read(self.row_bytes)
         if len(content) != self.row_bytes:
             raise InputError(f"{self.path} ends before row {row}: it is damaged; begin anew with another state")
-        return np.frombuffer(content, self.dtype)
+        return self._real(np.frombuffer(content, self._raw)).astype(self.dtype, copy=False)
 
     def flush(self) -> None:
         """Hand everything to the disk."""
