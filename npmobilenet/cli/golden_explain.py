@@ -13,7 +13,7 @@ from npmobilenet.errors import InputError
 if TYPE_CHECKING:
     from npmobilenet.golden import Explanation
     from npmobilenet.golden.explaining import Derivation
-    from npmobilenet.golden.tracing import Call
+    from npmobilenet.golden.tracing import TracedCall
     from npmobilenet.graph import Tensor
 
 WRONG = 1
@@ -89,7 +89,7 @@ def _print(found: Explanation, everything: bool) -> None:
     facts.append(("result", _tensor(found.result)))
     facts += [("input value", f"{name}: {value}") for name, value in found.inputs.items()]
     print_facts(facts)
-    if found.terms:
+    if found.products:
         _print_sum(found, everything)
     for part in found.derivations:
         print_line()
@@ -100,7 +100,7 @@ def _print(found: Explanation, everything: bool) -> None:
     _print_meanings(found)
     print_line()
     verdict: list[tuple[str, object]] = [("verdict", found.verdict)]
-    verdict += [("" if i else "perhaps", s.text) for i, s in enumerate(found.suspects)]
+    verdict += [("" if i else "perhaps", s.text) for i, s in enumerate(found.likely_bugs)]
     print_facts(verdict)
 
 
@@ -137,17 +137,17 @@ def _print_sum(found: Explanation, everything: bool) -> None:
     if everything:
         columns = [Column("filter"), Column("input"), Column("x", right=True), Column("weight", right=True),
                    Column("product", right=True)]  # fmt: skip
-        print_table(columns, [_term(t.filter_at, t.input_at, t.x, t.weight, t.product) for t in found.terms])
+        print_table(columns, [_term(t.filter_at, t.input_at, t.x, t.weight, t.value) for t in found.products])
     elif not fused:
         print_table(
             [Column("filter position"), Column("terms", right=True), Column("sum", right=True)], _by_position(found)
         )
-    total = sum(t.product for t in found.terms if t.product is not None)
+    total = sum(t.value for t in found.products if t.value is not None)
     lines: list[tuple[str, object]] = []
     if not fused:
-        lines.append(("products", f"{len(found.terms)}, in all {total}"))
+        lines.append(("products", f"{len(found.products)}, in all {total}"))
     else:
-        lines.append(("terms", f"{len(found.terms)}, one fused multiply-add after the other, from the bias on"))
+        lines.append(("terms", f"{len(found.products)}, one fused multiply-add after the other, from the bias on"))
     if found.skipped:
         lines.append(("outside", f"{found.skipped} filter positions lie outside the image and add nothing"))
     lines += [("bias", found.bias), ("accumulator", found.accumulator)]
@@ -161,16 +161,16 @@ def _term(*cells: Any) -> tuple[object, ...]:
 def _by_position(found: Explanation) -> list[tuple[object, ...]]:
     """Sums by (ky, kx); where there is one position only, the largest products."""
     sums: dict[tuple[int, ...], list[int]] = {}
-    for term in found.terms:
-        sums.setdefault(term.filter_at[:2] if len(term.filter_at) == 3 else (), []).append(term.product or 0)
+    for product in found.products:
+        sums.setdefault(product.filter_at[:2] if len(product.filter_at) == 3 else (), []).append(product.value or 0)
     if len(sums) > 1:
         return [(",".join(map(str, at)), len(products), sum(products)) for at, products in sums.items()]
-    largest = sorted(found.terms, key=lambda t: -abs(t.product or 0))[:LARGEST]
+    largest = sorted(found.products, key=lambda t: -abs(t.value or 0))[:LARGEST]
     rows: list[tuple[object, ...]] = [
-        (",".join(map(str, t.filter_at)) + f" ({t.x} and {t.weight})", 1, t.product) for t in largest
+        (",".join(map(str, t.filter_at)) + f" ({t.x} and {t.weight})", 1, t.value) for t in largest
     ]
-    rest = len(found.terms) - len(largest)
-    others = sum(t.product or 0 for t in found.terms) - sum(t.product or 0 for t in largest)
+    rest = len(found.products) - len(largest)
+    others = sum(t.value or 0 for t in found.products) - sum(t.value or 0 for t in largest)
     return [*rows, ("others", rest, others)] if rest else rows
 
 
@@ -195,13 +195,13 @@ def _print_derivation(part: Derivation, found: Explanation, everything: bool) ->
     print_facts(facts)
 
 
-def _without_chain(calls: list[Call]) -> list[Call]:
+def _without_chain(calls: list[TracedCall]) -> list[TracedCall]:
     """Without the fused multiply-adds of a long sum: the first, and the last two, tell the rest."""
     chain = [call for call in calls if call.name == "fma32" and call.depth == 0]
     hidden = {id(call) for call in chain[1:-2]}
     return [call for call in calls if id(call) not in hidden]
 
 
-def _call(call: Call) -> str:
+def _call(call: TracedCall) -> str:
     arguments = ", ".join(f"{name}={value}" for name, value in call.arguments.items())
     return f"{'. ' * call.depth}{call.name}({arguments}) = {call.result}"

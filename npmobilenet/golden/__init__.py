@@ -5,9 +5,10 @@
     result = golden.diff("ours", "theirs", names="names.json")
     print(result.verdict)
 
-recording.py writes dumps, dump.py reads them and anyone else's (names.py, layout.py), differences.py compares them
-(compare.py for one pair of arrays, hints.py for patterns, report.py for a page). explaining.py takes one value apart,
-identifying.py tells which arithmetic a dump follows, both with nodes.py, which runs one node of a model alone.
+recording.py writes dumps, dump.py reads them and anyone else's (name_match.py, shape_match.py). differences.py compares
+them: compare.py one pair of arrays, diff_patterns.py for what differences suggest, report.py for a page. explaining.py
+takes one value apart, identifying.py tells which arithmetic a dump follows, both with nodes.py, which runs one node of
+a model alone.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from npmobilenet.errors import NpMobilenetError
-from npmobilenet.golden.nodes import VECTOR, Alone, in_vector, run, steps
+from npmobilenet.golden.nodes import VECTOR, IsolatedNode, in_vector, run, steps
 from npmobilenet.graph import Quantization
 from npmobilenet.modeldata import Array
 
@@ -22,7 +22,7 @@ LEFT_OVER = 7  # channels that fill no vector of 8
 MOST_PRODUCTS = 4 * 10**9  # of all candidates of a channel: some seconds
 
 
-def cause(outputs: Mapping[str, Array], what: Alone, found: Array, stage: str) -> str:
+def find_cause(outputs: Mapping[str, Array], what: IsolatedNode, found: Array, stage: str) -> str:
     """A sentence, or nothing. `outputs` are the node's values by dialect, `found` the dump's."""
     if not what.accumulates:
         return _scales(what, found, stage, list(outputs))
@@ -49,7 +49,7 @@ class _Flip:
     bit: int
 
 
-def _channel(what: Alone, c: int, found: Array, stage: str, dialect: str) -> str:
+def _channel(what: IsolatedNode, c: int, found: Array, stage: str, dialect: str) -> str:
     """The flipped bit that explains output channel c wholly."""
     wanted = found.reshape(-1, found.shape[-1])[:, c]
     bound, _ = steps(what, dialect, "python", stage)
@@ -68,7 +68,7 @@ def _channel(what: Alone, c: int, found: Array, stage: str, dialect: str) -> str
     return ""
 
 
-def _flips(what: Alone) -> list[_Flip]:
+def _flips(what: IsolatedNode) -> list[_Flip]:
     weights, bias = what.arrays[1:3]
     places = list(np.ndindex(*weights.shape[:-1]))
     out = what.result.size // what.result.shape[-1] * what.batch
@@ -88,7 +88,7 @@ def _groups(flips: list[_Flip], size: int) -> Iterator[list[_Flip]]:
         yield weights[start : start + size]
 
 
-def _candidates(what: Alone, c: int, flips: list[_Flip]) -> Alone:
+def _candidates(what: IsolatedNode, c: int, flips: list[_Flip]) -> IsolatedNode:
     """The node with a channel for each candidate, all of them channel c but for one bit."""
     x, weights, bias = what.arrays
     count = len(flips)
@@ -112,7 +112,7 @@ def _candidates(what: Alone, c: int, flips: list[_Flip]) -> Alone:
         operands[0] = replace(operands[0], shape=(1, *x.shape[1:]))
         node = replace(node, attrs={**node.attrs, "multiplier": count})
     result = replace(what.result, shape=(*what.result.shape[:-1], count))
-    return Alone(node, tuple(operands), (x, many, biases), result)
+    return IsolatedNode(node, tuple(operands), (x, many, biases), result)
 
 
 def flipped(value: np.generic, bit: int) -> np.generic:
@@ -122,7 +122,7 @@ def flipped(value: np.generic, bit: int) -> np.generic:
     return changed
 
 
-def _flip_text(what: Alone, c: int, flip: _Flip) -> str:
+def _flip_text(what: IsolatedNode, c: int, flip: _Flip) -> str:
     array = what.arrays[1] if flip.at else what.arrays[2]
     index = (*flip.at, c)
     value = array[index]
@@ -136,7 +136,7 @@ def _flip_text(what: Alone, c: int, flip: _Flip) -> str:
 # Scales
 
 
-def _scales(what: Alone, found: Array, stage: str, dialects: list[str]) -> str:
+def _scales(what: IsolatedNode, found: Array, stage: str, dialects: list[str]) -> str:
     """One quantized tensor of the layer taken with another's scale, or scale and zero point."""
     tensors = [*what.operands, what.result]
     known = [(t.name, t.quantization) for t in tensors if t.quantization is not None and len(t.quantization.scale) == 1]
@@ -158,7 +158,7 @@ def _scales(what: Alone, found: Array, stage: str, dialects: list[str]) -> str:
     return ""
 
 
-def _with_quantization(what: Alone, position: int, q: Quantization) -> Alone:
+def _with_quantization(what: IsolatedNode, position: int, q: Quantization) -> IsolatedNode:
     if position == len(what.operands):
         return replace(what, result=replace(what.result, quantization=q))
     operands = list(what.operands)
@@ -166,7 +166,7 @@ def _with_quantization(what: Alone, position: int, q: Quantization) -> Alone:
     return replace(what, operands=tuple(operands))
 
 
-def _gives(what: Alone, dialect: str, stage: str, found: Array) -> bool:
+def _gives(what: IsolatedNode, dialect: str, stage: str, found: Array) -> bool:
     try:
         return bool(np.array_equal(run(what, dialect, stage=stage), found))
     except NpMobilenetError:

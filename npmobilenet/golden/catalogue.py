@@ -1,7 +1,7 @@
 """What a dump holds: entries in graph order, each a tensor, an accumulator or a pre-activation value, and their names.
 
 A catalogue of entries comes from a recorded dump's manifest or from a model's graph; files that others wrote are
-matched to it by name (`names.py`).
+matched to it by name (`name_match.py`).
 """
 
 from __future__ import annotations

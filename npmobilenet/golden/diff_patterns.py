@@ -14,7 +14,7 @@ CLOSE = 1e-4  # of max(1, the largest value): what two float32 engines may diffe
 _FIT = 0.02  # of the values' spread: how far the others may lie from a straight line
 
 
-def hints(a: Array, b: Array, found: Comparison, q: Quantization | None) -> list[str]:
+def find_patterns(a: Array, b: Array, found: Comparison, q: Quantization | None) -> list[str]:
     """Sentences about the differences b - a; `q` is the tensor's quantization."""
     if not found.count:
         return []

@@ -11,11 +11,11 @@ from typing import Any
 from npmobilenet.errors import InputError
 from npmobilenet.golden.catalogue import Entry, catalogue
 from npmobilenet.golden.compare import Comparison, Tolerance, compare
-from npmobilenet.golden.diff_patterns import hints
+from npmobilenet.golden.diff_patterns import find_patterns
 from npmobilenet.golden.dump import Dump
-from npmobilenet.golden.dump_view import Matched
+from npmobilenet.golden.dump_view import DumpView
 from npmobilenet.golden.name_match import NameMap, read_map
-from npmobilenet.golden.shape_match import Fitted
+from npmobilenet.golden.shape_match import ShapeMatch
 from npmobilenet.model import Model
 from npmobilenet.modeldata import Array
 
@@ -151,7 +151,7 @@ def diff(
     tolerance = tolerance or Tolerance()
     known = _known(one, other, model)
     mapping = read_map(names)
-    sides = [Matched(dump, known, mapping, layout) for dump in (one, other)]
+    sides = [DumpView(dump, known, mapping, layout) for dump in (one, other)]
     notes = [note for side, letter in zip(sides, "AB", strict=True) for note in side.notes(letter)]
     if one.manifest and other.manifest:
         notes += _manifest_notes(one, other)
@@ -197,12 +197,12 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return parts
 
 
-def _compare(entry: Entry, sides: Sequence[Matched], tolerance: Tolerance) -> TensorDiff:
+def _compare(entry: Entry, sides: Sequence[DumpView], tolerance: Tolerance) -> TensorDiff:
     reference, notes_a = sides[0].read(entry)
     other, notes_b = sides[1].read(entry)
     notes = [f"A: {n}" for n in notes_a] + [f"B: {n}" for n in notes_b]
     shape = (_batch(reference, other, entry), *entry.shape[1:]) if entry.shape else ()
-    pair: list[Fitted] = []
+    pair: list[ShapeMatch] = []
     for side, letter, array in zip(sides, "AB", (reference, other), strict=True):
         fitted = side.fit(array, entry, shape)
         notes += [f"{letter}: {note}" for note in fitted.notes]
@@ -215,7 +215,7 @@ def _compare(entry: Entry, sides: Sequence[Matched], tolerance: Tolerance) -> Te
     found = compare(x, y, tolerance)
     entry = replace(entry, shape=shape)
     if found.count:
-        return TensorDiff(entry, "differs", found, "", notes, hints(x, y, found, entry.quantization))
+        return TensorDiff(entry, "differs", found, "", notes, find_patterns(x, y, found, entry.quantization))
     problem = _quantization_problem(entry, sides)
     return TensorDiff(entry, "quantization" if problem else "equal", found, problem, notes)
 
@@ -226,7 +226,7 @@ def _batch(one: Array, other: Array, entry: Entry) -> int:
     return next((array.shape[0] for array in (one, other) if array.ndim == rank), entry.shape[0])
 
 
-def _quantization_problem(entry: Entry, sides: Sequence[Matched]) -> str:
+def _quantization_problem(entry: Entry, sides: Sequence[DumpView]) -> str:
     both = [side.own[entry.name].quantization for side in sides if entry.name in side.own]
     if len(both) < 2 or both[0] == both[1]:
         return ""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from npmobilenet.errors import InputError
 from npmobilenet.golden.catalogue import Entry
 from npmobilenet.golden.dump import Dump
-from npmobilenet.golden.name_match import NameMap, match
-from npmobilenet.golden.shape_match import LAYOUTS, Fitted, detect, fit
+from npmobilenet.golden.name_match import NameMap, match_names
+from npmobilenet.golden.shape_match import LAYOUTS, ShapeMatch, detect, fit
 from npmobilenet.modeldata import Array
 
 
-class Matched:
+class DumpView:
     """A dump whose arrays are matched to a catalogue: `files` maps an entry's name to the dump's array."""
 
     def __init__(self, dump: Dump, known: Sequence[Entry], names: NameMap, layout: str) -> None:
@@ -20,7 +20,7 @@ class Matched:
             raise InputError(f"layout='{layout}' is not one of {', '.join(LAYOUTS)}")
         self.dump = dump
         self.own = {entry.name: entry for entry in dump.entries}
-        matching = match(dump, known, {} if dump.manifest else names)
+        matching = match_names(dump, known, {} if dump.manifest else names)
         self.files, self.left_over = matching.files, matching.left_over
         self.layout = "nhwc" if dump.manifest else layout
         if self.layout == "auto":
@@ -50,7 +50,7 @@ class Matched:
         edited = own is not None and self.dump.changed(own, array)
         return array, ["edited since it was recorded"] if edited else []
 
-    def fit(self, array: Array, entry: Entry, shape: tuple[int, ...]) -> Fitted:
+    def fit(self, array: Array, entry: Entry, shape: tuple[int, ...]) -> ShapeMatch:
         """An array of this dump as one of the entry's dtype and of the given shape."""
         return fit(array, shape, entry.dtype, entry.quantization, self.layout)
 

@@ -16,11 +16,11 @@ import numpy as np
 from npmobilenet.arithmetic.dialects import DIALECTS, Dialect
 from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
 from npmobilenet.errors import InputError, PlanError
-from npmobilenet.golden.likely_bugs import Suspect, suspects
+from npmobilenet.golden.likely_bugs import LikelyBug, likely_bugs
 from npmobilenet.golden.name_match import NameMap
-from npmobilenet.golden.nodes import STAGES, VECTOR, Alone, alone, check_index, crop, in_vector, run, steps
-from npmobilenet.golden.products import Term, outside, terms
-from npmobilenet.golden.tracing import Call, Trace, parameters, scalar, subtrees, traced, watch
+from npmobilenet.golden.nodes import STAGES, VECTOR, IsolatedNode, check_index, crop, in_vector, isolate, run, steps
+from npmobilenet.golden.products import Product, outside, products
+from npmobilenet.golden.tracing import Trace, TracedCall, parameters, scalar, subtrees, traced, watch
 from npmobilenet.golden.value_source import (
     DumpValues,
     ModelSource,
@@ -64,8 +64,8 @@ class Derivation:
 class Explanation:
     """One value of a model. `value` is ours, under `dialect`; `got` the value in question, if there is one.
 
-    `terms`, `bias` and `accumulator` are there for nodes that accumulate. `matching` lists the dialects that give
-    `got`, `suspects` slips that would.
+    `products`, `bias` and `accumulator` are there for nodes that accumulate. `matching` lists the dialects that give
+    `got`, `likely_bugs` slips that would.
     """
 
     model: str
@@ -78,14 +78,14 @@ class Explanation:
     value: Number
     derivations: list[Derivation]
     inputs: dict[str, Number] = field(default_factory=dict)
-    terms: list[Term] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     skipped: int = 0
     bias: Number | None = None
     accumulator: Number | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     got: Number | None = None
     matching: list[str] = field(default_factory=list)
-    suspects: list[Suspect] = field(default_factory=list)
+    likely_bugs: list[LikelyBug] = field(default_factory=list)
 
     @property
     def is_integer(self) -> bool:
@@ -106,7 +106,7 @@ class Explanation:
         return f"no dialect gives {self.got}" if self.is_integer else f"{self.got} is not {self.value}"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with every term."""
+        """For JSON, with every product."""
         return {
             "model": self.model, "tensor": self.tensor, "index": list(self.index), "op": self.node.op,
             "dialect": self.dialect, "value": self.value, "got": self.got, "matching": self.matching,
@@ -114,8 +114,8 @@ class Explanation:
             "operands": [_tensor(t) for t in self.operands], "result": _tensor(self.result), "inputs": self.inputs,
             "terms": [
                 {"filter": list(t.filter_at), "input": list(t.input_at), "x": t.x, "weight": t.weight,
-                 "product": t.product}
-                for t in self.terms
+                 "product": t.value}
+                for t in self.products
             ],
             "refusals": self.refusals, "outside": self.skipped, "bias": self.bias, "accumulator": self.accumulator,
             "derivations": [
@@ -125,7 +125,7 @@ class Explanation:
                  "steps_left_out": d.trace.left_out, "note": d.note, "value": d.value}
                 for d in self.derivations
             ],
-            "suspects": [{"what": s.text, "kind": s.kind} for s in self.suspects],
+            "suspects": [{"what": s.text, "kind": s.kind} for s in self.likely_bugs],
         }  # fmt: skip
 
 
@@ -181,11 +181,11 @@ def explain(
         raise InputError(f"'{tensor}': {problem}")
     if got is None and theirs is not None:
         got = scalar(theirs[tuple(index)])
-    what = alone(data, node, values, tuple(index))
+    what = isolate(data, node, values, tuple(index))
     return _explain(data.info.name, what, prefix, dialect, got)
 
 
-def _explain(name: str, what: Alone, prefix: str, dialect: str, got: Number | None) -> Explanation:
+def _explain(name: str, what: IsolatedNode, prefix: str, dialect: str, got: Number | None) -> Explanation:
     stage = STAGES[prefix]
     derivations, refusals = derive(what, stage)
     if dialect in refusals:
@@ -205,11 +205,11 @@ def _explain(name: str, what: Alone, prefix: str, dialect: str, got: Number | No
         fits = [d for part in derivations if _same(part.value, found.got) for d in part.dialects]
         found.matching = [d for d in DIALECTS if d in fits]
         if not found.matching and what.is_integer:
-            found.suspects = suspects(what, cut, dialect, int(got), stage, found.accumulator)
+            found.likely_bugs = likely_bugs(what, cut, dialect, int(got), stage, found.accumulator)
     return found
 
 
-def _inputs(cut: Alone) -> dict[str, Number]:
+def _inputs(cut: IsolatedNode) -> dict[str, Number]:
     """The values that an element is made from; of a pool or mean, their number and sum."""
     if cut.node.op in POOLS:
         x = cut.arrays[0]
@@ -225,7 +225,7 @@ def _inputs(cut: Alone) -> dict[str, Number]:
     return {t.name: scalar(a.reshape(-1)[0]) for t, a in zip(cut.operands, cut.arrays, strict=True)}
 
 
-def _dtype(what: Alone, stage: str) -> str:
+def _dtype(what: IsolatedNode, stage: str) -> str:
     """What the output, or a stage before it, is made of."""
     return "int32" if what.is_integer and stage != "output" else what.result.dtype
 
@@ -234,20 +234,20 @@ def _same(a: Number, b: Number) -> bool:
     return a == b or bool(np.isnan(a) and np.isnan(b))
 
 
-def _add_sum(found: Explanation, what: Alone, cut: Alone) -> None:
-    """Terms, bias and accumulator; that they agree is checked."""
-    found.terms = terms(what, what.at)
+def _add_sum(found: Explanation, what: IsolatedNode, cut: IsolatedNode) -> None:
+    """Products, bias and accumulator; that they agree is checked."""
+    found.products = products(what, what.at)
     found.skipped = outside(what, what.at)
     found.bias = scalar(cut.arrays[2][0])
     out = run(cut, found.dialect, "python", STAGES[ACC])
     found.accumulator = scalar(out[cut.at])
     if what.is_integer:
-        total = int(cut.arrays[2][0]) + sum(t.product for t in found.terms if t.product is not None)
+        total = int(cut.arrays[2][0]) + sum(t.value for t in found.products if t.value is not None)
         if total != found.accumulator:
-            raise RuntimeError(f"'{what.node.name}' at {what.at}: the terms give {total}, not {found.accumulator}")
+            raise RuntimeError(f"'{what.node.name}' at {what.at}: the products give {total}, not {found.accumulator}")
 
 
-def derive(what: Alone, stage: str) -> tuple[list[Derivation], dict[str, str]]:
+def derive(what: IsolatedNode, stage: str) -> tuple[list[Derivation], dict[str, str]]:
     """The derivations of element `what.at`, dialects that take the same steps together; and why some refuse the node.
 
     Float32 has one arithmetic.
@@ -276,7 +276,7 @@ def _steps_of(part: Derivation) -> tuple[Any, ...]:
     return part.parameters, part.trace.calls, part.value
 
 
-def _derivation(what: Alone, dialect: Dialect, stage: str) -> Derivation:
+def _derivation(what: IsolatedNode, dialect: Dialect, stage: str) -> Derivation:
     """One dialect's: the element alone in the book's hands, and the same element of the whole layer, must agree."""
     bound, _ = steps(what, dialect.name, "python", stage)
     vector = in_vector(bound, what, what.at)
@@ -302,7 +302,7 @@ def _derivation(what: Alone, dialect: Dialect, stage: str) -> Derivation:
     return part
 
 
-def _of_class(calls: list[Call], cut: Alone) -> list[Call]:
+def _of_class(calls: list[TracedCall], cut: IsolatedNode) -> list[TracedCall]:
     """Of a softmax in fixed point: the calls for one class. It has one for each class, some, then two for each."""
     groups, classes, i = subtrees(calls), cut.result.shape[-1], cut.at[-1]
     if len(groups) < 3 * classes:
@@ -311,7 +311,7 @@ def _of_class(calls: list[Call], cut: Alone) -> list[Call]:
     return [call for group in own for call in group]
 
 
-def _rule(dialect: Dialect, what: Alone, calls: Sequence[Step]) -> tuple[str, str]:
+def _rule(dialect: Dialect, what: IsolatedNode, calls: Sequence[Step]) -> tuple[str, str]:
     """The rule's name and source for the node; nothing where the table has none.
 
     A dialect may leave a node to another rule than its op's; what the kernel is given tells which.

@@ -22,7 +22,7 @@ from npmobilenet.golden.arrays import read_npy
 from npmobilenet.golden.catalogue import entry_to_json
 from npmobilenet.golden.inputs import load_input, model_facts
 from npmobilenet.golden.manifest import FORMAT, MANIFEST, SCHEMA
-from npmobilenet.golden.nodes import Alone, alone, argument_names, run, steps
+from npmobilenet.golden.nodes import IsolatedNode, argument_names, isolate, run, steps
 from npmobilenet.golden.recording import EVERYTHING, check_target, choose, run_taps, versions, whole_folder
 from npmobilenet.golden.tracing import parameters
 from npmobilenet.golden.value_source import ModelSource, data_of, model_of
@@ -129,7 +129,7 @@ def _node(data: ModelData, place: int, node: Node, dialect: str, order: str, wri
     """One node's files and facts."""
     tensors = data.graph.tensors
     zeros = {n: np.zeros((1, *tensors[n].shape[1:]), tensors[n].dtype) for n in node.inputs if not tensors[n].constant}
-    what = alone(data, node, zeros)
+    what = isolate(data, node, zeros)
     prefix = f"n{place:03d}"
     name = formats.symbol(prefix, node.name)
     files = {}
@@ -157,7 +157,7 @@ def _node(data: ModelData, place: int, node: Node, dialect: str, order: str, wri
     }  # fmt: skip
 
 
-def _constant(what: Alone, position: int, order: str) -> tuple[str, Array, list[str]]:
+def _constant(what: IsolatedNode, position: int, order: str) -> tuple[str, Array, list[str]]:
     """What a constant operand is called, its array in the wanted order, and its axes."""
     array = what.arrays[position]
     if what.node.op not in ACCUMULATING:
@@ -177,7 +177,7 @@ def _scales(tensor: Tensor) -> dict[str, Any]:
     return {"scale": list(q.scale), "zero_point": list(q.zero_point)}
 
 
-def _parameters(what: Alone, dialect: str) -> tuple[dict[str, Any], dict[str, Array]]:
+def _parameters(what: IsolatedNode, dialect: str) -> tuple[dict[str, Any], dict[str, Array]]:
     """What the node's kernels are given: numbers, and arrays of a number for each channel."""
     calls, _ = steps(what, dialect, "python")
     given: dict[str, Any] = {}
@@ -197,7 +197,7 @@ def _parameters(what: Alone, dialect: str) -> tuple[dict[str, Any], dict[str, Ar
     return given, arrays
 
 
-def table(what: Alone, dialect: str) -> Array:
+def table(what: IsolatedNode, dialect: str) -> Array:
     """The results of an op with one 8-bit operand for all 256 bytes, in the order of the unsigned byte."""
     every = (
         np.arange(256, dtype=np.uint8).view(what.operands[0].dtype).reshape(256, *(1,) * (len(what.result.shape) - 1))

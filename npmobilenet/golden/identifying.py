@@ -15,12 +15,12 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import InputError, NpMobilenetError
-from npmobilenet.golden.bit_flip_search import cause
+from npmobilenet.golden.bit_flip_search import find_cause
 from npmobilenet.golden.catalogue import Entry, catalogue
 from npmobilenet.golden.compare import Comparison, compare
-from npmobilenet.golden.diff_patterns import hints
+from npmobilenet.golden.diff_patterns import find_patterns
 from npmobilenet.golden.name_match import NameMap
-from npmobilenet.golden.nodes import STAGES, Alone, alone, run
+from npmobilenet.golden.nodes import STAGES, IsolatedNode, isolate, run
 from npmobilenet.golden.value_source import DumpPath, DumpValues, ModelSource, data_of
 from npmobilenet.graph import Node
 from npmobilenet.modeldata import Array, ModelData
@@ -158,7 +158,7 @@ def identify(
     if not any(row.checked for row in rows):
         why = next((row.note for row in rows if row.note), "it holds the model's inputs only")
         raise InputError(f"'{values.dump.path}': none of its tensors can be checked: {why}")
-    return Identification(data.info.name, str(values.dump.path), rows, values.matched.notes("the dump"))
+    return Identification(data.info.name, str(values.dump.path), rows, values.view.notes("the dump"))
 
 
 def _row(data: ModelData, entry: Entry, values: DumpValues) -> Row:
@@ -173,8 +173,8 @@ def _row(data: ModelData, entry: Entry, values: DumpValues) -> Row:
         return row
     if len(chain) > 1:
         row.note = f"from {len(chain)} nodes: the dump lacks what lies between"
-    integer = any(_alone(data, node, {}).is_integer for node in chain)
-    outputs: dict[str, tuple[Alone, Array]] = {}
+    integer = any(_isolated(data, node, {}).is_integer for node in chain)
+    outputs: dict[str, tuple[IsolatedNode, Array]] = {}
     for dialect in DIALECTS if integer else [next(iter(DIALECTS))]:
         try:
             what, output = _compute(data, chain, values, dialect, STAGES[entry.prefix])
@@ -206,29 +206,31 @@ def _chain(data: ModelData, name: str, values: DumpValues) -> list[Node]:
     return [node for node in data.graph.nodes if node.name in needed]
 
 
-def _alone(data: ModelData, node: Node, values: Mapping[str, Array]) -> Alone:
+def _isolated(data: ModelData, node: Node, values: Mapping[str, Array]) -> IsolatedNode:
     """The node with whatever values there are: for its tensors, not to be run."""
     empty = {n: values.get(n, np.zeros(0)) for n in node.inputs}
-    return alone(data, node, empty)
+    return isolate(data, node, empty)
 
 
-def _compute(data: ModelData, chain: list[Node], values: DumpValues, dialect: str, stage: str) -> tuple[Alone, Array]:
+def _compute(
+    data: ModelData, chain: list[Node], values: DumpValues, dialect: str, stage: str
+) -> tuple[IsolatedNode, Array]:
     """The last node of the chain, and what it gives."""
     done: dict[str, Array] = {}
     for node in chain:
         given = {n: done[n] if n in done else values[n] for n in node.inputs if not data.graph.tensors[n].constant}
-        what = alone(data, node, given)
+        what = isolate(data, node, given)
         last = node is chain[-1]
         done[node.output] = run(what, dialect, stage=stage if last else "output")
     return what, done[chain[-1].output]
 
 
-def _explain_misfit(row: Row, outputs: dict[str, tuple[Alone, Array]], found: Array) -> None:
+def _explain_misfit(row: Row, outputs: dict[str, tuple[IsolatedNode, Array]], found: Array) -> None:
     """Hints, from the dialect that comes nearest, and a cause where one can be proved."""
     nearest = min(outputs, key=lambda d: row.counts.get(d, row.counts.get(FLOAT, 0)))
     what, output = outputs[nearest]
     difference: Comparison = compare(output, found)
     row.largest = f"{difference.largest} {difference.unit}"
-    row.hints = hints(output, found, difference, row.entry.quantization)
+    row.hints = find_patterns(output, found, difference, row.entry.quantization)
     if what.is_integer and not row.note:
-        row.cause = cause({d: pair[1] for d, pair in outputs.items()}, what, found, STAGES[row.entry.prefix])
+        row.cause = find_cause({d: pair[1] for d, pair in outputs.items()}, what, found, STAGES[row.entry.prefix])

@@ -14,29 +14,29 @@ import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.errors import NpMobilenetError
-from npmobilenet.golden.nodes import Alone, crop, run, steps
-from npmobilenet.golden.products import terms
+from npmobilenet.golden.nodes import IsolatedNode, crop, run, steps
+from npmobilenet.golden.products import products
 from npmobilenet.graph import Quantization
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.taps import ACCUMULATING
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LikelyBug:
     """A slip that gives the value in question; `kind` is a short name of it."""
 
     kind: str
     text: str
 
 
-def suspects(
-    what: Alone, cut: Alone, dialect: str, got: int, stage: str, accumulator: int | float | None
-) -> list[Suspect]:
+def likely_bugs(
+    what: IsolatedNode, cut: IsolatedNode, dialect: str, got: int, stage: str, accumulator: int | float | None
+) -> list[LikelyBug]:
     """The slips that give `got`, the likeliest first; for other ops than accumulating ones, those of their clamp."""
     found = []
     for kind, text, value in _tries(what, cut, dialect, stage):
         if value == got:
-            found.append(Suspect(kind, f"{got} is what comes out {text}"))
+            found.append(LikelyBug(kind, f"{got} is what comes out {text}"))
     if stage == "output" and isinstance(accumulator, int):
         bounds = _factor(cut, dialect, got, accumulator)
         if bounds and bounds[0].kind == "range":  # where much is cut off, other channels agree by chance
@@ -45,7 +45,7 @@ def suspects(
     return found
 
 
-def _tries(what: Alone, cut: Alone, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
+def _tries(what: IsolatedNode, cut: IsolatedNode, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
     node = cut.node
     if node.op not in ACCUMULATING:
         return
@@ -71,7 +71,7 @@ def _tries(what: Alone, cut: Alone, dialect: str, stage: str) -> Iterator[tuple[
     yield from _other_channels(what, dialect, stage)
 
 
-def _value(cut: Alone, dialect: str, stage: str) -> int | None:
+def _value(cut: IsolatedNode, dialect: str, stage: str) -> int | None:
     """What the engine gives for a changed node; None where it refuses."""
     try:
         return int(run(cut, dialect, "python", stage)[cut.at])
@@ -79,13 +79,13 @@ def _value(cut: Alone, dialect: str, stage: str) -> int | None:
         return None
 
 
-def _with_array(cut: Alone, position: int, array: Array) -> Alone:
+def _with_array(cut: IsolatedNode, position: int, array: Array) -> IsolatedNode:
     arrays = list(cut.arrays)
     arrays[position] = array
     return replace(cut, arrays=tuple(arrays))
 
 
-def _without_zero_point(cut: Alone, position: int) -> Alone:
+def _without_zero_point(cut: IsolatedNode, position: int) -> IsolatedNode:
     operands = list(cut.operands)
     q = operands[position].quantization
     assert q is not None
@@ -93,7 +93,7 @@ def _without_zero_point(cut: Alone, position: int) -> Alone:
     return replace(cut, operands=tuple(operands))
 
 
-def _zero_padding(cut: Alone, dialect: str, stage: str) -> int | None:
+def _zero_padding(cut: IsolatedNode, dialect: str, stage: str) -> int | None:
     """The window with zeros, as stored, where it leaves the image."""
     (top, bottom), (left, right) = cut.node.attrs["padding"]
     if top + bottom + left + right == 0:
@@ -104,12 +104,12 @@ def _zero_padding(cut: Alone, dialect: str, stage: str) -> int | None:
     return _value(replace(cut, node=node, operands=operands, arrays=(x, *cut.arrays[1:])), dialect, stage)
 
 
-def _requantization(cut: Alone, dialect: str) -> Requantization | None:
+def _requantization(cut: IsolatedNode, dialect: str) -> Requantization | None:
     calls, _ = steps(cut, dialect, "python")
     return next((arg for step in calls for arg in step.args if isinstance(arg, Requantization)), None)
 
 
-def _exact(cut: Alone, dialect: str) -> tuple[Fraction, Requantization] | None:
+def _exact(cut: IsolatedNode, dialect: str) -> tuple[Fraction, Requantization] | None:
     """The accumulator times its factor, not rounded at all."""
     r = _requantization(cut, dialect)
     if r is None:
@@ -118,7 +118,7 @@ def _exact(cut: Alone, dialect: str) -> tuple[Fraction, Requantization] | None:
     return Fraction(acc) * int(r.multiplier[0]) * Fraction(2) ** (int(r.shift[0]) - 31), r
 
 
-def _truncated(cut: Alone, dialect: str, mode: str) -> int | None:
+def _truncated(cut: IsolatedNode, dialect: str, mode: str) -> int | None:
     found = _exact(cut, dialect)
     if found is None:
         return None
@@ -127,7 +127,7 @@ def _truncated(cut: Alone, dialect: str, mode: str) -> int | None:
     return min(max(whole + r.zero_point, r.low), r.high)
 
 
-def _wrapped(cut: Alone, dialect: str) -> int | None:
+def _wrapped(cut: IsolatedNode, dialect: str) -> int | None:
     """The value before the clamp, its low 8 bits."""
     try:
         before = int(run(cut, dialect, "python", "preactivation")[cut.at])
@@ -136,7 +136,7 @@ def _wrapped(cut: Alone, dialect: str) -> int | None:
     return int(np.array(before & 255, np.uint8).view(cut.result.dtype))
 
 
-def _other_channels(what: Alone, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
+def _other_channels(what: IsolatedNode, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
     """The same sum with another channel's scale, where each has its own; and the neighbours' values."""
     weights = what.operands[1]
     q = weights.quantization
@@ -155,7 +155,7 @@ def _other_channels(what: Alone, dialect: str, stage: str) -> Iterator[tuple[str
             yield "channel", f"for channel {other}: channels are shifted", _value(crop(what, at), dialect, stage)
 
 
-def _factor(cut: Alone, dialect: str, got: int, accumulator: int) -> list[Suspect]:
+def _factor(cut: IsolatedNode, dialect: str, got: int, accumulator: int) -> list[LikelyBug]:
     """How far off the factor, or the accumulator, would have to be."""
     r = _requantization(cut, dialect)
     if r is None or accumulator == 0 or not int(r.multiplier[0]):
@@ -166,26 +166,28 @@ def _factor(cut: Alone, dialect: str, got: int, accumulator: int) -> list[Suspec
         bound = int((steps_away + (Fraction(1, 2) if got == r.low else Fraction(-1, 2))) / factor)
         side = "at most" if got == r.low else "at least"
         text = f"it needs an accumulator of {side} about {bound} instead of {accumulator}: {got} ends the range"
-        return [Suspect("range", text)]
+        return [LikelyBug("range", text)]
     ratio = steps_away / (accumulator * factor)
     low, high = (int((steps_away + half) / factor) for half in (Fraction(-1, 2), Fraction(1, 2)))
     text = f"it needs an accumulator from about {low} to {high} instead of {accumulator}"
     if ratio > 0:
         text += f", or a factor {float(ratio):.4g} times as large"
-    return [Suspect("accumulator", text), *_bits(cut, accumulator, low, high)]
+    return [LikelyBug("accumulator", text), *_bits(cut, accumulator, low, high)]
 
 
-def _bits(cut: Alone, accumulator: int, low: int, high: int) -> list[Suspect]:
+def _bits(cut: IsolatedNode, accumulator: int, low: int, high: int) -> list[LikelyBug]:
     """How many single flipped bits of weights would do it."""
     found = 0
     q = cut.operands[0].quantization
     zero_point = q.zero_point[0] if q is not None else 0
-    for term in terms(cut, cut.at):
-        if term.product is None:
+    for product in products(cut, cut.at):
+        if product.value is None:
             continue
-        x = int(term.x) - zero_point
+        x = int(product.x) - zero_point
         for bit in range(8):
-            flipped = int(np.array(int(term.weight) & 255 ^ 1 << bit, np.uint8).view(cut.operands[1].dtype))
-            found += low <= accumulator + x * (flipped - int(term.weight)) <= high
-    text = f"{found} of {8 * len(terms(cut, cut.at))} single flipped bits of its weights would give such an accumulator"
-    return [Suspect("bit", text)] if found else []
+            flipped = int(np.array(int(product.weight) & 255 ^ 1 << bit, np.uint8).view(cut.operands[1].dtype))
+            found += low <= accumulator + x * (flipped - int(product.weight)) <= high
+    text = (
+        f"{found} of {8 * len(products(cut, cut.at))} single flipped bits of its weights would give such an accumulator"
+    )
+    return [LikelyBug("bit", text)] if found else []

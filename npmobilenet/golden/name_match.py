@@ -21,7 +21,7 @@ _INDEX = re.compile(r"(?:#|t|tensor[_-]?|index[_-]?)?0*([0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Matching:
+class NameMatch:
     """`files`: an entry's name to the name of the dump's array. `left_over`: the dump's arrays that match nothing."""
 
     files: Mapping[str, str]
@@ -68,7 +68,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
         ) from error
 
 
-def match(dump: Dump, known: Sequence[Entry], names: NameMap) -> Matching:
+def match_names(dump: Dump, known: Sequence[Entry], names: NameMap) -> NameMatch:
     """Find each array's entry: by the map, or by what its file is called.
 
     Without an entry in the map, a file may be called as the entry is in a recorded dump; by the tensor's name, an
@@ -103,7 +103,7 @@ def match(dump: Dump, known: Sequence[Entry], names: NameMap) -> Matching:
             f"name of a tensor ({', '.join(e.name for e in list(known)[:3])}, ...): write a name map (--map names.json "
             'with {"theirs": "ours", ...}), or name the files by TFLite tensor index'
         )
-    return Matching(files, tuple(left_over))
+    return NameMatch(files, tuple(left_over))
 
 
 class _Finder:

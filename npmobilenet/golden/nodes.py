@@ -27,7 +27,7 @@ STAGES = {"": "output", ACC: "accumulator", PRE: "preactivation"}
 
 
 @dataclass(frozen=True)
-class Alone:
+class IsolatedNode:
     """A node with its operands' tensors and arrays (activations with their batch), and its result's tensor.
 
     `at` is where the element that one is interested in lies in the output. `copies`: how often it stands there, from
@@ -58,14 +58,14 @@ class Alone:
         return next(len(a) for t, a in zip(self.operands, self.arrays, strict=True) if not t.constant)
 
 
-def alone(data: ModelData, node: Node, values: Mapping[str, Array], at: tuple[int, ...] = ()) -> Alone:
+def isolate(data: ModelData, node: Node, values: Mapping[str, Array], at: tuple[int, ...] = ()) -> IsolatedNode:
     """A model's node with its weights, reading `values` (by tensor name)."""
     tensors = data.graph.tensors
     arrays = tuple(data.tensors[n] if tensors[n].constant else values[n] for n in node.inputs)
-    return Alone(node, tuple(tensors[n] for n in node.inputs), arrays, tensors[node.output], at)
+    return IsolatedNode(node, tuple(tensors[n] for n in node.inputs), arrays, tensors[node.output], at)
 
 
-def steps(what: Alone, dialect: str, kernels: str, stage: str = "output") -> tuple[list[Step], Array]:
+def steps(what: IsolatedNode, dialect: str, kernels: str, stage: str = "output") -> tuple[list[Step], Array]:
     """The kernel calls of the node, and the array that they write. Raises `PlanError`."""
     dtype = "int32" if stage != "output" and what.is_integer else what.result.dtype
     out = np.zeros((what.batch, *what.result.shape[1:]), dtype)
@@ -84,7 +84,7 @@ def steps(what: Alone, dialect: str, kernels: str, stage: str = "output") -> tup
         raise PlanError(f"node '{node.name}' ({node.op}) works on {dtypes}: there is no kernel for that") from None
 
 
-def run(what: Alone, dialect: str, kernels: str = "fast", stage: str = "output") -> Array:
+def run(what: IsolatedNode, dialect: str, kernels: str = "fast", stage: str = "output") -> Array:
     """The node's output (or the stage before it). Raises `PlanError`."""
     calls, out = steps(what, dialect, kernels, stage)
     with parallel.exclusive(None, kernels) as threads:
@@ -97,7 +97,7 @@ def run(what: Alone, dialect: str, kernels: str = "fast", stage: str = "output")
 # Cutting
 
 
-def crop(what: Alone, at: tuple[int, ...], copies: int = 1) -> Alone:
+def crop(what: IsolatedNode, at: tuple[int, ...], copies: int = 1) -> IsolatedNode:
     """The node cut down to one element of its output, computed by the same kernels from what it reads.
 
     Some runtimes take whole vectors of elements by one rule and what is left over by another; so the element is there
@@ -114,9 +114,9 @@ def crop(what: Alone, at: tuple[int, ...], copies: int = 1) -> Alone:
 
 
 def _rebuilt(
-    what: Alone, arrays: Sequence[Array], shape: tuple[int, ...], at: tuple[int, ...],
+    what: IsolatedNode, arrays: Sequence[Array], shape: tuple[int, ...], at: tuple[int, ...],
     quantization: Mapping[int, Quantization | None] | None = None, copies: int = 1, **attrs: Any,
-) -> Alone:  # fmt: skip
+) -> IsolatedNode:  # fmt: skip
     """The node on other arrays; shapes of tensors follow them, `quantization` replaces operands' by position."""
     operands = []
     for i, (tensor, array) in enumerate(zip(what.operands, arrays, strict=True)):
@@ -125,7 +125,7 @@ def _rebuilt(
         operands.append(replace(tensor, shape=shown, quantization=q))
     node = replace(what.node, attrs={**what.node.attrs, **attrs})
     result = replace(what.result, shape=shape)
-    return Alone(node, tuple(operands), tuple(arrays), result, at, cropped=True, copies=copies)
+    return IsolatedNode(node, tuple(operands), tuple(arrays), result, at, cropped=True, copies=copies)
 
 
 def channel_copies(weights: Tensor) -> int:
@@ -141,7 +141,7 @@ def _channel(tensor: Tensor, c: int, copies: int) -> Quantization | None:
     return Quantization((q.scale[c],) * copies, (q.zero_point[c],) * copies, q.axis)
 
 
-def in_vector(calls: Sequence[Step], what: Alone, at: tuple[int, ...]) -> bool | None:
+def in_vector(calls: Sequence[Step], what: IsolatedNode, at: tuple[int, ...]) -> bool | None:
     """Whether element `at` is one that the runtime computes in a full vector; None where that makes no difference.
 
     The calls of the whole node say so: records with `run` and `full`, or `full` (channels), or `tail`, or a `split`.
@@ -176,7 +176,7 @@ def _span(at: int, stride: int, pad: int, extent: int, size: int) -> tuple[int, 
     return max(start, 0), min(end, size), (max(-start, 0), max(end - size, 0))
 
 
-def _window(what: Alone, at: tuple[int, ...], kernel: tuple[int, int]) -> tuple[Array, tuple[Any, Any]] | None:
+def _window(what: IsolatedNode, at: tuple[int, ...], kernel: tuple[int, int]) -> tuple[Array, tuple[Any, Any]] | None:
     """The pixels of one image that a window covers, and the padding that remains around them."""
     x, attrs = what.arrays[0], what.node.attrs
     dilation = attrs.get("dilation", (1, 1))
@@ -190,7 +190,7 @@ def _window(what: Alone, at: tuple[int, ...], kernel: tuple[int, int]) -> tuple[
     return x[at[0] : at[0] + 1, y0:y1, x0:x1], (pad_y, pad_x)
 
 
-def _conv2d(what: Alone, at: tuple[int, ...], copies: int) -> Alone | None:
+def _conv2d(what: IsolatedNode, at: tuple[int, ...], copies: int) -> IsolatedNode | None:
     _, weights, bias = what.arrays
     found = _window(what, at, (weights.shape[0], weights.shape[1]))
     if found is None:
@@ -203,7 +203,7 @@ def _conv2d(what: Alone, at: tuple[int, ...], copies: int) -> Alone | None:
     return _rebuilt(what, arrays, (1, 1, 1, copies), (0, 0, 0, 0), q, copies, padding=padding)
 
 
-def _depthwise(what: Alone, at: tuple[int, ...], copies: int) -> Alone | None:
+def _depthwise(what: IsolatedNode, at: tuple[int, ...], copies: int) -> IsolatedNode | None:
     _, weights, bias = what.arrays
     found = _window(what, at, (weights.shape[0], weights.shape[1]))
     if found is None:
@@ -218,7 +218,7 @@ def _depthwise(what: Alone, at: tuple[int, ...], copies: int) -> Alone | None:
     return _rebuilt(what, arrays, (1, 1, 1, copies), (0, 0, 0, 0), q, copies, padding=padding, **attrs)
 
 
-def _fully_connected(what: Alone, at: tuple[int, ...], copies: int) -> Alone:
+def _fully_connected(what: IsolatedNode, at: tuple[int, ...], copies: int) -> IsolatedNode:
     x, weights, bias = what.arrays
     copies = max(copies, channel_copies(what.operands[1]))
     same = [at[1]] * copies
@@ -227,7 +227,7 @@ def _fully_connected(what: Alone, at: tuple[int, ...], copies: int) -> Alone:
     return _rebuilt(what, arrays, (1, copies), (0, 0), q, copies)
 
 
-def _pool(what: Alone, at: tuple[int, ...], _: int) -> Alone | None:
+def _pool(what: IsolatedNode, at: tuple[int, ...], _: int) -> IsolatedNode | None:
     found = _window(what, at, what.node.attrs["kernel"])
     if found is None:
         return None
@@ -235,13 +235,13 @@ def _pool(what: Alone, at: tuple[int, ...], _: int) -> Alone | None:
     return _rebuilt(what, (x[..., at[3] : at[3] + 1],), (1, 1, 1, 1), (0, 0, 0, 0), padding=padding)
 
 
-def _mean(what: Alone, at: tuple[int, ...], copies: int) -> Alone:
+def _mean(what: IsolatedNode, at: tuple[int, ...], copies: int) -> IsolatedNode:
     x = np.repeat(what.arrays[0][at[0] : at[0] + 1, :, :, at[-1] : at[-1] + 1], copies, axis=-1)
     rank = len(what.result.shape)
     return _rebuilt(what, (x,), (*(1,) * (rank - 1), copies), (0,) * rank, None, copies)
 
 
-def _elementwise(what: Alone, at: tuple[int, ...], copies: int) -> Alone:
+def _elementwise(what: IsolatedNode, at: tuple[int, ...], copies: int) -> IsolatedNode:
     """One element of each operand; a dimension of 1 is repeated. What is broadcast along the last axis stays so."""
     arrays = []
     for tensor, array in zip(what.operands, what.arrays, strict=True):
@@ -251,13 +251,13 @@ def _elementwise(what: Alone, at: tuple[int, ...], copies: int) -> Alone:
     return _rebuilt(what, arrays, (*(1,) * (len(at) - 1), copies), (0,) * len(at), None, copies)
 
 
-def _row(what: Alone, at: tuple[int, ...], _: int) -> Alone:
+def _row(what: IsolatedNode, at: tuple[int, ...], _: int) -> IsolatedNode:
     """The last dimension stays."""
     x = what.arrays[0][tuple(slice(i, i + 1) for i in at[:-1])]
     return _rebuilt(what, (x,), (*(1,) * (len(at) - 1), x.shape[-1]), (*(0,) * (len(at) - 1), at[-1]))
 
 
-def _channelwise(what: Alone, at: tuple[int, ...], _: int) -> Alone | None:
+def _channelwise(what: IsolatedNode, at: tuple[int, ...], _: int) -> IsolatedNode | None:
     """One channel of one image, for ops with one operand that keep height, width and channels apart."""
     x, shape = what.arrays[0], what.result.shape
     if len(what.arrays) > 1 or x.ndim != 4 or len(shape) != 4 or x.shape[3] != shape[3] or what.node.op == "reshape":
@@ -266,7 +266,7 @@ def _channelwise(what: Alone, at: tuple[int, ...], _: int) -> Alone | None:
     return _rebuilt(what, (plane,), (*shape[:3], 1), (0, *at[1:3], 0))
 
 
-def _image(what: Alone, at: tuple[int, ...]) -> Alone:
+def _image(what: IsolatedNode, at: tuple[int, ...]) -> IsolatedNode:
     arrays = [
         a if t.constant else a[at[0] : at[0] + 1] for t, a in zip(what.operands, what.arrays, strict=True)
     ]  # fmt: skip

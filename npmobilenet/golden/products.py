@@ -1,18 +1,18 @@
-"""The terms of a sum: what an accumulator adds up, one by one, with where each comes from."""
+"""The products that an accumulator adds up, one by one, with where each comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from npmobilenet.golden.nodes import Alone
+from npmobilenet.golden.nodes import IsolatedNode
 from npmobilenet.golden.tracing import scalar
 from npmobilenet.graph import Tensor
 
 
 @dataclass(frozen=True)
-class Term:
-    """`product` = (x - x's zero point) * (weight - its zero point), or x * weight in float32 (None: it is fused).
+class Product:
+    """`value` = (x - x's zero point) * (weight - its zero point), or x * weight in float32 (None: it is fused).
 
     `filter_at` is (ky, kx, ci) or, fully connected, (i,); `input_at` the index in the node's input.
     """
@@ -21,18 +21,18 @@ class Term:
     input_at: tuple[int, ...]
     x: float
     weight: float
-    product: int | None
+    value: int | None
 
 
-def terms(what: Alone, at: tuple[int, ...]) -> list[Term]:
-    """The terms of output element `at` of a convolution, depthwise convolution or fully connected node, in order."""
+def products(what: IsolatedNode, at: tuple[int, ...]) -> list[Product]:
+    """The products of output element `at` of a convolution, depthwise convolution or fully connected node, in order."""
     x, weights = what.arrays[:2]
     z_x, z_w = _zero_point(what.operands[0]), _zero_point(what.operands[1])
     found = []
     for filter_at, input_at, weight_at in _places(what, at):
         a, b = x[input_at], weights[weight_at]
-        product = (int(a) - z_x) * (int(b) - z_w) if what.is_integer else None
-        found.append(Term(filter_at, input_at, scalar(a), scalar(b), product))
+        value = (int(a) - z_x) * (int(b) - z_w) if what.is_integer else None
+        found.append(Product(filter_at, input_at, scalar(a), scalar(b), value))
     return found
 
 
@@ -40,8 +40,10 @@ def _zero_point(tensor: Tensor) -> int:
     return tensor.quantization.zero_point[0] if tensor.quantization is not None else 0
 
 
-def _places(what: Alone, at: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Where each term's filter position, input and weight are, in the order of the book's loops."""
+def _places(
+    what: IsolatedNode, at: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Where each product's filter position, input and weight are, in the order of the book's loops."""
     x, weights = what.arrays[:2]
     attrs = what.node.attrs
     if what.node.op == "fully_connected":
@@ -70,10 +72,10 @@ def _places(what: Alone, at: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...],
                 yield (ky, kx, ci), (n, iy, ix, ci), (ky, kx, ci, c)
 
 
-def outside(what: Alone, at: tuple[int, ...]) -> int:
+def outside(what: IsolatedNode, at: tuple[int, ...]) -> int:
     """Filter positions that fall outside the image, and so contribute nothing."""
     if what.node.op == "fully_connected":
         return 0
     weights = what.arrays[1]
-    seen = {term.filter_at[:2] for term in terms(what, at)}
+    seen = {product.filter_at[:2] for product in products(what, at)}
     return int(weights.shape[0] * weights.shape[1]) - len(seen)

@@ -21,7 +21,7 @@ LAYOUTS = ("auto", "nhwc", "nchw")
 
 
 @dataclass
-class Fitted:
+class ShapeMatch:
     """An array in the shape and dtype that were wanted, and what was done to it; `problem` if it can't be."""
 
     array: Array | None = None
@@ -57,7 +57,7 @@ def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], shape[3], shape[1], shape[2])
 
 
-def fit(found: Array, shape: tuple[int, ...], dtype: str, q: Quantization | None, layout: str) -> Fitted:
+def fit(found: Array, shape: tuple[int, ...], dtype: str, q: Quantization | None, layout: str) -> ShapeMatch:
     """A found array as `dtype` of `shape` (N, H, W, C); `q` is the quantization of the wanted tensor."""
     fitted = _shaped(found, shape, layout)
     if fitted.array is not None and str(fitted.array.dtype) != dtype:
@@ -65,21 +65,25 @@ def fit(found: Array, shape: tuple[int, ...], dtype: str, q: Quantization | None
     return fitted
 
 
-def _shaped(found: Array, shape: tuple[int, ...], layout: str) -> Fitted:
+def _shaped(found: Array, shape: tuple[int, ...], layout: str) -> ShapeMatch:
     if layout == "nchw" and len(shape) == 4:
         first = channels_first(shape)
         if found.shape in (first, first[1:]) and (found.shape == first or shape[0] == 1):
-            return Fitted(np.ascontiguousarray(found.reshape(first).transpose(0, 2, 3, 1)))
+            return ShapeMatch(np.ascontiguousarray(found.reshape(first).transpose(0, 2, 3, 1)))
     if found.shape == shape:
-        return Fitted(found)
+        return ShapeMatch(found)
     if found.shape == shape[1:] and shape[0] == 1:
-        return Fitted(found[None], notes=["without its batch dimension"])
+        return ShapeMatch(found[None], notes=["without its batch dimension"])
     squeezed = tuple(d for d in found.shape if d != 1)
     if squeezed == tuple(d for d in shape if d != 1):
-        return Fitted(found.reshape(shape), notes=[f"shape {found.shape}, read as {shape}"])
+        return ShapeMatch(found.reshape(shape), notes=[f"shape {found.shape}, read as {shape}"])
     if found.ndim == 1 and found.size == math.prod(shape) and layout != "nchw":
-        return Fitted(found.reshape(shape), notes=[f"flat, {found.size:,} values, read as {shape} in row-major order"])
-    return Fitted(problem=f"its shape is {found.shape}, expected {shape}{_hint(found.shape, shape)}", status="shape")
+        return ShapeMatch(
+            found.reshape(shape), notes=[f"flat, {found.size:,} values, read as {shape} in row-major order"]
+        )
+    return ShapeMatch(
+        problem=f"its shape is {found.shape}, expected {shape}{_hint(found.shape, shape)}", status="shape"
+    )
 
 
 def _hint(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
@@ -92,7 +96,7 @@ def _hint(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _typed(fitted: Fitted, wanted: np.dtype[Any], q: Quantization | None) -> Fitted:
+def _typed(fitted: ShapeMatch, wanted: np.dtype[Any], q: Quantization | None) -> ShapeMatch:
     array = fitted.array
     assert array is not None
     what = f"{array.dtype} where {wanted} is expected"
@@ -100,17 +104,21 @@ def _typed(fitted: Fitted, wanted: np.dtype[Any], q: Quantization | None) -> Fit
         limits = np.iinfo(wanted)
         whole = array if array.dtype.kind in "iub" else _whole(array)
         if whole is not None and whole.size and int(whole.min()) >= limits.min and int(whole.max()) <= limits.max:
-            return Fitted(whole.astype(wanted), notes=[*fitted.notes, f"{what}; all values fit, compared as {wanted}"])
+            return ShapeMatch(
+                whole.astype(wanted), notes=[*fitted.notes, f"{what}; all values fit, compared as {wanted}"]
+            )
         if array.dtype.kind == "f":
             return _quantized(array, wanted, q, fitted, what)
-        return Fitted(problem=f"{what}, values {array.min()} to {array.max()}{_offset(array, wanted)}", status="dtype")
+        return ShapeMatch(
+            problem=f"{what}, values {array.min()} to {array.max()}{_offset(array, wanted)}", status="dtype"
+        )
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             cast = array.astype(wanted)
         exact = np.array_equal(cast.astype(array.dtype), array, equal_nan=True)
         how = "all values fit" if exact else "values were rounded"
-        return Fitted(cast, notes=[*fitted.notes, f"{what}; {how}, compared as {wanted}"])
-    return Fitted(problem=f"{what}: quantized values of a float tensor; dump the real values", status="dtype")
+        return ShapeMatch(cast, notes=[*fitted.notes, f"{what}; {how}, compared as {wanted}"])
+    return ShapeMatch(problem=f"{what}: quantized values of a float tensor; dump the real values", status="dtype")
 
 
 def _whole(array: Array) -> Array | None:
@@ -127,17 +135,17 @@ def _offset(array: Array, wanted: np.dtype[Any]) -> str:
 
 
 def _quantized(
-    array: Array, wanted: np.dtype[Any], q: Quantization | None, fitted: Fitted, what: str
-) -> Fitted:  # fmt: skip
+    array: Array, wanted: np.dtype[Any], q: Quantization | None, fitted: ShapeMatch, what: str
+) -> ShapeMatch:  # fmt: skip
     """Dequantized values, back to integers by the wanted tensor's scale, if they lie on its grid."""
     if q is None or len(q.scale) != 1 or not np.isfinite(array).all():
-        return Fitted(problem=f"{what}, and the values aren't whole numbers: dump the integers", status="dtype")
+        return ShapeMatch(problem=f"{what}, and the values aren't whole numbers: dump the integers", status="dtype")
     scale, zero = np.float64(np.float32(q.scale[0])), q.zero_point[0]
     steps = array.astype(np.float64) / scale
     nearest = np.rint(steps)
     # float32(scale * n) is within 2^-24 of it, and a dump may have been printed with 6 digits.
     if (np.abs(steps - nearest) > 1e-5 * np.maximum(np.abs(nearest), 1) + 1e-3).any():
-        return Fitted(
+        return ShapeMatch(
             problem=f"{what}, and the values aren't multiples of its scale {q.scale[0]:g}: another scale, or floats "
             "that were never quantized",
             status="dtype",
@@ -145,6 +153,6 @@ def _quantized(
     limits = np.iinfo(str(wanted))
     whole = nearest + zero
     if whole.min() < limits.min or whole.max() > limits.max:
-        return Fitted(problem=f"{what}; as multiples of its scale they leave {wanted}'s range", status="dtype")
+        return ShapeMatch(problem=f"{what}; as multiples of its scale they leave {wanted}'s range", status="dtype")
     note = f"{what}; dequantized values, compared as integers by scale {q.scale[0]:g} and zero point {zero}"
-    return Fitted(whole.astype(wanted), notes=[*fitted.notes, note])
+    return ShapeMatch(whole.astype(wanted), notes=[*fitted.notes, note])

@@ -36,7 +36,7 @@ PLACES = (
 
 
 @dataclass
-class Call:
+class TracedCall:
     """One call: `arguments` are numbers by parameter name (arrays and records are left out), `depth` its nesting."""
 
     name: str
@@ -50,7 +50,7 @@ class Call:
 class Trace:
     """The calls in the order in which they were made; `left_out` counts those beyond MOST_CALLS."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[TracedCall] = field(default_factory=list)
     left_out: int = 0
 
 
@@ -70,7 +70,7 @@ def watch(argument: float | None = None) -> Iterator[Trace]:
     With an `argument`, only calls whose first argument it is, and what these call.
     """
     trace = Trace()
-    stack: list[Call | None] = []
+    stack: list[TracedCall | None] = []
 
     def listener(frame: FrameType, event: str, result: Any) -> None:
         if event not in ("call", "return") or not frame.f_code.co_filename.startswith(WATCHED):
@@ -87,7 +87,7 @@ def watch(argument: float | None = None) -> Iterator[Trace]:
                 return
             document = getattr(frame.f_globals.get(code.co_name), "__doc__", None) or ""
             given = {k: v for k, v in arguments.items() if v is not None}
-            call = Call(code.co_name, given, len(stack), meaning=document.partition("\n")[0])
+            call = TracedCall(code.co_name, given, len(stack), meaning=document.partition("\n")[0])
             trace.calls.append(call)
             stack.append(call)
         elif stack:
@@ -121,9 +121,9 @@ def traced(steps: list[Step], copies: int = 1) -> Trace:
     return trace
 
 
-def subtrees(calls: list[Call]) -> list[list[Call]]:
+def subtrees(calls: list[TracedCall]) -> list[list[TracedCall]]:
     """The calls of depth 0, each with those inside it."""
-    groups: list[list[Call]] = []
+    groups: list[list[TracedCall]] = []
     for call in calls:
         if call.depth == 0 or not groups:
             groups.append([])

@@ -9,7 +9,7 @@ from pathlib import Path
 from npmobilenet.errors import InputError
 from npmobilenet.golden.catalogue import Entry, catalogue
 from npmobilenet.golden.dump import Dump
-from npmobilenet.golden.dump_view import Matched
+from npmobilenet.golden.dump_view import DumpView
 from npmobilenet.golden.inputs import load_input
 from npmobilenet.golden.name_match import NameMap, read_map
 from npmobilenet.graph import Graph
@@ -57,10 +57,10 @@ class DumpValues:
     ) -> None:  # fmt: skip
         self.dump = dump if isinstance(dump, Dump) else Dump(dump)
         self.entries: dict[str, Entry] = {entry.name: entry for entry in catalogue(data.graph)}
-        self.matched = Matched(self.dump, list(self.entries.values()), read_map(names), layout)
+        self.view = DumpView(self.dump, list(self.entries.values()), read_map(names), layout)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.matched
+        return name in self.view
 
     def get(self, name: str) -> Array | None:
         """The value, or None if the dump doesn't have it."""
@@ -69,9 +69,9 @@ class DumpValues:
         return self[name]
 
     def __getitem__(self, name: str) -> Array:
-        if name not in self.matched:
+        if name not in self.view:
             raise InputError(f"'{self.dump.path}' has no array for '{name}'")
-        return self.matched.get(self.entries[name])
+        return self.view.get(self.entries[name])
 
 
 def run_values(model: Model, source: Inputs | str | os.PathLike[str], names: Iterable[str]) -> dict[str, Array]:

@@ -25,21 +25,7 @@ import npmobilenet as nm
 from npmobilenet import golden
 from npmobilenet.errors import InputError, NpMobilenetError, PlanError
 from npmobilenet.formats import weightfile
-from npmobilenet.golden import (
-    compare,
-    inputs,
-    picture,
-    recording,
-)
-from npmobilenet.golden import (
-    diff_patterns as hints,
-)
-from npmobilenet.golden import (
-    name_match as names,
-)
-from npmobilenet.golden import (
-    shape_match as layout,
-)
+from npmobilenet.golden import compare, diff_patterns, inputs, name_match, picture, recording, shape_match
 from npmobilenet.golden.catalogue import catalogue, sanitized, stems
 from npmobilenet.golden.manifest import from_json
 from npmobilenet.graph import GraphBuilder, Quantization
@@ -348,7 +334,7 @@ def test_nan_and_zeros() -> None:
 
 
 def hinted(a: Any, b: Any, q: Quantization | None = None) -> str:
-    return " / ".join(hints.hints(a, b, compare.compare(a, b), q))
+    return " / ".join(diff_patterns.find_patterns(a, b, compare.compare(a, b), q))
 
 
 def test_hints_name_the_pattern() -> None:
@@ -459,7 +445,7 @@ def test_other_layouts(dump: golden.Dump, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="layout='x'"):
         golden.diff(dump, mixed, layout="x")
     with pytest.raises(InputError, match="in one layout"):
-        layout.detect([((1, 3, 4, 5), (1, 4, 5, 3)), ((1, 4, 5, 3), (1, 4, 5, 3))])
+        shape_match.detect([((1, 3, 4, 5), (1, 4, 5, 3)), ((1, 4, 5, 3), (1, 4, 5, 3))])
 
 
 def test_shapes_that_do_not_fit_are_explained(dump: golden.Dump, tmp_path: Path) -> None:
@@ -473,8 +459,8 @@ def test_shapes_that_do_not_fit_are_explained(dump: golden.Dump, tmp_path: Path)
     assert not result.equal
 
 
-def fitted(array: Any, dtype: str, q: Quantization | None = None) -> layout.Fitted:
-    return layout.fit(np.asarray(array), np.asarray(array).shape, dtype, q, "nhwc")
+def fitted(array: Any, dtype: str, q: Quantization | None = None) -> shape_match.ShapeMatch:
+    return shape_match.fit(np.asarray(array), np.asarray(array).shape, dtype, q, "nhwc")
 
 
 def test_dtypes_are_converted_exactly_or_explained() -> None:
@@ -761,6 +747,6 @@ def test_archives_that_are_none(dump: golden.Dump, tmp_path: Path) -> None:
 
 
 def test_names_stay_small(dump: golden.Dump) -> None:
-    assert names.read_map(None) == {}
+    assert name_match.read_map(None) == {}
     with pytest.raises(InputError, match="no array"):
         dump["nope"]

@@ -18,8 +18,7 @@ from npmobilenet import golden
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.arithmetic.fixedpoint import requantized
 from npmobilenet.errors import InputError, PlanError
-from npmobilenet.golden import bit_flip_search as causes
-from npmobilenet.golden import formats, nodes
+from npmobilenet.golden import bit_flip_search, formats, nodes
 from npmobilenet.golden.inputs import random_input
 from npmobilenet.graph import GraphBuilder, Quantization
 from npmobilenet.modeldata import ModelData, ModelInfo
@@ -89,9 +88,9 @@ def copy_of(dump: golden.Dump, path: Path, **arrays: Any) -> Path:
     return path
 
 
-def alone(data: ModelData, dump: golden.Dump, name: str) -> nodes.Alone:
+def isolated(data: ModelData, dump: golden.Dump, name: str) -> nodes.IsolatedNode:
     node = next(n for n in data.graph.nodes if n.output == name)
-    return nodes.alone(data, node, {i: dump[i] for i in node.inputs if not data.graph.tensors[i].constant})
+    return nodes.isolate(data, node, {i: dump[i] for i in node.inputs if not data.graph.tensors[i].constant})
 
 
 def other_weights(data: ModelData, name: str, change: Callable[[Any], None]) -> ModelData:
@@ -108,7 +107,7 @@ def test_accumulators_times_the_rule_are_the_output(model: nm.Model, dump: golde
     for name in ("conv", "dw", "fc"):
         acc, pre, out = (dump[prefix + name] for prefix in ("acc:", "pre:", ""))
         assert acc.dtype == pre.dtype == np.int32
-        calls, _ = nodes.steps(alone(model.data, dump, name), REFERENCE, "python")
+        calls, _ = nodes.steps(isolated(model.data, dump, name), REFERENCE, "python")
         (step,) = [arg for arg in calls[0].args if hasattr(arg, "multiplier")]
         unclamped = step._replace(low=-(2**31), high=2**31 - 1)
         for at in np.ndindex(*out.shape):
@@ -131,7 +130,7 @@ def test_accumulators_times_the_rule_are_the_output(model: nm.Model, dump: golde
 def test_every_op_is_derived_under_every_dialect(model: nm.Model, dump: golden.Dump) -> None:
     random = np.random.RandomState(0)
     for node in model.graph.nodes:
-        whole = {d: nodes.run(alone(model.data, dump, node.output), d) for d in DIALECTS}
+        whole = {d: nodes.run(isolated(model.data, dump, node.output), d) for d in DIALECTS}
         shape = whole[REFERENCE].shape
         ends = [tuple(0 for _ in shape), tuple(s - 1 for s in shape)]
         for at in [*ends, *(tuple(random.randint(s) for s in shape) for _ in range(3))]:
@@ -143,8 +142,8 @@ def test_every_op_is_derived_under_every_dialect(model: nm.Model, dump: golden.D
             assert all("whole layer" not in part.note for part in found.derivations), (node.op, at)
             if node.op in ("conv2d", "depthwise_conv2d", "fully_connected"):
                 assert found.accumulator == dump[f"acc:{node.output}"][at]
-                assert found.accumulator == found.bias + sum(t.product or 0 for t in found.terms)
-                for term in found.terms:
+                assert found.accumulator == found.bias + sum(t.value or 0 for t in found.products)
+                for term in found.products:
                     x = int(dump[node.inputs[0]][term.input_at])
                     assert term.x == x
             json.dumps(found.to_dict(), allow_nan=False)
@@ -190,7 +189,7 @@ def test_explaining_a_run(model: nm.Model, dump: golden.Dump) -> None:
     (part,) = found.derivations
     assert np.float32(found.value) == out[0, 1, 1, 2]
     assert np.float32(found.accumulator) == taps["acc:y"][0, 1, 1, 2]
-    assert [call.name for call in part.trace.calls].count("fma32") == len(found.terms) == 8
+    assert [call.name for call in part.trace.calls].count("fma32") == len(found.products) == 8
     assert found.verdict.endswith("is right")
 
 
@@ -215,7 +214,7 @@ def test_what_cannot_be_explained(
 
 def slips(data: ModelData, dump: golden.Dump, name: str) -> dict[str, Any]:
     """What layers with a slip would give: by kind, whole arrays."""
-    what = alone(data, dump, name)
+    what = isolated(data, dump, name)
     x, weights, bias = what.arrays
     z = what.operands[0].quantization
     assert z is not None
@@ -238,7 +237,7 @@ def test_usual_slips_are_recognized(model: nm.Model, dump: golden.Dump) -> None:
         seen = 0
         for at in map(tuple, odd[:: max(len(odd) // 8, 1)].tolist()):
             found = golden.explain(model, dump, "dw", at, got=int(wrong[at]))
-            seen += found.matching != [] or kind in [s.kind for s in found.suspects]
+            seen += found.matching != [] or kind in [s.kind for s in found.likely_bugs]
         assert seen >= 8, kind
 
 
@@ -247,7 +246,7 @@ def test_usual_slips_are_recognized(model: nm.Model, dump: golden.Dump) -> None:
 
 def test_one_wrong_weight_bit(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> None:
     for name, at, bit in (("conv", (1, 2, 0, 17), 6), ("dw", (0, 1, 16), 5), ("fc", (7, 3), 4)):
-        changed = int(causes.flipped(model.data.tensors[f"{name}/w"][at], bit))
+        changed = int(bit_flip_search.flipped(model.data.tensors[f"{name}/w"][at], bit))
 
         def change(array: Any, at: tuple[int, ...] = at, value: int = changed) -> None:
             array[at] = value
@@ -286,7 +285,7 @@ def test_one_wrong_bias_bit(model: nm.Model, dump: golden.Dump, tmp_path: Path) 
 def test_one_wrong_rounding(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> None:
     """One layer computed by another dialect's rule, the rest after it from what it gave."""
     for name, other in (("dw", "xnnpack"), ("conv", "tflite-single-rounding"), ("sum", "xnnpack")):
-        wrong = nodes.run(alone(model.data, dump, name), other)
+        wrong = nodes.run(isolated(model.data, dump, name), other)
         odd = np.argwhere(wrong != dump[name])
         if not len(odd):
             continue
@@ -309,7 +308,7 @@ def test_one_wrong_rounding(model: nm.Model, dump: golden.Dump, tmp_path: Path) 
 
 def test_a_swapped_scale(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> None:
     """The output's scale of the addition taken with an input's."""
-    what = alone(model.data, dump, "sum")
+    what = isolated(model.data, dump, "sum")
     own, other = what.result.quantization, what.operands[1].quantization
     assert own is not None
     assert other is not None
