@@ -21,9 +21,7 @@ from npmobilenet.cli.output import printable
 from npmobilenet.errors import InputError, ModelNotFound, NpMobilenetError
 from npmobilenet.formats import weightfile
 from npmobilenet.graph import GraphBuilder
-from npmobilenet.measure.benchmark import child, machine, measure
-from npmobilenet.measure.benchmark import random_model as made
-from npmobilenet.measure.benchmark import subprocess_run as fresh
+from npmobilenet.measure.benchmark import child, machine, measure, random_model, subprocess_run
 from npmobilenet.model import Model
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.runtime.binding import Step
@@ -97,14 +95,14 @@ def test_compiling_is_measured_with_an_empty_cache(tmp_path: Path) -> None:
     graph = b.finish([b.node("softmax", [b.input("x", (1, 8))], "softmax", beta=1.0)])
     path = tmp_path / "one.h5"
     weightfile.write(path, ModelData(graph, {}, ModelInfo("one_kernel")))
-    document = fresh.measure_fresh(str(path), fresh.Options(runs=2))
+    document = subprocess_run.measure_fresh(str(path), subprocess_run.Options(runs=2))
     assert document["compiled"] == 2  # the kernel, and the loop that runs a program
     assert document["seconds"]["compile"] > 0.1
 
 
 def test_the_text_says_the_same(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = fresh.measure_fresh(str(small), fresh.Options(runs=3, layers=True), compile_too=False)
-    monkeypatch.setattr(fresh, "measure_fresh", lambda *_: document)
+    document = subprocess_run.measure_fresh(str(small), subprocess_run.Options(runs=3, layers=True), compile_too=False)
+    monkeypatch.setattr(subprocess_run, "measure_fresh", lambda *_: document)
     lines = bench(small, "--layers").stdout.splitlines()
     text = "\n".join(lines)
     assert f"{document['steady_ms']['p50']:.3f}" in text
@@ -123,8 +121,8 @@ def test_a_registered_name_runs_with_random_weights(monkeypatch: pytest.MonkeyPa
         asked.append(request)
         return {"seconds": {"plan": 1.0, "first": 2.0}, "compiled": 0}
 
-    monkeypatch.setattr(fresh, "_run", run)
-    found = fresh.measure_fresh("mobilenet_v2_0.35_96", fresh.Options(), compile_too=False)
+    monkeypatch.setattr(subprocess_run, "_run", run)
+    found = subprocess_run.measure_fresh("mobilenet_v2_0.35_96", subprocess_run.Options(), compile_too=False)
     assert (found["weights"], asked[0]["random"], asked[0]["model"]) == ("random", True, "mobilenet_v2_0.35_96")
     assert len(asked) == 1
 
@@ -153,9 +151,9 @@ def test_bad_input_is_one_line(small: Path, tmp_path: Path, arguments: tuple[str
 
 
 def test_a_child_that_breaks_is_an_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fresh, "PROGRAM", "import sys; print('half a docu'); sys.exit('it broke')")
+    monkeypatch.setattr(subprocess_run, "PROGRAM", "import sys; print('half a docu'); sys.exit('it broke')")
     with pytest.raises(NpMobilenetError, match=r"small\.h5 ended with status 1: it broke"):
-        fresh.measure_fresh(str(small), fresh.Options())
+        subprocess_run.measure_fresh(str(small), subprocess_run.Options())
 
 
 def test_errors_keep_their_class(capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +161,7 @@ def test_errors_keep_their_class(capsys: pytest.CaptureFixture[str]) -> None:
     child.main(0.0, json.dumps(request))
     assert json.loads(capsys.readouterr().out)["error"][0] == "ModelNotFound"
     with pytest.raises(InputError, match="batch=9"):
-        fresh.Options(batch=9)
+        subprocess_run.Options(batch=9)
 
 
 # -- what it measures with ---------------------------------------------------------------------------------------------
@@ -175,19 +173,19 @@ def test_summary_is_percentiles() -> None:
 
 
 def test_random_models_neither_vanish_nor_overflow() -> None:
-    data = made.random_model("mobilenet_v2_0.35_96")
+    data = random_model.random_model("mobilenet_v2_0.35_96")
     assert data.graph == build_model("mobilenet_v2_0.35_96")
     model = Model(data)
-    _, taps = model.run(made.random_inputs(model.graph, 1), taps="layer_1*/output")
+    _, taps = model.run(random_model.random_inputs(model.graph, 1), taps="layer_1*/output")
     for values in taps.values():
         assert 1e-3 < np.abs(values).max() < 1e4
     with pytest.raises(ModelNotFound, match="8-bit"):
-        made.random_model("mobilenet_v2_1.0_224_uint8")
+        random_model.random_model("mobilenet_v2_1.0_224_uint8")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int8"])
 def test_random_inputs_use_the_range(dtype: str) -> None:
-    x = made.random_input((2, 50, 50, 3), dtype)
+    x = random_model.random_input((2, 50, 50, 3), dtype)
     low, high = (-1, 1) if dtype == "float32" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     assert x.dtype == dtype
     assert x.min() == pytest.approx(low, abs=0.01)

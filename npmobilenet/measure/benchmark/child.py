@@ -1,6 +1,7 @@
 """The measuring process: what it does from its first import to its last run, told as one JSON document.
 
-`fresh.py` starts it. It must import as a user's program would, so nothing heavy is imported before its time is taken.
+`subprocess_run.py` starts it. It must import as a user's program would, so nothing heavy is imported before its time
+is taken.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from npmobilenet.errors import NpMobilenetError
 
 
 def main(import_seconds: float, request: str) -> None:
-    """Do what `request` (JSON of `fresh.Options` and more) asks, and print what was found."""
+    """Do what `request` (JSON of `subprocess_run.Options` and more) asks, and print what was found."""
     try:
         document = measure(import_seconds, **json.loads(request))
     except NpMobilenetError as error:

@@ -1,6 +1,6 @@
 """Measuring a model on labelled images: streamed, interruptible, with the numbers that a plain loop would give.
 
-loop.py runs, state.py keeps what is done, tally.py counts, files.py writes predictions and the confusion picture.
+loop.py runs, state.py keeps what is done, metrics.py counts, files.py writes predictions and the confusion picture.
 """
 
 from __future__ import annotations
