@@ -37,11 +37,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pets.h5")
         weightfile.write(path, ModelData(graph, weights, ModelInfo("pets", LABELS, preprocessing="whole_image")))
-        fast, book = nm.load(path), nm.load(path, kernels="reference")
+        fast, reference = nm.load(path), nm.load(path, kernels="reference")
         for class_id, label, score in fast.predict(picture)[0]:
             print(class_id, label, f"{score:.4f}")
         x = fast.preprocess(picture)
-        print("equal bits:", np.array_equal(fast.run(x), book.run(x)))
+        print("equal bits:", np.array_equal(fast.run(x), reference.run(x)))
 
 
 if __name__ == "__main__":

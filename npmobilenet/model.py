@@ -53,7 +53,7 @@ class Model:
     """A model ready to run. `load` makes one; `Model(data)` takes a `ModelData` from a converter or a builder.
 
     `threads=None` uses all cores that this process may use; a larger number than these is cut to it. The result doesn't
-    depend on it, nor on `kernels` ("fast", or "reference": the book). `dialect` names the arithmetic of integer models
+    depend on it, nor on `kernels` ("fast" or "reference"). `dialect` names the arithmetic of integer models
     (docs/arithmetic.md) and has no effect on float32 ones.
 
     `images_at_once` is the number of images that `run` gives to one plan.

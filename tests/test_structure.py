@@ -74,7 +74,7 @@ def test_no_circle_of_modules() -> None:
     assert not edges, f"these import each other: {sorted(edges)}"
 
 
-def test_the_book_is_plain_python() -> None:
+def test_the_reference_is_plain_python() -> None:
     """Reference kernels import NumPy and each other, nothing that compiles."""
     for path in (PACKAGE / "kernels" / "reference").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

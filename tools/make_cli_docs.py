@@ -41,7 +41,7 @@ document to standard output. Messages go to standard error.
 | exit code | meaning |
 |---:|---|
 | 0 | done |
-| 1 | a comparison differs (`doctor`: the fast kernels don't give the book's bits here) |
+| 1 | a comparison differs (`doctor`: the fast kernels don't give the reference kernels' bits here) |
 | 2 | bad usage or bad input, told in one line on standard error |
 | 70 | a mistake in npmobilenet itself; NPMOBILENET_DEBUG=1 shows the traceback |
 | 130 | stopped by Ctrl-C |

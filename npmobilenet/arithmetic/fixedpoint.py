@@ -1,6 +1,6 @@
 """Fixed-point arithmetic: real multipliers as integers, and every rounding step that an integer runtime takes.
 
-Plain functions of integers, exact in 64 bits, each with its proof; the book's kernels use them as they stand (Numba
+Plain functions of integers, exact in 64 bits, each with its proof; the reference kernels use them as they stand (Numba
 compiles them: `kernels/compiler/jit.py`), and so do the golden tools. Which runtime takes which step where:
 `arithmetic/dialects.py`.
 """

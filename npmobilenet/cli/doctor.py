@@ -47,7 +47,7 @@ def doctor(as_json: bool) -> int:
     """Check this installation.
 
     Says what npmobilenet runs on: versions, CPU, threads, cache folder, and whether its kernels agree. The exit code is
-    1 if the fast kernels don't give the book's bits on this machine, 2 if they can't be run.
+    1 if the fast kernels don't give the reference kernels' bits on this machine, 2 if they can't be run.
     """
     document: dict[str, Any] = {
         "versions": _versions(),

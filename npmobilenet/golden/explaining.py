@@ -1,7 +1,7 @@
 """One value taken apart: what it is computed from, step by step, under every dialect, and which of them gives V.
 
-All arithmetic is the project's own: the node is cut down to the one element (nodes.py), run by the uncompiled book,
-and its calls are watched (tracing.py).
+All arithmetic is the project's own: the node is cut down to the one element (nodes.py), run by the uncompiled
+reference kernels, and its calls are watched (tracing.py).
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def _steps_of(part: Derivation) -> tuple[Any, ...]:
 
 
 def _derivation(what: IsolatedNode, dialect: Dialect, stage: str) -> Derivation:
-    """One dialect's: the element alone in the book's hands, and the same element of the whole layer, must agree."""
+    """One dialect's: the reference kernels' value of the element alone and that of the whole layer must agree."""
     bound, _ = steps(what, dialect.name, "python", stage)
     vector = in_vector(bound, what, what.at)
     cut = crop(what, what.at, VECTOR if vector else 1)

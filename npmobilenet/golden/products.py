@@ -43,7 +43,7 @@ def _zero_point(tensor: Tensor) -> int:
 def _places(
     what: IsolatedNode, at: tuple[int, ...]
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Where each product's filter position, input and weight are, in the order of the book's loops."""
+    """Where each product's filter position, input and weight are, in the order of the reference loops."""
     x, weights = what.arrays[:2]
     attrs = what.node.attrs
     if what.node.op == "fully_connected":

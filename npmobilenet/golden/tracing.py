@@ -1,7 +1,7 @@
 """The steps that a kernel takes, as it takes them: calls of the project's own arithmetic, with arguments and results.
 
-Only the uncompiled book (the kernel set "python") can be watched: Python tells of each call and return. So what is
-shown is what was computed, never a second copy of it.
+Only the uncompiled reference kernels (the kernel set "python") can be watched: Python tells of each call and return. So
+what is shown is what was computed, never a second copy of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kernel sets: the book (`reference`) and its fast twin, same ops, same names, equal bits.
+"""Kernel sets: the reference kernels and their fast twins, same ops, same names, equal bits.
 
 `kernel_set(name)` gives an object whose attributes are the kernels, compiled on first use. Importing this module does
 not import Numba.
@@ -52,7 +52,7 @@ KERNELS = {
     "concat_q": "pad_reshape_concat_q",
 }
 
-# Kernels that compute several nodes at once. The book has none of them.
+# Kernels that compute several nodes at once. The reference set has none of them.
 FUSED = {
     "bands_f32": "row_tiled_block",
     "pointwise_add_f32": "pointwise_conv2d",
@@ -63,7 +63,7 @@ SETS = ("reference", "fast", "python")
 
 
 class KernelSet:
-    """One of: "reference" (the book, compiled as it stands), "fast", "python" (the book, not compiled: very slow).
+    """One of: "reference" (compiled as it stands), "fast", "python" (the reference, not compiled: very slow).
 
     A kernel is an attribute: `kernel_set("fast").conv2d_f32(x, weights, ...)`. Kernels that want their weights in
     another layout have a function `pack_<kernel>` beside them; `pack` applies it and is the identity elsewhere.

@@ -1,7 +1,7 @@
 """Fusion: which nodes a plan computes together. Passes over the graph's nodes, each with a name that switches it on.
 
 A pass never changes a value, only where values between nodes live, and hides no tensor that somebody looks at: taps
-keep theirs. A plan for the book's kernels fuses nothing.
+keep theirs. A plan for the reference kernels fuses nothing.
 """
 
 from __future__ import annotations

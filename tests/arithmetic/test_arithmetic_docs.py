@@ -37,7 +37,7 @@ def rows(head: tuple[str, ...], body: list[tuple[Any, ...]]) -> Lines:
 
 
 def run(graph: Graph, *inputs: Any, name: str = "tflite-reference") -> list[Any]:
-    """The node's output, flat, the same from the book in plain Python and from the fast kernels."""
+    """The node's output, flat, the same from the reference kernels in plain Python and from the fast kernels."""
     tensors = [graph.tensors[n] for n in graph.nodes[0].inputs]
     arrays = [np.array(x, t.dtype).reshape(t.shape) for x, t in zip(inputs, tensors, strict=True)]
     plain, fast = (run_q(graph, arrays, kernels, name) for kernels in ("python", "fast"))

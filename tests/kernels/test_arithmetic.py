@@ -16,7 +16,7 @@ from npmobilenet.kernels.reference.arithmetic import EXP_MAX, EXP_MIN, exp32, fm
 
 F = np.float32
 finite = st.integers(0, 2**32 - 1).map(lambda bits: np.uint32(bits).view(F)).filter(np.isfinite)
-assert jit  # its import gives Numba the book's fma32 and exp32
+assert jit  # its import gives Numba the reference kernels' fma32 and exp32
 
 
 @numba.njit(error_model="numpy")

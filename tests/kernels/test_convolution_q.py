@@ -126,7 +126,7 @@ def centred(graph: Graph, rng: Any, powers: bool) -> tuple[Graph, list[Array]]:
     return dataclasses.replace(graph, tensors={**graph.tensors, result.name: result}), arrays
 
 
-@pytest.mark.equal("uint8, int8 convolutions", "the book", "LiteRT 2.3.0, one-op models, each resolver", "bits")
+@pytest.mark.equal("uint8, int8 convolutions", "reference", "LiteRT 2.3.0, one-op models, each resolver", "bits")
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize(("dtype", "per_channel"), KINDS)
 @pytest.mark.parametrize("op", OPS)
@@ -168,7 +168,7 @@ def values_for(factors: Array, rng: Any, extremes: bool) -> Array:
 
 
 @pytest.mark.equal(
-    "uint8, int8 convolutions", "the book", "LiteRT 2.3.0, accumulators at and beside ties, each resolver", "bits"
+    "uint8, int8 convolutions", "reference", "LiteRT 2.3.0, accumulators at and beside ties, each resolver", "bits"
 )
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize(("dtype", "per_channel"), KINDS)

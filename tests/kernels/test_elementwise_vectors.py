@@ -1,4 +1,4 @@
-"""Generated vector code for lookups, sums and products of bytes, against the plain-Python book, pair by pair."""
+"""Generated vector code for lookups, sums and products of bytes, against the plain-Python reference, pair by pair."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
 from npmobilenet.kernels.fast import lookup_q as fast_lookup
 from npmobilenet.kernels.fast.binary_q import add_q, mul_q
 from npmobilenet.kernels.fast.lookup_q import lookup_q
-from npmobilenet.kernels.reference import binary_q as book
+from npmobilenet.kernels.reference import binary_q as reference
 from npmobilenet.kernels.vectorcode.elementwise_s8 import Unit, product_tile, sum_tile
 from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_tile
 from npmobilenet.kernels.vectorcode.requant_rules import packs
@@ -32,7 +32,7 @@ WAYS = [(lanes, False) for lanes in WIDTHS] + ([(16, True)] if fast_lookup.PERMU
 LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 HALF = 2**30  # the multiplier of 1/2
 MULTIPLIERS = (HALF, HALF + 1, 3 * 2**29, 1234567891, 2**31 - 1)
-common_unit: Callable[..., Any] = book.common_unit
+common_unit: Callable[..., Any] = reference.common_unit
 TILES = {"sum": sum_tile, "product": product_tile}
 
 
@@ -84,9 +84,9 @@ def a_product(end: tuple[int, int], zeros: tuple[int, int, int], limits: tuple[i
     return Product(*zeros[:2], *end, end[0] * 2.0 ** (end[1] - 31), 1, 0, 1, 0, zeros[2], *limits)
 
 
-def of_book(x: Array, y: Array, p: Any) -> Array:
+def of_reference(x: Array, y: Array, p: Any) -> Array:
     """One by one, in plain Python."""
-    function: Callable[..., Any] = book.sum_of if isinstance(p, Sum) else book.product_of
+    function: Callable[..., Any] = reference.sum_of if isinstance(p, Sum) else reference.product_of
     found = [function(a, b, p, 0) for a, b in zip(x.ravel().tolist(), y.ravel().tolist(), strict=True)]
     clamped: Array = np.array([min(max(int(v), p.low), p.high) for v in found]).reshape(x.shape).astype(x.dtype)
     return clamped
@@ -156,7 +156,7 @@ def test_all_pairs_of_values(kind: str, dtype: str) -> None:
             a_product((1987654321, -7), (middle + 3, low, middle - 8), (middle - 8, high - 20)),
         ]
     for p in steps:
-        expected = of_book(x, y, p)
+        expected = of_reference(x, y, p)
         assert len(np.unique(expected)) > 50
         for lanes in WIDTHS:
             found = of_tile(x, y, p, lanes)
@@ -173,7 +173,7 @@ def test_many_parameters(lanes: int, kind: str, dtype: str) -> None:
     for _ in range(100):
         p = some_parameters(rng, kind, dtype)
         x, y = (rng.permutation(256).astype(np.uint8).view(dtype) for _ in range(2))
-        found, expected = of_tile(x, y, p, lanes), of_book(x, y, p)
+        found, expected = of_tile(x, y, p, lanes), of_reference(x, y, p)
         assert np.array_equal(found, expected), (p, np.flatnonzero(found != expected)[:5])
 
 
@@ -223,7 +223,7 @@ def test_every_count_and_in_place(lanes: int, kind: str) -> None:
     rng = np.random.default_rng(2)
     p = some_parameters(rng, kind, "int8")._replace(shift=-18 if kind == "sum" else -6, low=-128, high=127)
     x, y = (random_bytes(rng, 150, "int8") for _ in range(2))
-    expected = of_book(x, y, p)
+    expected = of_reference(x, y, p)
     for count in (*range(71), 127, 128, 129, 150):
         assert np.array_equal(of_tile(x[:count], y[:count], p, lanes), expected[:count]), count
         for over_x in (True, False):
@@ -279,7 +279,7 @@ def test_sums_by_every_way(dtype: str) -> None:
             out = np.zeros(shape, dtype)
             add_q(x, y, p, out)
             whole_x, whole_y = np.broadcast_to(x, shape), np.broadcast_to(y, shape)
-            assert np.array_equal(out, of_book(whole_x, whole_y, p)), (x.shape, y.shape, p)
+            assert np.array_equal(out, of_reference(whole_x, whole_y, p)), (x.shape, y.shape, p)
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
@@ -294,4 +294,4 @@ def test_products_by_every_way(dtype: str) -> None:
             out = np.zeros(shape, dtype)
             mul_q(x, y, p, out)
             whole_x, whole_y = np.broadcast_to(x, shape), np.broadcast_to(y, shape)
-            assert np.array_equal(out, of_book(whole_x, whole_y, p)), (x.shape, y.shape, p)
+            assert np.array_equal(out, of_reference(whole_x, whole_y, p)), (x.shape, y.shape, p)

@@ -1,4 +1,4 @@
-"""Integer functions: activations, softmax, quantize, dequantize, bilinear resize. By hand, book == fast, and LiteRT."""
+"""Integer functions: activations, softmax, (de)quantize, bilinear resize. By hand, reference == fast, LiteRT."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_quantizing_inputs_is_the_same_rule() -> None:
         assert np.array_equal(run_q(case.graph, [case.x], "fast"), expected)
 
 
-# -- book == fast ------------------------------------------------------------------------------------------------------
+# -- reference == fast -------------------------------------------------------------------------------------------------
 
 
 def _batched(case: Case, batch: int, seed: int) -> Array:
@@ -343,7 +343,7 @@ def _batched(case: Case, batch: int, seed: int) -> Array:
     return np.concatenate([case.x] + [rng.permuted(case.x, axis=-1) for _ in range(batch - 1)])
 
 
-@pytest.mark.equal("integer functions", "fast, 1 and 2 threads", "the book, compiled; generated cases", "bits")
+@pytest.mark.equal("integer functions", "fast, 1 and 2 threads", "reference, compiled; generated cases", "bits")
 @pytest.mark.parametrize("kind", KINDS)
 def test_fast_equals_reference(kind: str) -> None:
     @given(st.integers(0, 2**32 - 1), st.sampled_from(list(LIMITS)), st.integers(1, 3), st.integers(1, 2))
@@ -354,8 +354,8 @@ def test_fast_equals_reference(kind: str) -> None:
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
         try:
             for name in DIALECTS:
-                book, fast = (run_q(case.graph, [x], kernels, name) for kernels in ("reference", "fast"))
-                assert book.tobytes() == fast.tobytes(), name
+                reference, fast = (run_q(case.graph, [x], kernels, name) for kernels in ("reference", "fast"))
+                assert reference.tobytes() == fast.tobytes(), name
                 one = [run_q(case.graph, [image[None]], "fast", name) for image in x]
                 assert np.concatenate(one).tobytes() == fast.tobytes(), "an image's result depends on its batch"
         finally:
@@ -364,7 +364,7 @@ def test_fast_equals_reference(kind: str) -> None:
     check()
 
 
-@pytest.mark.equal("integer functions", "fast", "the book, compiled; more elements than a thread's share", "bits")
+@pytest.mark.equal("integer functions", "fast", "reference, compiled; more elements than a thread's share", "bits")
 @pytest.mark.parametrize("kind", ["relu6", "requantize", "dequantize", "quantize"])
 def test_fast_equals_reference_over_many_chunks(kind: str) -> None:
     case = make(kind, "int8", 3)
@@ -377,9 +377,9 @@ def test_fast_equals_reference_over_many_chunks(kind: str) -> None:
         assert run_q(graph, [x], "reference", name).tobytes() == run_q(graph, [x], "fast", name).tobytes()
 
 
-@pytest.mark.equal("integer functions", "the book, compiled", "the book, plain Python; generated cases", "bits")
+@pytest.mark.equal("integer functions", "reference, compiled", "reference, plain Python; generated cases", "bits")
 @pytest.mark.parametrize("kind", KINDS)
-def test_compiled_book_equals_plain_python(kind: str) -> None:
+def test_compiled_reference_equals_plain_python(kind: str) -> None:
     for seed in range(6):
         for dtype in LIMITS:
             case = make(kind, dtype, seed, small=True)

@@ -1,4 +1,4 @@
-"""The chain of equality: by hand == the book in plain Python == the book compiled == fast; bits, not tolerances."""
+"""The chain of equality: by hand == reference in plain Python == reference compiled == fast; bits, not tolerances."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_broadcast_and_concat_by_hand() -> None:
 # -- generated cases ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.equal("every kernel", "fast, 1 and 2 threads", "the book, compiled; generated cases", "bits")
+@pytest.mark.equal("every kernel", "fast, 1 and 2 threads", "reference, compiled; generated cases", "bits")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_fast_equals_reference(strategy: str) -> None:
     @given(STRATEGIES[strategy], st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 2))
@@ -133,9 +133,9 @@ def test_fast_equals_reference(strategy: str) -> None:
     check()
 
 
-@pytest.mark.equal("every kernel", "the book, compiled", "the book, plain Python; generated cases", "bits")
+@pytest.mark.equal("every kernel", "reference, compiled", "reference, plain Python; generated cases", "bits")
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_compiled_book_equals_plain_python(strategy: str) -> None:
+def test_compiled_reference_equals_plain_python(strategy: str) -> None:
     @given(STRATEGIES[strategy], st.integers(0, 2**32 - 1))
     @settings(SETTINGS, max_examples=12)
     def check(graph: Graph, seed: int) -> None:
@@ -163,7 +163,7 @@ def layer_shapes(family: str) -> list[tuple[Graph, Node]]:
     return list(found.values())
 
 
-@pytest.mark.equal("zoo", "fast, 1 and 2 threads", "the book, compiled; every layer of every published size", "bits")
+@pytest.mark.equal("zoo", "fast, 1 and 2 threads", "reference, compiled; every layer of every published size", "bits")
 @pytest.mark.parametrize("family", SPECS)
 def test_fast_equals_reference_on_every_zoo_layer(family: str) -> None:
     rng = np.random.default_rng(20)

@@ -1,4 +1,4 @@
-"""Integer convolutions: the book in plain Python == the book compiled == fast; accumulators and rule give the output.
+"""Integer convolutions: reference in plain Python == reference compiled == fast; accumulators and rule give the output.
 
 The other integer ops' chains are in test_elementwise_q.py and test_functions_q.py.
 """
@@ -80,7 +80,7 @@ def layer(draw: st.DrawFn, op: str, dtype: str) -> Graph:
 OPS = ("conv2d", "pointwise", "depthwise_conv2d", "fully_connected")
 
 
-@pytest.mark.equal("uint8, int8 convolutions", "fast, 1 and 2 threads, every dialect", "the book, compiled", "bits")
+@pytest.mark.equal("uint8, int8 convolutions", "fast, 1 and 2 threads, every dialect", "reference, compiled", "bits")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", OPS)
 def test_fast_equals_reference(op: str, dtype: str) -> None:
@@ -93,18 +93,18 @@ def test_fast_equals_reference(op: str, dtype: str) -> None:
             for name in DIALECTS:
                 assert np.array_equal(run_q(graph, inputs, "fast", name), run_q(graph, inputs, "reference", name)), name
             for stage in ("accumulator", "preactivation"):
-                fast, book = (run_q(graph, inputs, kernels, stage=stage) for kernels in ("fast", "reference"))
-                assert np.array_equal(fast, book), stage
+                fast, reference = (run_q(graph, inputs, kernels, stage=stage) for kernels in ("fast", "reference"))
+                assert np.array_equal(fast, reference), stage
         finally:
             numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
 
     check()
 
 
-@pytest.mark.equal("uint8, int8 convolutions", "the book, compiled", "the book, plain Python", "bits")
+@pytest.mark.equal("uint8, int8 convolutions", "reference, compiled", "reference, plain Python", "bits")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", OPS)
-def test_compiled_book_equals_plain_python(op: str, dtype: str) -> None:
+def test_compiled_reference_equals_plain_python(op: str, dtype: str) -> None:
     @given(layer(op, dtype), st.integers(0, 2**32 - 1), st.sampled_from(sorted(DIALECTS)))
     @settings(SETTINGS, max_examples=10)
     def check(graph: Graph, seed: int, name: str) -> None:

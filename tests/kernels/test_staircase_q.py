@@ -149,7 +149,7 @@ def tile(lanes: int) -> Callable[..., None]:
     return compile_kernel(run)
 
 
-@pytest.mark.equal("uint8, int8 outputs of accumulators by lines", "generated vector code", "the book", "bits")
+@pytest.mark.equal("uint8, int8 outputs of accumulators by lines", "generated vector code", "reference", "bits")
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("lanes", WIDTHS)
 def test_generated_lines(lanes: int, dtype: str) -> None:
@@ -196,7 +196,7 @@ def pointwise(dtype: str, depth: int, channels: int, activation: str, rng: np.ra
 @pytest.mark.parametrize("dialect", ["tflite-reference", "tflite-single-rounding", "tflite-optimized"])
 @pytest.mark.parametrize("dtype", LIMITS)
 def test_tiles_that_end_by_lines(dtype: str, dialect: str) -> None:
-    """Pointwise layers of every kind of last panel and of rows that fill tiles or don't: the book's outputs."""
+    """Pointwise layers of every kind of last panel and of rows that fill tiles or don't: the reference outputs."""
     for turn, channels in enumerate((1, 8, 15, 16, 24, 32, 40, 49, 64, 72)):
         rng = np.random.default_rng([turn, 5])
         pixels, depth = int(rng.choice([5, 11, 12, 13, 16, 23, 49, 385])), int(rng.choice([1, 3, 8, 17, 64]))

@@ -83,7 +83,7 @@ def check(lanes: int, step: Lined, dtype: str, columns: int, channel: int = 0, r
     assert not len(wrong), (wrong[:5], out[wrong[:5]], expected[wrong[:5]])
 
 
-@pytest.mark.equal("uint8, int8, int32 outputs of accumulators", "generated vector code", "the book", "bits")
+@pytest.mark.equal("uint8, int8, int32 outputs of accumulators", "generated vector code", "reference", "bits")
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("lanes", WIDTHS)

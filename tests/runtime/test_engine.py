@@ -33,7 +33,7 @@ from npmobilenet.zoo.build import build
 Array = np.ndarray[Any, Any]
 
 
-@pytest.mark.equal("whole model", "fast", "the book, compiled; every tensor, every family", "bits")
+@pytest.mark.equal("whole model", "fast", "reference, compiled; every tensor, every family", "bits")
 @pytest.mark.parametrize("family", SPECS)
 def test_fast_and_reference_models_agree(family: str) -> None:
     x = images(2)

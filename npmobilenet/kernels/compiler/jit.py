@@ -168,7 +168,7 @@ def _fma32(a, b, c):
     return fused
 
 
-# The book's helpers, callable from compiled kernels as they stand.
+# The reference kernels' helpers, callable from compiled kernels as they stand.
 for _helper in (
     arithmetic.exp32,
     activation.relu,

@@ -77,7 +77,7 @@ def task(work: Callable[..., Work]) -> Callable[[Callable[..., None]], Task]:
 
 
 def in_one(kernel: Callable[..., None]) -> Task:
-    """The book's kernel as a task of one unit, for what takes a few microseconds anyway."""
+    """A reference kernel as a task of one unit, for what takes a few microseconds anyway."""
     body = register_jitable(kernel)
 
     def all_of(first, stop, *args):

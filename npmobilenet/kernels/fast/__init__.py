@@ -1,1 +1,1 @@
-"""The fast twins of the book: same names, same bits. Each docstring lists the moves that make it fast."""
+"""The fast twins of the reference kernels: same names, same bits. Each docstring lists the moves that make it fast."""

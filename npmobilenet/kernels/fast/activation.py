@@ -40,7 +40,7 @@ def chunks(x, activation, out):
 
 @task(chunks)
 def activation_f32(start, stop, x, activation, out):
-    """As the book's. Moves: one vectorized loop for each function; threads take chunks."""
+    """As the reference. Moves: one vectorized loop for each function; threads take chunks."""
     size = x.shape[0]
     for chunk in range(start, stop):
         first = chunk * CHUNK

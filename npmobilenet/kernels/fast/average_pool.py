@@ -17,7 +17,7 @@ def output_rows(x, kernel, stride, pad, activation, out):
 
 @task(output_rows)
 def average_pool_f32(first, stop, x, kernel, stride, pad, activation, out):
-    """As the book's. Moves: all channels of an output at once, so that the loop over them is vectorized."""
+    """As the reference. Moves: all channels of an output at once, so that the loop over them is vectorized."""
     _, in_h, in_w, channels = x.shape
     out_h, out_w = out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)

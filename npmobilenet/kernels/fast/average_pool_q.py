@@ -11,7 +11,7 @@ from npmobilenet.kernels.fast.conv2d import valid_taps
 
 @task(output_rows)
 def average_pool_q(start, stop, x, kernel, stride, pad, p, out):
-    """As the book's. Moves: all channels of an output at once, summed in int32; the division in float64, vectorized.
+    """As the reference. Moves: all channels of an output at once, summed in int32; the division in float64, vectorized.
 
     The quotient of integers a <= 2^31 and count <= 2^23 is at most 256 here and, where it isn't an integer, at least
     2^-23 away from one, while float64 resolves 2^-45: rounding it can't reach the next integer, so that dropping its

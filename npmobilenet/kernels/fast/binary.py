@@ -10,7 +10,7 @@ from numba.extending import register_jitable
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import Task
 from npmobilenet.kernels.fast.activation import activate_all
-from npmobilenet.kernels.reference import binary as book
+from npmobilenet.kernels.reference import binary as reference
 
 
 @register_jitable
@@ -58,7 +58,7 @@ def output_rows(x, y, how, out):
 def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) -> Task:
     """The kernel for one binary function. Moves: where one operand has the result's shape and the other has too, or is
     one value (a scale, a shift) or one pixel (squeeze-excite's gate), a vectorized loop for that case; threads take
-    rows, each activated while it is in the first-level cache. Any other broadcast goes through the book's loops.
+    rows, each activated while it is in the first-level cache. Any other broadcast goes through the reference loops.
     """
     register_jitable(general)
 
@@ -104,6 +104,6 @@ def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) 
     return Task(kernel, output_rows)
 
 
-add_f32 = _fast(_add, book.add_f32, "add_f32")
-sub_f32 = _fast(_sub, book.sub_f32, "sub_f32")
-mul_f32 = _fast(_mul, book.mul_f32, "mul_f32")
+add_f32 = _fast(_add, reference.add_f32, "add_f32")
+sub_f32 = _fast(_sub, reference.sub_f32, "sub_f32")
+mul_f32 = _fast(_mul, reference.mul_f32, "mul_f32")

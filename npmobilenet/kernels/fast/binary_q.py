@@ -14,7 +14,7 @@ from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output_rows
 from npmobilenet.kernels.fast.gemm_s8 import LANE
 from npmobilenet.kernels.fast.lhs_packing import is_signed
-from npmobilenet.kernels.reference import binary_q as book
+from npmobilenet.kernels.reference import binary_q as reference
 from npmobilenet.kernels.vectorcode.elementwise_s8 import product_tile, sum_tile
 from npmobilenet.kernels.vectorcode.requant_rules import packs
 
@@ -187,7 +187,7 @@ _SUMS = (
 
 @register_jitable
 def _double_of(a, b, p):
-    """A shift left wraps, as in the book; then there is none to the right."""
+    """A shift left wraps, as in the reference kernels; then there is none to the right."""
     left, right = np.int32(max(p.shift, 0)), np.int32(max(-p.shift, 0))
     return _shift_away(_high_mul(np.int32(np.int32(a * b) << left), p.multiplier), right)
 
@@ -216,7 +216,7 @@ def _wrapped_of(a, b, p):
 
 # By rule (REQUANTIZATIONS), and in the order of NARROWINGS.
 _PRODUCTS = {1: _double_product(), 3: _segment(_single_of), 4: _segment(_float_of)}
-_NARROWED = {book.SATURATE: _segment(_saturated_of), book.WRAP: _segment(_wrapped_of)}
+_NARROWED = {reference.SATURATE: _segment(_saturated_of), reference.WRAP: _segment(_wrapped_of)}
 
 
 @register_jitable
@@ -258,7 +258,7 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
     Moves: where one operand has the result's shape and the other too, or is one value or one pixel (squeeze-excite's
     gate), threads take rows; what is spread is written out for a whole row, once for each image. Rows are cut where the
     rounding rule changes, or, where there is but one and no operand is spread, not even between each other; each piece
-    is one vectorized loop of one rule. Any other broadcast goes through the book's loops.
+    is one vectorized loop of one rule. Any other broadcast goes through the reference loops.
     """
     segment = _either(rest, full)
 
@@ -299,7 +299,7 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
     return Task(kernel, output_rows)
 
 
-_add_general, _mul_general = register_jitable(book.add_q), register_jitable(book.mul_q)
+_add_general, _mul_general = register_jitable(reference.add_q), register_jitable(reference.mul_q)
 
 
 @functools.cache

@@ -63,7 +63,7 @@ def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
 
 @task(output_rows)
 def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
-    """As the book's. Moves: weights in panels; register tiles of ROWS outputs along a row; taps of a row in one go.
+    """As the reference. Moves: weights in panels; register tiles of ROWS outputs along a row; taps of a row in one go.
 
     In NHWC the taps (kx, ci) of one filter row lie side by side, in the image as in the panel, so a tile takes kw * Cin
     terms for each filter row, a segment. With dilation along the row they don't, and each output's taps are copied side

@@ -70,8 +70,8 @@ def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out)
 
 @task(output_rows)
 def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
-    """As the book's. Moves: the image's rows under a row of outputs are copied, with the padding around them and in the
-    form that the tiles need; in the copy the taps (kx, ci) of a filter row lie side by side, so the tiles read windows
+    """As the reference. Moves: the image's rows under a row of outputs are copied, with the padding around them and in
+    the form that the tiles need. In the copy the taps (kx, ci) of a filter row lie side by side: the tiles read windows
     where they are, filter row by filter row, weights of 0 covering what a group reads too much. Dilated windows are
     copied one by one. Then register tiles as in pointwise_conv2d_q. Threads take output rows.
     """

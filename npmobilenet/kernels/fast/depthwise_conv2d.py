@@ -190,7 +190,7 @@ _FORMS = {form: _depthwise(form) for form in FILTERS}
 
 
 def choose(x, weights, bias, stride, pad, dilation, activation, out):
-    """As the book's. Moves: vectorized over channels; two rows of outputs at a time, 7 columns of them, across the
+    """As the reference. Moves: vectorized over channels; two rows of outputs at a time, 7 columns of them, across the
     borders, or for less common windows PIXELS outputs where no tap is cut off; the common activations in the registers.
     Threads take pairs of output rows.
     """

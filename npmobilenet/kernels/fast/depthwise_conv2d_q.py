@@ -219,7 +219,7 @@ def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out)
 
 @task(output_rows)
 def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
-    """As the book's. Moves: GROUP rows of the input interleaved, so that one instruction multiplies and adds as many
+    """As the reference. Moves: GROUP rows of the input interleaved, so that one instruction multiplies and adds as many
     taps of 16 channels; rows of outputs that fit into the same groups of rows side by side; taps outside the image read
     zero points; accumulators requantized, a run at a time, while they are in the first-level cache. Threads take output
     rows.

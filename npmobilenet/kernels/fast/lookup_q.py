@@ -48,8 +48,8 @@ def chunks(x, tables, split, out):
 
 @task(chunks)
 def lookup_q(start, stop, x, tables, split, out):
-    """As the book's. Moves: threads take chunks of an image, in which one table serves up to `split`; where there are
-    instructions that look up a vector of bytes, they do.
+    """As the reference. Moves: threads take chunks of an image, in which one table serves up to `split`; where there
+    are instructions that look up a vector of bytes, they do.
     """
     size = x.shape[1]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)

@@ -49,7 +49,7 @@ def images(x, out):
 
 @task(images)
 def mean_f32(start, stop, x, out):
-    """As the book's. Moves: vectors of channels, their sums in registers; threads take images."""
+    """As the reference. Moves: vectors of channels, their sums in registers; threads take images."""
     _, height, width, channels = x.shape
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
     for n in range(start, stop):

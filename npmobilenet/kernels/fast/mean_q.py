@@ -6,7 +6,7 @@ import numpy as np
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.reference import mean_q as book
+from npmobilenet.kernels.reference import mean_q as reference
 
 BLOCK = 128  # channels that a thread sums at a time: two cache lines of the image, eight of sums
 
@@ -18,7 +18,7 @@ def blocks(x, p, out):
 
 @task(blocks)
 def mean_q(start, stop, x, p, out):
-    """As the book's. Moves: the loop over channels is innermost and vectorized, in int32; threads take blocks."""
+    """As the reference. Moves: the loop over channels is innermost and vectorized, in int32; threads take blocks."""
     channels = x.shape[3]
     pixels = x.shape[1] * x.shape[2]
     parts = (channels + BLOCK - 1) // BLOCK
@@ -33,5 +33,5 @@ def mean_q(start, stop, x, p, out):
             for c in range(count):
                 acc[c] += np.int32(pixel[c])
         for c in range(count):
-            v = book.mean_of(np.int64(acc[c]), p, p.lanes if first + c < p.full else p.rule)
+            v = reference.mean_of(np.int64(acc[c]), p, p.lanes if first + c < p.full else p.rule)
             out[n, first + c] = min(max(v, p.low), p.high)

@@ -1,4 +1,4 @@
-"""Fast twins of reference/move_q.py."""
+"""Fast twins of reference/pad_reshape_concat_q.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import in_one, task
-from npmobilenet.kernels.reference import pad_reshape_concat_q as book
+from npmobilenet.kernels.reference import pad_reshape_concat_q as reference
 
 
 def output_rows(x, value, pad, out):
@@ -16,7 +16,7 @@ def output_rows(x, value, pad, out):
 
 @task(output_rows)
 def pad_q(start, stop, x, value, pad, out):
-    """As the book's. Moves: a row is three plain runs: value, pixels, value."""
+    """As the reference. Moves: a row is three plain runs: value, pixels, value."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
@@ -45,14 +45,14 @@ def outer_parts(x, offset, p, out):
 
 @task(outer_parts)
 def concat_q(start, stop, x, offset, p, out):
-    """As the book's. Moves: an operand's part of each outer index is one run; a rescaling is a table of 256 values."""
+    """As the reference. Moves: an operand's part of each outer index is one run; rescaling is a table of 256 values."""
     count = x.shape[1] * x.shape[2]
     step, first = out.shape[1] * out.shape[2], offset * out.shape[2]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
     table = np.empty(256, np.int16)
     if not p.copy:
         for v in range(256):
-            table[v] = book.rescaled(v + p.low, p)  # p.low: the dtype's least value
+            table[v] = reference.rescaled(v + p.low, p)  # p.low: the dtype's least value
     for o in range(start, stop):
         source, target = flat_x[o * count : (o + 1) * count], flat_out[o * step + first : o * step + first + count]
         if p.copy:
@@ -62,4 +62,4 @@ def concat_q(start, stop, x, offset, p, out):
                 target[i] = table[np.int64(source[i]) - p.low]
 
 
-reshape_q = in_one(book.reshape_q)
+reshape_q = in_one(reference.reshape_q)

@@ -78,7 +78,7 @@ def products(start, stop, x, weights, bias, activation, more, out):
 
 @task(blocks)
 def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
-    """As the book's. Moves: weights in panels; register tiles of ROWS pixels.
+    """As the reference. Moves: weights in panels; register tiles of ROWS pixels.
 
     BLOCK rows at a time pass over all panels, so that they stay in the first-level cache while the panels stream by.
     Where there are too few pixels to share out, threads take panels of output channels, FEW_ROWS of pixels each.

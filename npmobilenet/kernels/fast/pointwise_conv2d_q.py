@@ -23,7 +23,7 @@ def blocks(x, weights, bias, zeros, step, out):
 
 @task(blocks)
 def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
-    """As the book's. Moves: weights in panels of grouped products; rows read where they are, or copied into the form
+    """As the reference. Moves: weights in panels of grouped products; rows read where they are, or copied into the form
     that the tiles need; register tiles of ROWS pixels, requantized in the registers where lines do (staircase_q.py),
     else while in the first-level cache; units as the float kernel's, as many at once as follow each other.
     """

@@ -34,7 +34,7 @@ def chunks(x, scale, rules, split, step, out):
 
 @task(chunks)
 def quantize_q(start, stop, x, scale, rules, split, step, out):
-    """As the book's. Moves: threads take chunks of an image; one loop for each rule."""
+    """As the reference. Moves: threads take chunks of an image; one loop for each rule."""
     size = x.shape[1]
     parts = -(-size // CHUNK)
     for part in range(start, stop):

@@ -34,7 +34,7 @@ def output_rows(x, rows, columns, *rest):
 
 @task(output_rows)
 def resize_bilinear_fixed_q(start, stop, x, rows, columns, bits, upward, out):
-    """As the book's. Moves: threads take output rows; four weights for each pixel, so channels are one plain loop."""
+    """As the reference. Moves: threads take output rows; four weights for each pixel, so channels are a plain loop."""
     out_h = out.shape[1]
     for part in range(start, stop):
         n, oy = part // out_h, part % out_h
@@ -44,7 +44,7 @@ def resize_bilinear_fixed_q(start, stop, x, rows, columns, bits, upward, out):
 
 @register_jitable
 def row_float(x, y, dy, columns, weighted, out):
-    """One row of output, in the book's order of operations."""
+    """One row of output, in the reference order of operations."""
     one = np.float32(1)
     ey = one - dy
     for ox in range(out.shape[0]):
@@ -62,7 +62,7 @@ def row_float(x, y, dy, columns, weighted, out):
 
 @task(output_rows)
 def resize_bilinear_float_q(start, stop, x, rows, columns, weighted, out):
-    """As the book's. Moves: threads take output rows; channels are one plain loop."""
+    """As the reference. Moves: threads take output rows; channels are one plain loop."""
     out_h = out.shape[1]
     for part in range(start, stop):
         n, oy = part // out_h, part % out_h

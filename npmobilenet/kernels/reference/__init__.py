@@ -1,1 +1,1 @@
-"""The book: one file for each op, plain loops in plain Python, readable and (through `compiler/jit.py`) runnable."""
+"""The reference kernels: one file for each op, plain Python loops that `compiler/jit.py` compiles as they are."""

@@ -1,6 +1,6 @@
 """Generators of integer vector code: tiles of dot products, as LLVM vector IR.
 
-Integer sums are exact in any order, so a tile only has to form the same sums as the book.
+Integer sums are exact in any order, so a tile only has to form the same sums as the reference kernels.
 """
 
 from __future__ import annotations

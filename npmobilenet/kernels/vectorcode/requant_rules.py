@@ -116,9 +116,9 @@ class Down:
     as shift_upward(V, s) = floor((V + 2^(s - 1)) / 2^s) and v = floor((x m + 2^30) / 2^31). Narrow takes the step from
     t to the result.
 
-    Nothing overflows, whatever int32 x is: |x m| < 2^62, and v >= 1 - 2^31, as m < 2^31. Nor does the book's result
-    wrap: no left shift comes first, and s >= 1 leaves |result| <= 2^30, to which a zero point is added. A multiplier of
-    0 gives 0 for any s, so 1 or 2 stands for it: channels that fill up a panel don't count.
+    Nothing overflows, whatever int32 x is: |x m| < 2^62, and v >= 1 - 2^31, as m < 2^31. Nor does the reference's
+    result wrap: no left shift comes first, and s >= 1 leaves |result| <= 2^30, to which a zero point is added. A
+    multiplier of 0 gives 0 for any s, so 1 or 2 stands for it: channels that fill up a panel don't count.
 
     "float32": the product needs only its upper bound of 2^30, as x86's conversion gives INT32_MIN below -2^31. Both
     lie beyond every byte, on the side of what they stand for.

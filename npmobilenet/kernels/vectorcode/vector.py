@@ -1,7 +1,7 @@
 """Generators of vector code: register tiles emitted as LLVM vector IR, wrapped as Numba intrinsics.
 
 Every lane of every accumulator is one output element, and a tile adds its terms in the order it meets them, so a tile
-obeys the project's rule (one fma chain for each output, in the book's order) whatever its width and height.
+obeys the project's rule (one fma chain for each output, in the reference order) whatever its width and height.
 LLVM turns the IR into the machine's instructions; on a machine with narrower registers it splits the vectors.
 """
 
@@ -68,7 +68,7 @@ def _constant(value: float, lanes: int) -> Any:
 
 
 def _clamp(builder: Any, value: Any, low: float, high: float | None, lanes: int) -> Any:
-    """The book's relu (high None) and relu6, as selects: a NaN stays, and so does -0."""
+    """The reference kernel's relu (high None) and relu6, as selects: a NaN stays, and so does -0."""
     floor = _constant(low, lanes)
     result = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
     if high is None:

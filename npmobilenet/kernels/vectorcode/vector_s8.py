@@ -1,7 +1,7 @@
 """Generators of integer vector code: what they share, and every rule of requantization as LLVM vector IR.
 
 The rules are followed lane by lane with the operations of fixedpoint.py, for any int32 accumulator: intermediate values
-wrap as the book's do.
+wrap as the reference kernels' do.
 """
 
 from __future__ import annotations
