@@ -51,6 +51,7 @@ class File:
     description: str = "made by a test"
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     subgraphs: int = 1
+    old_codes: bool = True  # write the deprecated field of op codes, too
 
     def bytes(self) -> bytes:
         """The file."""
@@ -137,7 +138,7 @@ class _Writer:
         operator_codes = [
             self.table(
                 "OperatorCode",
-                DeprecatedBuiltinCode=min(numbers[name], 127),
+                DeprecatedBuiltinCode=min(numbers[name], 127) if file.old_codes else None,
                 BuiltinCode=numbers[name],
                 Version=version,
                 CustomCode=self.b.CreateString(custom) if custom else None,

@@ -21,6 +21,7 @@ from npmobilenet.errors import ConversionError, InputError, MissingExtra
 from npmobilenet.formats import convert
 from npmobilenet.formats.tflite import flatbuffer as tflite_file
 from npmobilenet.formats.tflite.model import RECIPES, convert_tflite
+from npmobilenet.formats.tflite.operators import OPS
 from npmobilenet.images import recipes as preprocess
 from npmobilenet.modeldata import ModelData
 
@@ -587,6 +588,34 @@ def test_refusals_say_what_and_where(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConversionError, match=message) as caught:
         converted(tmp_path, make())
     assert str(caught.value).startswith("made.tflite: ")
+
+
+@pytest.mark.parametrize("old_codes", [True, False])
+def test_op_codes_in_the_new_field_alone(old_codes: bool) -> None:
+    """Every op is read by its name, whether or not the deprecated field holds its code as well."""
+    names = [*OPS, "CUSTOM", "UNPACK", "BATCH_MATMUL"]  # the last lies above 127, where the old field says 127
+    file = File([A, T(None)], [Op(name, [0], [1]) for name in names], old_codes=old_codes)
+    assert [op.op for op in tflite_file.parse(file.bytes()).operators] == ["custom op ''" if n == "CUSTOM" else n
+                                                                           for n in names]  # fmt: skip
+
+
+def test_a_product_whose_code_is_in_the_new_field_alone(tmp_path: Path) -> None:
+    """Read as an addition, whose options may be left out as well, it would give other values without a word."""
+    file = File([T((1, 4)), T(data=normal(4)), T((1, 4))], [Op("MUL", [0, 1], [2])], old_codes=False)
+    path = tmp_path / "made.tflite"
+    path.write_bytes(file.bytes())
+    data = convert_tflite(path)
+    assert [node.op for node in data.graph.nodes] == ["mul"]
+    check_values(data, interpreter(path))
+
+
+def test_options_of_another_op_are_refused(tmp_path: Path) -> None:
+    """They tell of a wrong code; ops that have no options aren't excepted."""
+    assert set(tflite_file._OPTIONS) == set(OPS)
+    for name in OPS:
+        other = "PackOptions" if name != "PACK" else "AddOptions"
+        with pytest.raises(ConversionError, match=f"op 0 \\({name}\\): options of kind"):
+            converted(tmp_path, File([A, T(None)], [Op(name, [0], [1], (other, {}))]))
 
 
 def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

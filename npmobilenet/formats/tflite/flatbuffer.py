@@ -31,6 +31,7 @@ MAX_BUFFERS = 20_000
 MAX_OPERANDS = 1_000
 MAX_RANK = 8
 MAX_TEXT_BYTES = 4096
+_OLD_CODE, _NEW_CODE = 4, 10  # places in OperatorCode's vtable: fields 0 and 3, behind two lengths of 16 bits
 _MIN_FILE_BYTES = 16  # root offset, identifier, and the smallest root table
 
 # What flatbuffers' accessors raise on bytes that aren't a flatbuffer: out of range (struct.error,
@@ -39,29 +40,43 @@ FLATBUFFER_ERRORS = (
     struct.error, LookupError, ValueError, TypeError, OverflowError, AttributeError, MemoryError,
 )  # fmt: skip
 
-# The options that the op rules read: table and scalar fields, by op. Ops without options that
-# matter aren't listed. A field ending in [] is a vector of integers.
+# The options that an operator may carry: table and scalar fields that the op rules read, by op. A
+# field ending in [] is a vector of integers. Every op that is read is listed ("NONE": it has no
+# options), so that options of another op, which tell of a wrong op code, are always noticed.
 _FUSED = "FusedActivationFunction"
 _WINDOW = ("Padding", "StrideH", "StrideW", _FUSED)
 _OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
     "ADD": ("AddOptions", (_FUSED,)),
     "AVERAGE_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
+    "BATCH_TO_SPACE_ND": ("BatchToSpaceNDOptions", ()),
+    "CAST": ("CastOptions", ()),
     "CONCATENATION": ("ConcatenationOptions", ("Axis", _FUSED)),
     "CONV_2D": ("Conv2DOptions", (*_WINDOW, "DilationHFactor", "DilationWFactor")),
     "DEPTHWISE_CONV_2D": (
         "DepthwiseConv2DOptions",
         (*_WINDOW, "DilationHFactor", "DilationWFactor", "DepthMultiplier"),
     ),
+    "DEQUANTIZE": ("DequantizeOptions", ()),
     "DIV": ("DivOptions", (_FUSED,)),
+    "EXPAND_DIMS": ("ExpandDimsOptions", ()),
     "FULLY_CONNECTED": ("FullyConnectedOptions", (_FUSED, "WeightsFormat", "KeepNumDims")),
     "GATHER": ("GatherOptions", ("Axis", "BatchDims")),
+    "HARD_SWISH": ("HardSwishOptions", ()),
+    "LOGISTIC": ("NONE", ()),
     "MEAN": ("ReducerOptions", ("KeepDims",)),
     "MUL": ("MulOptions", (_FUSED,)),
     "PACK": ("PackOptions", ("Axis",)),
+    "PAD": ("PadOptions", ()),
+    "QUANTIZE": ("QuantizeOptions", ()),
     "REDUCE_PROD": ("ReducerOptions", ("KeepDims",)),
+    "RELU": ("NONE", ()),
+    "RELU6": ("NONE", ()),
+    "RELU_N1_TO_1": ("NONE", ()),
     "RESHAPE": ("ReshapeOptions", ("NewShape[]",)),
     "RESIZE_BILINEAR": ("ResizeBilinearOptions", ("AlignCorners", "HalfPixelCenters")),
+    "SHAPE": ("ShapeOptions", ()),
     "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
+    "SPACE_TO_BATCH_ND": ("SpaceToBatchNDOptions", ()),
     "SQUEEZE": ("SqueezeOptions", ("SqueezeDims[]",)),
     "STRIDED_SLICE": (
         "StridedSliceOptions",
@@ -216,8 +231,17 @@ class _Reader:
         return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
     def op_name(self, code: Any) -> str:
-        """TFLite's name of the op. Codes above 127 don't fit the old field, so the larger counts."""
-        number = max(int(code.BuiltinCode()), int(code.DeprecatedBuiltinCode()))
+        """TFLite's name of the op, whose code is in two fields: the larger counts, as in TFLite.
+
+        Codes above 127 don't fit the old field, and some writers leave it out for smaller ones, too. The package's
+        accessor of the new field then gives the old one, 0 (ADD), so both are read from the table itself.
+
+        Source: TensorFlow 2.18, tensorflow/compiler/mlir/lite/schema/schema_utils.cc, GetBuiltinCode.
+        """
+        kinds = importlib.import_module("flatbuffers.number_types")
+        fields = (_OLD_CODE, kinds.Int8Flags), (_NEW_CODE, kinds.Int32Flags)
+        number = max(int(code._tab.Get(kind, code._tab.Pos + at)) if at else 0
+                     for at, kind in ((code._tab.Offset(slot), kind) for slot, kind in fields))  # fmt: skip
         name = self.op_names.get(number, f"op code {number}")
         if name == "CUSTOM":
             return f"custom op '{self.text(code.CustomCode())}'"
