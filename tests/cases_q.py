@@ -9,7 +9,7 @@ import numpy as np
 from npmobilenet.arithmetic.dialects import dialect as dialect_named
 from npmobilenet.graph import Graph, GraphBuilder, Quantization
 from npmobilenet.kernels import kernel_set
-from npmobilenet.runtime.binding import Site, bind
+from npmobilenet.runtime.binding import NodeContext, bind
 
 Array = np.ndarray[Any, Any]
 Q = Quantization
@@ -50,18 +50,18 @@ def arrays_q(graph: Graph, rng: np.random.Generator, batch: int = 1) -> list[Arr
     return arrays
 
 
-def run_q(graph: Graph, inputs: list[Array], kernels: str, dialect: str = "tflite-reference", **site: Any) -> Array:
+def run_q(graph: Graph, inputs: list[Array], kernels: str, dialect: str = "tflite-reference", **ctx: Any) -> Array:
     """The node's output, from memory that holds a pattern before: every element must be written.
 
-    `site`: stage="accumulator" or "preactivation" gives those, as int32.
+    `ctx`: stage="accumulator" or "preactivation" gives those, as int32.
     """
     node = graph.nodes[0]
     result = graph.tensors[node.output]
-    dtype = "int32" if site else result.dtype
+    dtype = "int32" if ctx else result.dtype
     size = inputs[0].shape[0] * result.size * np.dtype(dtype).itemsize
     out = np.full(size, 0x5A, np.uint8).view(dtype).reshape(inputs[0].shape[0], *result.shape[1:])
     operands = [graph.tensors[n] for n in node.inputs]
-    steps = bind(Site(node, operands, inputs, result, out, kernel_set(kernels), dialect_named(dialect), **site))
+    steps = bind(NodeContext(node, operands, inputs, result, out, kernel_set(kernels), dialect_named(dialect), **ctx))
     for step in steps:
         step.kernel(*step.args)
     return out

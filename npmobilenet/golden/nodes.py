@@ -19,7 +19,7 @@ from npmobilenet.graph import Node, Quantization, Tensor
 from npmobilenet.kernels import as_functions, kernel_set
 from npmobilenet.modeldata import Array, ModelData
 from npmobilenet.runtime import threads as parallel
-from npmobilenet.runtime.binding import Site, Step, bind
+from npmobilenet.runtime.binding import NodeContext, Step, bind
 from npmobilenet.runtime.taps import ACC, ACCUMULATING, PRE
 
 VECTOR = 16  # elements or channels that any runtime's vectors hold at most
@@ -73,12 +73,12 @@ def steps(what: IsolatedNode, dialect: str, kernels: str, stage: str = "output")
     node = what.node
     if stage != "output" and not what.is_integer:
         node = replace(node, attrs={**node.attrs, "activation": "none"})
-    site = Site(
+    ctx = NodeContext(
         node, list(what.operands), arrays, what.result, out, kernel_set(kernels), dialect_named(dialect),
         stage if what.is_integer else "output",
     )  # fmt: skip
     try:
-        return bind(site), out
+        return bind(ctx), out
     except KeyError:  # no binder: a plan refuses such a graph beforehand
         dtypes = ", ".join(dict.fromkeys(t.dtype for t in (*what.operands, what.result)))
         raise PlanError(f"node '{node.name}' ({node.op}) works on {dtypes}: there is no kernel for that") from None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.compiler.packed_arena import moved_together
+from npmobilenet.kernels.compiler.packed_arena import into_arena
 
 # Kernel -> the module, below reference/ and below fast/, that holds it. Adding an op adds its kernels here.
 KERNELS = {
@@ -54,7 +54,7 @@ KERNELS = {
 
 # Kernels that compute several nodes at once. The reference set has none of them.
 FUSED = {
-    "bands_f32": "row_tiled_block",
+    "row_tiled_block_f32": "row_tiled_block",
     "pointwise_add_f32": "pointwise_conv2d",
     "squeeze_excite_f32": "squeeze_excite",
 }
@@ -136,8 +136,10 @@ class KernelSet:
         if key not in kept:
             found = pack(*arrays, *more)
             made = found if isinstance(found, tuple) else (found,)
-            together = tuple(moved_together(part) if hasattr(part, "nbytes") else part for part in made)
-            kept[key] = arrays, together  # with what the addresses belong to
+            kept[key] = (
+                arrays,
+                tuple(into_arena(p) if hasattr(p, "nbytes") else p for p in made),
+            )  # with what the addresses belong to
         packed: tuple[Any, ...] = kept[key][1]
         return packed
 

@@ -18,7 +18,7 @@ from npmobilenet.errors import PlanError
 from npmobilenet.graph import Graph
 from npmobilenet.kernels import as_functions, kernel_set
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding import Site, Step, bind, bind_group, check_supported
+from npmobilenet.runtime.binding import NodeContext, Step, bind, bind_group, check_supported
 from npmobilenet.runtime.fusion import Group, fused
 from npmobilenet.runtime.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.runtime.taps import with_taps
@@ -64,7 +64,7 @@ class Plan:
                 return [bind_group(group, arrays, chosen)]
             node = group[0]
             return bind(
-                Site(
+                NodeContext(
                     node,
                     [graph.tensors[n] for n in node.inputs],
                     [arrays[n] for n in node.inputs],

@@ -21,7 +21,7 @@ from npmobilenet.graph import Graph, Quantization, same_padding
 from npmobilenet.kernels import kernel_set
 from npmobilenet.model import load_data
 from npmobilenet.modeldata import ModelData, ModelInfo
-from npmobilenet.runtime.binding import Site, bind
+from npmobilenet.runtime.binding import NodeContext, bind
 
 Array = np.ndarray[Any, Any]
 SETTINGS = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -370,10 +370,8 @@ def test_nodes_of_real_models(data: Path, file: str, name: str) -> None:
         if node.op in OPS:
             result = graph.tensors[node.output]
             out = np.full(result.shape, 90, result.dtype)
-            tensors = [graph.tensors[n] for n in node.inputs]
-            for step in bind(
-                Site(node, tensors, [values[n] for n in node.inputs], result, out, kernel_set("fast"), dialect(name))
-            ):
+            tensors, inputs = [graph.tensors[n] for n in node.inputs], [values[n] for n in node.inputs]
+            for step in bind(NodeContext(node, tensors, inputs, result, out, kernel_set("fast"), dialect(name))):
                 step.kernel(*step.args)
             assert np.array_equal(out, values[node.output]), node
             counts[node.op] = counts.get(node.op, 0) + 1

@@ -27,7 +27,7 @@ from npmobilenet.images.recipes import quantize_input
 from npmobilenet.kernels import kernel_set
 from npmobilenet.kernels.reference.activation_q import hard_swish_16, high_mul16, high_mul16_truncated, shift_away16
 from npmobilenet.kernels.reference.softmax_q import exp_negative, one_over_one_plus
-from npmobilenet.runtime.binding import Site
+from npmobilenet.runtime.binding import NodeContext
 from npmobilenet.runtime.binding.integer_functions import lookup_tables
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -316,8 +316,8 @@ def test_tables_are_in_the_order_of_bits() -> None:
     case = make("relu", "int8", 0)
     node = case.graph.nodes[0]
     ends = case.graph.tensors["x0"], case.graph.tensors[node.output]
-    site = Site(node, [ends[0]], [case.x], ends[1], case.x, kernel_set("python"), dialect("tflite-reference"))
-    table, split = lookup_tables(site)
+    ctx = NodeContext(node, [ends[0]], [case.x], ends[1], case.x, kernel_set("python"), dialect("tflite-reference"))
+    table, split = lookup_tables(ctx)
     x = np.arange(256).astype(np.uint8).view(np.int8).reshape(1, -1)
     assert (table.dtype, split) == (np.int8, case.x.size)
     whole = single_q("activation", [((1, 256), "int8", ends[0].quantization)], [], ("int8", ends[1].quantization),

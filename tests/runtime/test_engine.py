@@ -22,7 +22,7 @@ import npmobilenet as nm
 from npmobilenet.errors import InputError, ModelNotFound, PlanError
 from npmobilenet.formats import weightfile
 from npmobilenet.graph import GraphBuilder
-from npmobilenet.kernels.compiler.packed_arena import moved_together
+from npmobilenet.kernels.compiler.packed_arena import into_arena
 from npmobilenet.model import CHUNK, Model, find
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.runtime.memory import ALIGNMENT, Lifetime, arena_offsets
@@ -334,7 +334,7 @@ def test_plans_of_a_model_share_packed_weights() -> None:
 def test_packed_weights_lie_together() -> None:
     """Each array where a cache line begins, none over another, in blocks that are shared."""
     made = [np.arange(n, dtype=dtype) for n in (0, 1, 63, 4097, 3 << 20) for dtype in (np.float32, np.int8)]
-    moved = [moved_together(array) for array in made]
+    moved = [into_arena(array) for array in made]
     for array, laid in zip(made, moved, strict=True):
         assert laid.ctypes.data % 64 == 0 or not array.size
         assert laid.dtype == array.dtype

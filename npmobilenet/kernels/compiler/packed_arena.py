@@ -12,11 +12,11 @@ import numpy as np
 
 from npmobilenet.modeldata import Array
 
-SLAB_BYTES = 8 << 20
+ARENA_BYTES = 8 << 20
 LINE = 64  # bytes: an array begins with a cache line, so that no vector lies in two
 
 
-class _State:
+class _Arena:
     """The block that arrays are put into now; older ones live as long as arrays in them do."""
 
     lock = threading.Lock()
@@ -24,15 +24,15 @@ class _State:
     used = 0
 
 
-def moved_together(array: Array) -> Array:
+def into_arena(array: Array) -> Array:
     """A contiguous copy of the array, beside those that were moved before."""
-    with _State.lock:
-        start = _State.used + -(_State.block.ctypes.data + _State.used) % LINE
-        if start + array.nbytes > _State.block.size:
-            _State.block = np.empty(max(SLAB_BYTES, array.nbytes + LINE), np.uint8)
-            start = -_State.block.ctypes.data % LINE
-        _State.used = start + array.nbytes
-        piece = _State.block[start : start + array.nbytes]
+    with _Arena.lock:
+        start = _Arena.used + -(_Arena.block.ctypes.data + _Arena.used) % LINE
+        if start + array.nbytes > _Arena.block.size:
+            _Arena.block = np.empty(max(ARENA_BYTES, array.nbytes + LINE), np.uint8)
+            start = -_Arena.block.ctypes.data % LINE
+        _Arena.used = start + array.nbytes
+        piece = _Arena.block[start : start + array.nbytes]
     copy: Array = piece.view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy

@@ -33,7 +33,7 @@ def output_rows(x, expand, depthwise, window, project, band, more, out):
     return Work(rows, cost // max(rows, 1), 1 if expand[0].size > 0 else PER_THREAD)
 
 
-def _bands(form: int) -> Task:
+def _row_tiled_block(form: int) -> Task:
     filter_image = FILTERS[form]
 
     def kernel(start, stop, x, expand, depthwise, window, project, band, more, out):
@@ -79,11 +79,11 @@ def _bands(form: int) -> Task:
                 )  # fmt: skip
             row += count
 
-    kernel.__name__ = f"bands_f32_{form}"
+    kernel.__name__ = f"row_tiled_block_f32_{form}"
     return Task(kernel, output_rows)
 
 
-_FORMS = {form: _bands(form) for form in FILTERS}
+_FORMS = {form: _row_tiled_block(form) for form in FILTERS}
 
 
 def choose(x, expand, depthwise, window, project, band, more, out):
@@ -97,4 +97,4 @@ def choose(x, expand, depthwise, window, project, band, more, out):
     return _FORMS[form_of(in_c, depthwise[0].shape, stride, dilation)]
 
 
-bands_f32 = TaskFamily("bands_f32", choose)
+row_tiled_block_f32 = TaskFamily("row_tiled_block_f32", choose)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.runtime.binding import float32, integer
-from npmobilenet.runtime.binding.context import STAGES, Site, Step
+from npmobilenet.runtime.binding.context import STAGES, NodeContext, Step
 from npmobilenet.runtime.binding.fused import bind_group
 
-__all__ = ["STAGES", "Site", "Step", "bind", "bind_group", "check_supported"]
+__all__ = ["STAGES", "NodeContext", "Step", "bind", "bind_group", "check_supported"]
 
 
 def is_integer(graph: Graph, node: Node) -> bool:
@@ -19,11 +19,11 @@ def is_integer(graph: Graph, node: Node) -> bool:
     return any(graph.tensors[name].dtype != "float32" for name in (*node.inputs, node.output))
 
 
-def bind(site: Site) -> list[Step]:
+def bind(ctx: NodeContext) -> list[Step]:
     """The kernel calls of a node."""
-    if all(t.dtype == "float32" for t in (*site.operands, site.result)):
-        return float32.BINDERS[site.node.op](site.node, site.inputs, site.out, site.kernels)
-    return integer.BINDERS[site.node.op](site)
+    if all(t.dtype == "float32" for t in (*ctx.operands, ctx.result)):
+        return float32.BINDERS[ctx.node.op](ctx.node, ctx.inputs, ctx.out, ctx.kernels)
+    return integer.BINDERS[ctx.node.op](ctx)
 
 
 def check_supported(graph: Graph) -> None:

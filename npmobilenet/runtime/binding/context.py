@@ -24,7 +24,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Site:
+class NodeContext:
     """A node with its arrays (views into the plan's memory, batch included) and what the graph says of them."""
 
     node: Node
@@ -37,12 +37,12 @@ class Site:
     stage: str = "output"
 
 
-def corner(node: Node) -> tuple[int, int]:
+def top_left(node: Node) -> tuple[int, int]:
     """The padding above and on the left; what is below and on the right shows in the output's shape."""
     (top, _), (left, _) = node.attrs["padding"]
     return top, left
 
 
-def rank4(array: Array) -> Array:
+def as_nhwc(array: Array) -> Array:
     """The same values seen as (N, ..., C) of rank 4: dimensions of 1 go between the batch and the rest."""
     return array.reshape(array.shape[0], *(1,) * (4 - array.ndim), *array.shape[1:])

@@ -10,7 +10,7 @@ import numpy as np
 from npmobilenet.graph import ACTIVATIONS, Node
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding.context import Step, corner, rank4
+from npmobilenet.runtime.binding.context import Step, as_nhwc, top_left
 
 
 def code_of(node: Node, attr: str = "activation") -> int:
@@ -27,7 +27,8 @@ def conv2d(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> l
         flat = (x.reshape(-1, x.shape[3]), matrix, bias, code_of(node), out.reshape(-1, out.shape[3]))
         return [Step(kernels.pointwise_conv2d_f32, flat, node.name)]
     packed = kernels.pack("conv2d_f32", weights)
-    args = (x, packed, bias, node.attrs["stride"], corner(node), node.attrs.get("dilation", (1, 1)), code_of(node), out)
+    stride, dilation = node.attrs["stride"], node.attrs.get("dilation", (1, 1))
+    args = (x, packed, bias, stride, top_left(node), dilation, code_of(node), out)
     return [Step(kernels.conv2d_f32, args, node.name)]
 
 
@@ -35,7 +36,7 @@ def depthwise_conv2d(node: Node, inputs: list[Array], out: Array, kernels: Kerne
     """The weights are read as they are; the multiplier shows in the shapes."""
     x, weights, bias = inputs
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, weights, bias, node.attrs["stride"], corner(node), dilation, code_of(node), out)
+    args = (x, weights, bias, node.attrs["stride"], top_left(node), dilation, code_of(node), out)
     return [Step(kernels.depthwise_conv2d_f32, args, node.name)]
 
 
@@ -49,7 +50,7 @@ def fully_connected(node: Node, inputs: list[Array], out: Array, kernels: Kernel
 
 def average_pool(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Bottom and right padding show in the output's shape."""
-    args = (inputs[0], node.attrs["kernel"], node.attrs["stride"], corner(node), code_of(node), out)
+    args = (inputs[0], node.attrs["kernel"], node.attrs["stride"], top_left(node), code_of(node), out)
     return [Step(kernels.average_pool_f32, args, node.name)]
 
 
@@ -61,7 +62,7 @@ def mean(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> lis
 def binary(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Add, sub and mul, both operands seen as rank 4."""
     kernel = {"add": kernels.add_f32, "sub": kernels.sub_f32, "mul": kernels.mul_f32}[node.op]
-    return [Step(kernel, (rank4(inputs[0]), rank4(inputs[1]), code_of(node), rank4(out)), node.name)]
+    return [Step(kernel, (as_nhwc(inputs[0]), as_nhwc(inputs[1]), code_of(node), as_nhwc(out)), node.name)]
 
 
 def activation(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
@@ -79,7 +80,7 @@ def softmax(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> 
 
 def pad(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
     """Bottom and right padding show in the output's shape."""
-    return [Step(kernels.pad_f32, (inputs[0], corner(node), out), node.name)]
+    return [Step(kernels.pad_f32, (inputs[0], top_left(node), out), node.name)]
 
 
 def reshape(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:

@@ -11,13 +11,13 @@ from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.binding.context import Step
 from npmobilenet.runtime.binding.float32 import code_of, conv2d
-from npmobilenet.runtime.binding.row_tiled_block import bind_bands, joined, residual
+from npmobilenet.runtime.binding.row_tiled_block import bind_row_tiled_block, joined, residual
 
 
 def bind_group(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: KernelSet) -> Step:
     """The kernel call of several nodes. `arrays` has all tensors but those that only nodes of the group see."""
     if any(node.op == "depthwise_conv2d" for node in nodes):
-        return bind_bands(nodes, arrays, kernels)
+        return bind_row_tiled_block(nodes, arrays, kernels)
     if nodes[0].op in ("mean", "average_pool"):
         return _squeeze_excite(nodes, arrays, kernels)
     return _convolution_and_addition(nodes, arrays, kernels)

@@ -1,4 +1,4 @@
-"""Binders of the integer ops: `BINDERS`, op -> function of a Site."""
+"""Binders of the integer ops: `BINDERS`, op -> function of a NodeContext."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from npmobilenet.arithmetic import convolution as conv
 from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.arithmetic.ranges import check_dtypes, zero_point_of
 from npmobilenet.runtime.binding import integer_elementwise, integer_functions
-from npmobilenet.runtime.binding.context import Site, Step, corner
+from npmobilenet.runtime.binding.context import NodeContext, Step, top_left
 
 LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
 
 
-def _zeros_and_step(site: Site) -> tuple[tuple[int, int], Any]:
+def _zeros_and_step(ctx: NodeContext) -> tuple[tuple[int, int], Any]:
     """Zero points of input and weights, and the step after the accumulators as the kernels read it.
 
     Raises `GraphError` for dtypes that don't go together, `PlanError` for accumulators that may not fit into int32.
     """
-    x, weights, _ = site.operands
-    check_dtypes(site.node, [x, weights], site.result if site.stage == "output" else x)
-    z_in, z_w = zero_point_of(x), conv.weight_zero_point(site.node, weights)
-    sums, bias = conv.signed_sums(site.inputs[1], z_w), site.inputs[2]
-    conv.check_accumulators(site.node, x, sums, bias, z_in)
+    x, weights, _ = ctx.operands
+    check_dtypes(ctx.node, [x, weights], ctx.result if ctx.stage == "output" else x)
+    z_in, z_w = zero_point_of(x), conv.weight_zero_point(ctx.node, weights)
+    sums, bias = conv.signed_sums(ctx.inputs[1], z_w), ctx.inputs[2]
+    conv.check_accumulators(ctx.node, x, sums, bias, z_in)
     reach = conv.accumulator_reach(x, sums, bias, z_in)
-    return (z_in, z_w), site.kernels.step_q(_requantization(site), reach, str(site.out.dtype))
+    return (z_in, z_w), ctx.kernels.step_q(_requantization(ctx), reach, str(ctx.out.dtype))
 
 
-def _requantization(site: Site) -> Requantization:
+def _requantization(ctx: NodeContext) -> Requantization:
     """The step after the accumulators, or the part of it that a tap asks for."""
-    x, weights, bias = site.operands
-    if site.stage == "accumulator":
+    x, weights, bias = ctx.operands
+    if ctx.stage == "accumulator":
         return _padded(conv.raw(weights.shape[-1]))
-    result = dataclasses.replace(site.result, dtype=x.dtype)  # of a pre-activation tap it is int32
-    full = conv.requantization(site.node, x, weights, result, site.dialect, bias)
-    return _padded(conv.preactivation(full) if site.stage == "preactivation" else full)
+    result = dataclasses.replace(ctx.result, dtype=x.dtype)  # of a pre-activation tap it is int32
+    full = conv.requantization(ctx.node, x, weights, result, ctx.dialect, bias)
+    return _padded(conv.preactivation(full) if ctx.stage == "preactivation" else full)
 
 
 def _padded(step: Requantization) -> Requantization:
@@ -49,10 +49,10 @@ def _padded(step: Requantization) -> Requantization:
     return step._replace(multiplier=multiplier, shift=shift, scale=scale)
 
 
-def conv2d(site: Site) -> list[Step]:
+def conv2d(ctx: NodeContext) -> list[Step]:
     """A 1x1 convolution without stride and padding is pointwise: pixels of all images in one matrix."""
-    node, (x, weights, bias), out, kernels = site.node, site.inputs, site.out, site.kernels
-    zeros, step = _zeros_and_step(site)
+    node, (x, weights, bias), out, kernels = ctx.node, ctx.inputs, ctx.out, ctx.kernels
+    zeros, step = _zeros_and_step(ctx)
     plain = node.attrs["stride"] == (1, 1) and node.attrs["padding"] == ((0, 0), (0, 0))
     if weights.shape[:2] == (1, 1) and plain:
         packed = kernels.pack_q("pointwise_conv2d_q", weights[0, 0], bias, zeros)
@@ -60,30 +60,30 @@ def conv2d(site: Site) -> list[Step]:
         return [Step(kernels.pointwise_conv2d_q, flat, node.name)]
     packed = kernels.pack_q("conv2d_q", weights, bias, zeros)
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], corner(node), dilation, step, out)
+    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], top_left(node), dilation, step, out)
     return [Step(kernels.conv2d_q, args, node.name)]
 
 
-def depthwise_conv2d(site: Site) -> list[Step]:
+def depthwise_conv2d(ctx: NodeContext) -> list[Step]:
     """The multiplier shows in the shapes."""
-    node, (x, weights, bias), kernels = site.node, site.inputs, site.kernels
-    zeros, step = _zeros_and_step(site)
+    node, (x, weights, bias), kernels = ctx.node, ctx.inputs, ctx.kernels
+    zeros, step = _zeros_and_step(ctx)
     packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zeros)
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], corner(node), dilation, step, site.out)
+    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], top_left(node), dilation, step, ctx.out)
     return [Step(kernels.depthwise_conv2d_q, args, node.name)]
 
 
-def fully_connected(site: Site) -> list[Step]:
+def fully_connected(ctx: NodeContext) -> list[Step]:
     """The input is flattened to one row for each image."""
-    x, weights, bias = site.inputs
-    zeros, step = _zeros_and_step(site)
-    packed = site.kernels.pack_q("fully_connected_q", weights, bias, zeros)
-    args = (x.reshape(x.shape[0], -1), *packed, zeros, step, site.out)
-    return [Step(site.kernels.fully_connected_q, args, site.node.name)]
+    x, weights, bias = ctx.inputs
+    zeros, step = _zeros_and_step(ctx)
+    packed = ctx.kernels.pack_q("fully_connected_q", weights, bias, zeros)
+    args = (x.reshape(x.shape[0], -1), *packed, zeros, step, ctx.out)
+    return [Step(ctx.kernels.fully_connected_q, args, ctx.node.name)]
 
 
-Binder = Callable[[Site], list[Step]]
+Binder = Callable[[NodeContext], list[Step]]
 BINDERS: Mapping[str, Binder] = {
     "conv2d": conv2d,
     "depthwise_conv2d": depthwise_conv2d,

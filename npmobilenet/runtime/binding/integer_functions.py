@@ -14,27 +14,27 @@ from npmobilenet.errors import PlanError
 from npmobilenet.kernels.reference.activation_q import hard_swish_16, rescaled
 from npmobilenet.kernels.reference.softmax_q import exp_negative
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding.context import Site, Step
+from npmobilenet.runtime.binding.context import NodeContext, Step
 
 Function = Callable[[int], Any]
 
 
-def lookup_tables(site: Site) -> tuple[Array, int]:
-    """What `lookup_q` gets for a site: two tables (2, 256), and the number of an image's elements under the first.
+def lookup_tables(ctx: NodeContext) -> tuple[Array, int]:
+    """What `lookup_q` gets for a node: two tables (2, 256), and the number of an image's elements under the first.
 
     Entry b is the function of the 8-bit value whose bits are b (for int8, entries from 128 on are negative values).
     """
     makers = {"activation": _activation, "quantize": _requantize, "dequantize": _dequantize}
-    first, rest, split = makers[site.node.op](site)
-    high = LIMITS[site.operands[0].dtype][1]
+    first, rest, split = makers[ctx.node.op](ctx)
+    high = LIMITS[ctx.operands[0].dtype][1]
     values = [b - 256 if b > high else b for b in range(256)]
     entries = [first(v) for v in values]
     others = entries if rest is first else [rest(v) for v in values]
-    return np.array([entries, others], site.result.dtype), split
+    return np.array([entries, others], ctx.result.dtype), split
 
 
-def _activation(site: Site) -> tuple[Function, Function, int]:
-    node, x, result = site.node, site.operands[0], site.result
+def _activation(ctx: NodeContext) -> tuple[Function, Function, int]:
+    node, x, result = ctx.node, ctx.operands[0], ctx.result
     function = node.attrs["function"]
     if x.dtype not in LIMITS or result.dtype != x.dtype:
         raise PlanError(
@@ -45,9 +45,9 @@ def _activation(site: Site) -> tuple[Function, Function, int]:
     elif function == "sigmoid":
         tables.check_logistic(node, result)
         logistic = {"float32": tables.logistic_float32, "float64": tables.logistic_float64}
-        one = partial(logistic[site.dialect.rule("activation", "sigmoid")], x=x, result=result)
+        one = partial(logistic[ctx.dialect.rule("activation", "sigmoid")], x=x, result=result)
     elif function.startswith("relu"):
-        one = partial(rescaled, zero_point=zero_point_of(x), step=tables.clipping(node, x, result, site.dialect))
+        one = partial(rescaled, zero_point=zero_point_of(x), step=tables.clipping(node, x, result, ctx.dialect))
     else:
         raise PlanError(
             f"node '{node.name}': {function} has no integer rule: TFLite has no such op and writes it as ADD with a "
@@ -56,15 +56,15 @@ def _activation(site: Site) -> tuple[Function, Function, int]:
     return one, one, x.size
 
 
-def _requantize(site: Site) -> tuple[Function, Function, int]:
-    first, rest, split = edges.requantizing(site.operands[0], site.result, site.dialect)
-    z_in = zero_point_of(site.operands[0])
+def _requantize(ctx: NodeContext) -> tuple[Function, Function, int]:
+    first, rest, split = edges.requantizing(ctx.operands[0], ctx.result, ctx.dialect)
+    z_in = zero_point_of(ctx.operands[0])
     return partial(rescaled, zero_point=z_in, step=first), partial(rescaled, zero_point=z_in, step=rest), split
 
 
-def _dequantize(site: Site) -> tuple[Function, Function, int]:
-    x = site.operands[0]
-    first, rest, split = edges.dequantizing(x, site.dialect)
+def _dequantize(ctx: NodeContext) -> tuple[Function, Function, int]:
+    x = ctx.operands[0]
+    first, rest, split = edges.dequantizing(x, ctx.dialect)
     return partial(edges.dequantized, x=x, rule=first), partial(edges.dequantized, x=x, rule=rest), split
 
 
@@ -72,68 +72,68 @@ def _images(array: Array) -> Array:
     return array.reshape(array.shape[0], -1)
 
 
-def _lookup(site: Site) -> list[Step]:
-    args = (_images(site.inputs[0]), *lookup_tables(site), _images(site.out))
-    return [Step(site.kernels.lookup_q, args, site.node.name)]
+def _lookup(ctx: NodeContext) -> list[Step]:
+    args = (_images(ctx.inputs[0]), *lookup_tables(ctx), _images(ctx.out))
+    return [Step(ctx.kernels.lookup_q, args, ctx.node.name)]
 
 
-def activation(site: Site) -> list[Step]:
+def activation(ctx: NodeContext) -> list[Step]:
     """Any function of one 8-bit value is a table."""
-    return _lookup(site)
+    return _lookup(ctx)
 
 
-def dequantize(site: Site) -> list[Step]:
+def dequantize(ctx: NodeContext) -> list[Step]:
     """To float32: a table of 256 real values."""
-    edges.check_types(site.node, site.operands[0], site.result)
-    return _lookup(site)
+    edges.check_types(ctx.node, ctx.operands[0], ctx.result)
+    return _lookup(ctx)
 
 
-def quantize(site: Site) -> list[Step]:
+def quantize(ctx: NodeContext) -> list[Step]:
     """From float32; or from integers, which is a table."""
-    x, result = site.operands[0], site.result
-    edges.check_types(site.node, x, result)
+    x, result = ctx.operands[0], ctx.result
+    edges.check_types(ctx.node, x, result)
     if x.dtype != "float32":
-        return _lookup(site)
-    first, rest, split = edges.quantizing(x, site.dialect)
+        return _lookup(ctx)
+    first, rest, split = edges.quantizing(x, ctx.dialect)
     rules = edges.QUANTIZATIONS.index(first), edges.QUANTIZATIONS.index(rest)
     step = (zero_point_of(result), *LIMITS[result.dtype])
-    args = (_images(site.inputs[0]), scale_of(result), rules, split, step, _images(site.out))
-    return [Step(site.kernels.quantize_q, args, site.node.name)]
+    args = (_images(ctx.inputs[0]), scale_of(result), rules, split, step, _images(ctx.out))
+    return [Step(ctx.kernels.quantize_q, args, ctx.node.name)]
 
 
-def softmax_(site: Site) -> list[Step]:
+def softmax_(ctx: NodeContext) -> list[Step]:
     """All but the last dimension are rows."""
-    node, x, result = site.node, site.operands[0], site.result
+    node, x, result = ctx.node, ctx.operands[0], ctx.result
     softmax.check(node, x, result)
-    rows, limits = (-1, site.out.shape[-1]), LIMITS[result.dtype]
-    flat, out = site.inputs[0].reshape(rows), site.out.reshape(rows)
-    rule = site.dialect.rule("softmax")
+    rows, limits = (-1, ctx.out.shape[-1]), LIMITS[result.dtype]
+    flat, out = ctx.inputs[0].reshape(rows), ctx.out.reshape(rows)
+    rule = ctx.dialect.rule("softmax")
     if rule == "float32":
         step = (zero_point_of(result), *limits)
         args = (flat, softmax.float_exponentials(node, x), scale_of(result), step, out)
-        return [Step(site.kernels.softmax_float_q, args, node.name)]
+        return [Step(ctx.kernels.softmax_float_q, args, node.name)]
     exponentials = softmax.fixed_exponentials(node, x, rule, exp_negative)
-    return [Step(site.kernels.softmax_fixed_q, (flat, exponentials, *limits, out), node.name)]
+    return [Step(ctx.kernels.softmax_fixed_q, (flat, exponentials, *limits, out), node.name)]
 
 
-def resize_bilinear(site: Site) -> list[Step]:
+def resize_bilinear(ctx: NodeContext) -> list[Step]:
     """The size shows in the output's shape."""
-    node, x, result = site.node, site.operands[0], site.result
+    node, x, result = ctx.node, ctx.operands[0], ctx.result
     resize.check(node, x, result)
-    rows, columns, bits, flag = resize.axes(node, x, result, site.dialect)
+    rows, columns, bits, flag = resize.axes(node, x, result, ctx.dialect)
     if bits:
-        args = (site.inputs[0], tuple(rows), tuple(columns), bits, flag, site.out)
-        return [Step(site.kernels.resize_bilinear_fixed_q, args, node.name)]
+        args = (ctx.inputs[0], tuple(rows), tuple(columns), bits, flag, ctx.out)
+        return [Step(ctx.kernels.resize_bilinear_fixed_q, args, node.name)]
     return [
         Step(
-            site.kernels.resize_bilinear_float_q,
-            (site.inputs[0], tuple(rows), tuple(columns), flag, site.out),
+            ctx.kernels.resize_bilinear_float_q,
+            (ctx.inputs[0], tuple(rows), tuple(columns), flag, ctx.out),
             node.name,
         )
     ]
 
 
-BINDERS: Mapping[str, Callable[[Site], list[Step]]] = {
+BINDERS: Mapping[str, Callable[[NodeContext], list[Step]]] = {
     "activation": activation,
     "softmax": softmax_,
     "quantize": quantize,

@@ -9,7 +9,7 @@ import numpy as np
 from npmobilenet.graph import Node
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding.context import Step, corner
+from npmobilenet.runtime.binding.context import Step, top_left
 from npmobilenet.runtime.binding.float32 import code_of
 
 # Bytes of the expanded and the filtered rows of a band: with 128 KiB V2 1.0_224's 112 x 112 and 56 x 56 layers took
@@ -17,7 +17,7 @@ from npmobilenet.runtime.binding.float32 import code_of
 BAND_BYTES = 384 << 10
 
 
-def bind_bands(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: KernelSet) -> Step:
+def bind_row_tiled_block(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: KernelSet) -> Step:
     """One kernel call for two or three nodes, the depthwise one among them, and perhaps for an addition at the end.
 
     Raises nothing: runtime/fusion.py has chosen.
@@ -33,13 +33,13 @@ def bind_bands(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: Kern
         x,
         _pointwise(nodes[:at], arrays, kernels),
         (filters, bias, code_of(node)),
-        (stride, corner(node), dilation),
+        (stride, top_left(node), dilation),
         _pointwise(nodes[at + 1 : at + 2], arrays, kernels),
         rows,
         more,
         out,
     )
-    return Step(kernels.bands_f32, args, joined(nodes))
+    return Step(kernels.row_tiled_block_f32, args, joined(nodes))
 
 
 def joined(nodes: Sequence[Node]) -> str:
