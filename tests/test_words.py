@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RETIRED = {
-    "the reference kernels": r"\b(the |The )?book('s)?\b",
+    "the reference kernels": r"\b(the |The )?[Bb]ook('s)?\b",
     "NodeContext, top_left, as_nhwc": r"\bSite\b|\bcorner\(|\brank4\b",
     "row_tiled_block (the pass of NPMOBILENET_FUSIONS stays `bands`), packed_arena": r"\bbands_f32|\bslab\b",
 }

@@ -355,10 +355,10 @@ def test_choice_of_instruction_set() -> None:
 DIGEST = """
 import sys
 from npmobilenet.kernels.compiler import jit
-jit.isa = lambda: sys.argv[2]
-sys.path.insert(0, sys.argv[1])
+jit.isa = lambda: sys.argv[1]
+sys.path[:0] = sys.argv[3:]
 from npmobilenet.kernels.fast import gemm_s8 as tiles_q
-tests = __import__(sys.argv[3])
+tests = __import__(sys.argv[2])
 print(tiles_q.KIND, tiles_q.ROWS, tests.digest())
 """
 
@@ -368,7 +368,7 @@ print(tiles_q.KIND, tiles_q.ROWS, tests.digest())
 def test_kernels_of_arm_give_the_same_bits(name: str, module: str, tmp_path: Path) -> None:
     """Packing, zero points, row sums, rows in place and the tiles' sizes, with multiplications for the instructions."""
     env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": "1"}
-    command = [sys.executable, "-c", DIGEST, str(Path(__file__).parents[1]), name, module]
+    command = [sys.executable, "-c", DIGEST, name, module, *map(str, Path(__file__).parents[:2])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     expected = __import__(module).digest()

@@ -199,8 +199,8 @@ def test_lesser_instruction_sets_give_the_same_bits(variable: str, tmp_path: Pat
     """Vectors of half the width; and a CPU without FMA, where libm's fmaf does it in 4 lanes of SSE."""
     name, value = variable.split("=")
     env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": "1", name: value}
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import test_kernels; print(test_kernels.digest())"
-    command = [sys.executable, "-c", program, str(Path(__file__).parents[1])]
+    program = "import sys; sys.path[:0] = sys.argv[1:]; import test_kernels; print(test_kernels.digest())"
+    command = [sys.executable, "-c", program, *map(str, Path(__file__).parents[:2])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == digest()

@@ -179,8 +179,8 @@ def digest() -> str:
 def test_lesser_instruction_sets_give_the_same_bits(isa: str, tmp_path: Path) -> None:
     """Bytes (VNNI), pairs of int16 in both widths, and plain products. A lesser CPU takes the best that it has."""
     env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": "1", "NPMOBILENET_ISA": isa}
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import test_kernels_q; print(test_kernels_q.digest())"
-    command = [sys.executable, "-c", program, str(Path(__file__).parents[1])]
+    program = "import sys; sys.path[:0] = sys.argv[1:]; import test_kernels_q; print(test_kernels_q.digest())"
+    command = [sys.executable, "-c", program, *map(str, Path(__file__).parents[:2])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == digest()
