@@ -1,6 +1,6 @@
 """Make the shipped weight file from what tools/train_flowers.py trained.
 
-    python tools/pack_flowers.py weights.npz --data PATH/flowers144.npz --out weights/flowers_float.h5
+    python tools/pack_flowers.py weights.npz --data PATH/flowers144.npz --out weights/flowers.h5
 
 Builds the zoo's V2 with the trained width, folds batch norm into the weights, measures the accuracy on the validation
 split with this project's own engine and recipe, and writes all of it into the file. With `--expect FILE` (what the
@@ -47,12 +47,8 @@ class Trained(Checkpoint):
 
 def pack(path: Path, size: int, multiplier: float, classes: tuple[str, ...], facts: dict[str, str]) -> ModelData:
     """The trained network as a model for images of `size`."""
-    graph = build(
-        SPECS["v2"], depth_multiplier=multiplier, resolution=size, num_classes=len(classes), name="flowers_float"
-    )
-    return ModelData(
-        graph, tensors_for_graph(Trained(path), graph), ModelInfo("flowers_float", classes, 0, RECIPE, facts)
-    )
+    graph = build(SPECS["v2"], depth_multiplier=multiplier, resolution=size, num_classes=len(classes), name="flowers")
+    return ModelData(graph, tensors_for_graph(Trained(path), graph), ModelInfo("flowers", classes, 0, RECIPE, facts))
 
 
 def probabilities(model: Model, images: list[bytes]) -> Array:

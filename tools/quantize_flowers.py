@@ -1,6 +1,6 @@
 """Make the 8-bit twin of the shipped flowers model.
 
-    python tools/quantize_flowers.py weights/flowers_float.h5 --data PATH/flowers144.npz --out weights/flowers_uint8.h5
+    python tools/quantize_flowers.py weights/flowers.h5 --data PATH/flowers144.npz --out weights/flowers_uint8.h5
 
 Calibrates with photographs of the training split only, quantizes (uint8, one scale for each tensor, the true ranges),
 measures the accuracy on the validation split with this project's own engine and recipe, and writes all of it into the
@@ -39,7 +39,7 @@ def right(data: ModelData, images: list[bytes], labels: Array) -> int:
 def main() -> int:
     """Calibrate, quantize, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="the float model, flowers_float.h5")
+    parser.add_argument("model", type=Path, help="the float model, flowers.h5")
     parser.add_argument("--data", type=Path, required=True, help="flowers144.npz")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scheme", choices=SCHEMES, default="uint8", help="inputs and outputs are uint8 in any case")

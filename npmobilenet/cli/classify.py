@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
     from npmobilenet.modeldata import Array
 
-DEFAULT_MODEL = "flowers_float"  # in the package's weights
+DEFAULT_MODEL = "flowers"  # in the package's weights
 IMAGENET_MODEL = "mobilenet_v2_1.0_224"  # the one whose archive is suggested for photographs of other things
 EXAMPLE = "the example picture (a sunflower that the package draws; name an image to classify your own)"
 # Below this probability an answer is marked as doubtful: docs/training.md has the share that is right above and below.

@@ -656,7 +656,7 @@ def test_every_op_equals_litert(scheme: str, ports: str, dialect: str) -> None:
 
 def test_the_quantized_model_is_near_the_float_one(data: Path) -> None:
     """On photographs that weren't calibrated with: the same class for 9 of 10, scores 0.02 off on average."""
-    source = weightfile.read(ROOT / "weights" / "flowers_float.h5")
+    source = weightfile.read(ROOT / "weights" / "flowers.h5")
     archive = data / "datasets" / "flowers144.npz"
     ranges = calibrate(source, open_images(archive, 32), exact=True, threads=1).ranges
     images = [image for _, image in open_images(archive, 24, "val")]
@@ -692,9 +692,9 @@ def test_the_shipped_twin_is_within_a_point_of_the_float_model(data: Path) -> No
 def test_the_shipped_twin_is_what_the_float_model_gives() -> None:
     """Weights, names and facts are the float file's; inputs and outputs are uint8; below a million bytes."""
     path = ROOT / "weights" / "flowers_uint8.h5"
-    made, source = (weightfile.read(p) for p in (path, ROOT / "weights" / "flowers_float.h5"))
+    made, source = (weightfile.read(p) for p in (path, ROOT / "weights" / "flowers.h5"))
     assert path.stat().st_size < 1_000_000
-    assert made.info.provenance["float_sha256"] == weightfile.sha256(ROOT / "weights" / "flowers_float.h5")
+    assert made.info.provenance["float_sha256"] == weightfile.sha256(ROOT / "weights" / "flowers.h5")
     again = quantize(source, {n: q for n, t in made.graph.tensors.items() if (q := t.quantization)}, "uint8")
     assert set(again.tensors) == set(made.tensors) == set(source.tensors)
     assert all(np.array_equal(array, made.tensors[name]) for name, array in again.tensors.items())
