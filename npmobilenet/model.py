@@ -14,8 +14,8 @@ from typing import Any, overload
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
-from npmobilenet.errors import InputError, ModelNotFound, PlanError
-from npmobilenet.formats import is_weight_file, read_model, weightfile
+from npmobilenet.errors import ConversionError, InputError, ModelNotFound, PlanError, WeightFileError
+from npmobilenet.formats import is_model_folder, is_weight_file, read_model, weightfile
 from npmobilenet.graph import Graph, Node
 from npmobilenet.images import labels, prefetch
 from npmobilenet.images import recipes as preprocess
@@ -36,6 +36,7 @@ CHUNK = 8  # images in one plan, at most: larger batches run in pieces, so memor
 NEAR = 6 << 20
 AHEAD = 2 * CHUNK  # images that `predict` takes before the model needs them: 600 KB each at 224 x 224, once prepared
 PLANS_KEPT = 4
+SUFFIXES = (".h5", ".tflite", ".keras", ".index", ".ckpt")  # of names that can only be meant as files
 
 
 @dataclass(frozen=True)
@@ -289,45 +290,47 @@ def load(
 def load_data(name_or_path: str | os.PathLike[str]) -> ModelData:
     """What `load` loads, before it is planned."""
     path = find(name_or_path)
-    return weightfile.read(path) if is_weight_file(path) else read_model(path)
+    try:
+        return weightfile.read(path) if is_weight_file(path) else read_model(path)
+    except (ConversionError, WeightFileError) as error:
+        from npmobilenet.zoo.checkpoints import locate
+
+        hidden = locate(os.fspath(name_or_path))
+        if hidden is None or hidden == path:
+            raise
+        raise type(error)(f"{error} (it hides the model of that name, '{hidden}': pass that, or rename it)") from error
 
 
 def find(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file that a name or path stands for. Raises `ModelNotFound`."""
+    """The file that a name or path stands for. Raises `ModelNotFound`.
+
+    What there is at a path comes before a name, but for a folder that is no model.
+    """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise ModelNotFound(f"{name_or_path!r}: expected a model's name or the path of a file")
     path = Path(name_or_path)
     text = os.fspath(name_or_path)
     try:
-        if text and (path.exists() or path.with_name(path.name + ".index").is_file()):
+        folder = bool(text) and path.is_dir()
+        if text and not folder and (path.exists() or path.with_name(path.name + ".index").is_file()):
             return path
     except (OSError, ValueError) as error:  # a name too long for the file system, or with a null byte
         raise ModelNotFound(f"{text[:80]!r} can be neither a file nor a model's name: {error}") from error
-    if os.sep in text or path.suffix in (".h5", ".tflite", ".keras", ".index", ".ckpt"):
-        raise ModelNotFound(f"there is no file {text}; `npmobilenet models` lists the names that are known")
-    for folder in weight_folders():
-        for stem in (text, f"{text}_float"):
-            if (folder / f"{stem}.h5").is_file():
-                return folder / f"{stem}.h5"
+    if folder and is_model_folder(path):
+        return path
     from npmobilenet.zoo import checkpoints  # the tables: 15 ms that a file's path doesn't need
 
-    row = checkpoints.resolve(text)
-    for folder in weight_folders():
-        if (folder / f"{row.name}.h5").is_file():
-            return folder / f"{row.name}.h5"
+    if (found := checkpoints.locate(text)) is not None:
+        return found
+    row = checkpoints.published_row(text)
+    if row is None and folder:
+        return path  # its reader says what is missing
+    if row is None and (path.suffix in SUFFIXES or path.name != text) and checkpoints.relative_note(text) is None:
+        raise ModelNotFound(f"there is no file {text}; `npmobilenet models` lists the names that are known")
+    row = row or checkpoints.resolve(text)
+    also = f", and the folder '{text}' is no checkpoint" if folder else ""
     raise ModelNotFound(
-        f"the weights of {row.name} are not on this machine. Download {row.url}, unpack it, then: "
+        f"the weights of {row.name} are not on this machine{also}. Download {row.url}, unpack it, then: "
         f"npmobilenet convert FILE {row.name}.h5 (FILE: the .tflite or checkpoint in it), and pass that .h5's path "
         "or put it into the folder that NPMOBILENET_WEIGHTS names"
     )
-
-
-def weight_folders() -> list[Path]:
-    """Where named weight files are looked for: the package's own, a checkout's `weights/`, NPMOBILENET_WEIGHTS."""
-    package = Path(__file__).parent
-    folders = [package / "weights"]
-    if (package.parent / "pyproject.toml").is_file():  # a checkout, not some site-packages/weights
-        folders.append(package.parent / "weights")
-    if os.environ.get("NPMOBILENET_WEIGHTS"):
-        folders.append(Path(os.environ["NPMOBILENET_WEIGHTS"]))
-    return folders

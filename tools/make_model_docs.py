@@ -59,6 +59,13 @@ A canonical name is `mobilenet_{family}_{depth multiplier}_{resolution}`, then `
 multiplier and any resolution (`224`, or `192x256` for height x width) name an architecture; the rows
 above name checkpoints. The other spellings below are derived by rule, and look-ups ignore case and take
 `-` for `_`. timm's names may have `timm/` before and a tag behind (`tf_mobilenetv3_large_100.in1k`).
+
+A spelling names the same weights. timm's own models (`mobilenetv2_100.ra_in1k`) and torchvision's (`mobilenet_v2`,
+`mobilenet_v3_large`, `mobilenet_v3_small`) are the same architectures with weights and padding of their own: their
+names will do where an architecture is asked for (`info`, `convert --model`), and `load` refuses them.
+
+Models whose weights are on this machine are listed by their names, too: `flowers` and `flowers_uint8`, in the box, and
+the .h5 files of the folder that NPMOBILENET_WEIGHTS names.
 """
 
 EXAMPLES = (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
     from npmobilenet.modeldata import Array
 
-DEFAULT_MODEL = "flowers"  # in the package's weights
+DEFAULT_MODEL = "flowers"  # in the box, whatever the working folder holds
 IMAGENET_MODEL = "mobilenet_v2_1.0_224"  # the one whose archive is suggested for photographs of other things
 EXAMPLE = "the example picture (a sunflower that the package draws; name an image to classify your own)"
 # Below this probability an answer is marked as doubtful: docs/training.md has the share that is right above and below.
@@ -66,10 +66,11 @@ def classify(
     from npmobilenet.images.prefetch import in_order
     from npmobilenet.images.recipes import get_recipe
     from npmobilenet.model import AHEAD, load
+    from npmobilenet.zoo.checkpoints import locate
 
     if recipe is not None:
         get_recipe(recipe)
-    engine = load(model or DEFAULT_MODEL, kernels, dialect, threads)
+    engine = load(model or locate(DEFAULT_MODEL) or DEFAULT_MODEL, kernels, dialect, threads)
     _check_classifier(engine)
     kind = score_kind(engine)
     results: list[dict[str, Any]] = []

@@ -217,7 +217,7 @@ def _cache_problem(root: Path | None) -> str:
 
 
 def _weight_folders() -> list[dict[str, Any]]:
-    from npmobilenet.model import weight_folders
+    from npmobilenet.zoo.local import weight_folders
 
     return [
         {"path": os.fspath(folder), "exists": folder.is_dir(), "files": len(list(folder.glob("*.h5")))}

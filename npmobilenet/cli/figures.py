@@ -5,7 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from npmobilenet.errors import NpMobilenetError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from npmobilenet.zoo.checkpoints import Checkpoint
 
 # Heading in the published tables -> key in JSON and heading of our own table, milliseconds.
@@ -39,13 +43,15 @@ def latencies(row: Checkpoint) -> dict[str, str]:
     return {LATENCIES[heading]: cell for heading, cell in row.published.items() if heading in LATENCIES}
 
 
-def figures(row: Checkpoint) -> dict[str, Any]:
-    """All that is known of a registered checkpoint, ready for JSON."""
+def figures(row: Checkpoint, file: Path | None = None) -> dict[str, Any]:
+    """All that is known of a registered checkpoint, ready for JSON; `file` has its weights, if they are here."""
     from npmobilenet.zoo.checkpoints import aliases, published_note
 
     macs, params, with_batch_norm = _counts(row.family, row.depth_multiplier, row.resolution)
     return {
         "name": row.name,
+        "present": file is not None,
+        "file": None if file is None else str(file),
         "family": row.family,
         "depth_multiplier": row.depth_multiplier,
         "resolution": row.resolution,
@@ -62,4 +68,35 @@ def figures(row: Checkpoint) -> dict[str, Any]:
         "table": row.table,
         "source": row.source,
         "aliases": list(aliases(row.name)),
+    }
+
+
+def figures_of_file(name: str, file: Path) -> dict[str, Any]:
+    """The same of a weight file that is no published model's; `note` says why a file can't be read."""
+    from npmobilenet.model import load_data
+
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("family", "depth_multiplier", "resolution", "dtype", "top1", "top5", "url")
+    )
+    found = {
+        "name": name,
+        "present": True,
+        "file": str(file),
+        **nothing,
+        "latency_ms": {},
+        "published": {},
+        "aliases": [],
+    }
+    try:
+        graph = load_data(file).graph
+    except NpMobilenetError as error:
+        counts = dict.fromkeys(("computed", "computed_millions", "published"))
+        return {**found, "macs": counts, "params": {**counts, "computed_with_batch_norm": None}, "note": str(error)}
+    params = {**figure(graph.total_params(), None), "computed_with_batch_norm": graph.total_params(batch_norm=True)}
+    return {
+        **found,
+        "dtype": graph.tensors[graph.inputs[0]].dtype,
+        "macs": figure(graph.total_macs, None),
+        "params": params,
+        "note": "",
     }

@@ -58,7 +58,7 @@ def _find(model: str) -> tuple[Graph, ModelInfo, Path | None]:
     from npmobilenet.model import find, load_data
     from npmobilenet.modeldata import ModelInfo
     from npmobilenet.zoo.build import build_model
-    from npmobilenet.zoo.checkpoints import parse
+    from npmobilenet.zoo.checkpoints import parse, relative_note
 
     try:
         path = find(model)
@@ -67,7 +67,8 @@ def _find(model: str) -> tuple[Graph, ModelInfo, Path | None]:
             name = parse(model)
         except ModelNotFound:
             raise error from None
-        facts = ModelInfo(str(name), "imagenet", label_offset=1)
+        note = relative_note(model)
+        facts = ModelInfo(str(name), "imagenet", label_offset=1, provenance={"name": note} if note else {})
         return build_model(str(name)), facts, None
     data = load_data(path)
     return data.graph, data.info, path

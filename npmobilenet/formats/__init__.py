@@ -52,6 +52,12 @@ def _kind(path: Path) -> str:
     return "checkpoint"
 
 
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder looks like a checkpoint, a SavedModel or TensorFlow.js' model, readable or not."""
+    marks = ("*.index", "*.data-*-of-*", "saved_model.pb", "model.json")
+    return any(True for mark in marks for _ in path.glob(mark))
+
+
 def is_weight_file(path: Path) -> bool:
     """Whether a file is to be read as this project's own: HDF5 without the marks of Keras. A damaged one is."""
     return _kind(path) == "keras" and path.suffix != ".keras" and _hdf5_kind(path) != "keras"

@@ -11,11 +11,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from npmobilenet.errors import ModelNotFound
 from npmobilenet.zoo import published
-from npmobilenet.zoo.names import FAMILIES, ModelName, canonical, normalise, spellings, timm_spellings
+from npmobilenet.zoo.names import (
+    FAMILIES,
+    ModelName,
+    canonical,
+    normalise,
+    relatives,
+    spellings,
+    timm_ports,
+    timm_relatives,
+)
+from npmobilenet.zoo.notes import published_note
 from npmobilenet.zoo.published import Row, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "CHECKPOINTS",
@@ -24,6 +38,8 @@ __all__ = [
     "ModelName",
     "aliases",
     "list_models",
+    "locate",
+    "on_this_machine",
     "parse",
     "published_note",
     "resolve",
@@ -123,6 +139,7 @@ def _sort_key(row: Checkpoint) -> tuple[int, float, int, str]:
 
 
 CHECKPOINTS: tuple[Checkpoint, ...] = tuple(sorted(_all_checkpoints(), key=_sort_key))
+BY_NAME: Mapping[str, Checkpoint] = MappingProxyType({row.name: row for row in CHECKPOINTS})
 
 
 def _spellings(row: Checkpoint) -> Iterator[str]:
@@ -146,14 +163,22 @@ def _index() -> dict[str, Checkpoint]:
     return index_names(CHECKPOINTS)
 
 
+@cache
+def _relatives() -> dict[str, tuple[Checkpoint, str]]:
+    """Normalised name of a model that others trained -> the checkpoint of its architecture, and whose it is."""
+    return {normalise(name): (row, whose) for row in CHECKPOINTS for name, whose in relatives(row.model)}
+
+
 # --------------------------------------------------------------------------------------------------
 # Look-ups
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Canonical names that match `pattern` (fnmatch), or one of whose aliases does.
+def list_models(pattern: str = "*", present: bool | None = None) -> list[str]:
+    """Names that match `pattern` (fnmatch), or one of whose aliases does. No match gives [].
 
-    Sorted by family, depth multiplier, resolution, and float before uint8. No match gives [].
+    The published models, sorted by family, depth multiplier, resolution, and float before uint8; before them all others
+    whose weights are on this machine: those in the box, `flowers` and `flowers_uint8`, and those in the folder
+    NPMOBILENET_WEIGHTS. `present=True` gives those alone that `load` finds by their names, `False` all the others.
     """
     from fnmatch import translate
 
@@ -162,18 +187,54 @@ def list_models(pattern: str = "*") -> list[str]:
     text = "".join(p.casefold() if p.startswith("[") else normalise(p) for p in parts)
     matches = re.compile(translate(text)).match
     found = {row.name for name, row in _index().items() if matches(name)}
-    return [row.name for row in CHECKPOINTS if row.name in found]
+    here = on_this_machine()
+    published_names = [row.name for row in CHECKPOINTS if row.name in found]
+    names = [*(n for n in here if n not in BY_NAME and matches(normalise(n))), *published_names]
+    return [name for name in names if present is None or present == (name in here)]
+
+
+def on_this_machine() -> dict[str, Path]:
+    """Name -> weight file, of all that `load` finds by name; of published models the canonical name."""
+    from npmobilenet.zoo.local import weight_files
+
+    found: dict[str, Path] = {}
+    for path in weight_files():
+        row = published_row(path.stem)
+        found.setdefault(row.name if row else path.stem, path)
+    return found
+
+
+def locate(name: str) -> Path | None:
+    """The weight file on this machine that a name in any spelling stands for, if there is one."""
+    from npmobilenet.zoo.local import weight_files
+
+    key = normalise(name)
+    exact = next((path for path in weight_files() if normalise(path.stem) == key), None)
+    if exact is None and (row := published_row(name)) is not None:
+        return on_this_machine().get(row.name)
+    return exact
+
+
+def published_row(name: str) -> Checkpoint | None:
+    """The checkpoint of a name; archives hold files such as mobilenet_v2_1.0_224_float."""
+    key = normalise(name)
+    return _find(key) or _find(key.removesuffix("_float"))
 
 
 def resolve(name: str) -> Checkpoint:
     """The published checkpoint of this canonical name or alias.
 
     timm's names may have "timm/" before and a tag behind: `timm/tf_mobilenetv3_large_100.in1k`.
-    Raises `ModelNotFound`, with the closest names.
+    Raises `ModelNotFound`, with the closest names; also for a name of the same architecture with
+    weights that others trained (timm's but for `tf_*`, torchvision's).
     """
     key = _key(name)
     if (row := _find(key)) is not None:
         return row
+    if (note := relative_note(name)) is not None:
+        raise ModelNotFound(
+            f"{note}. `npmobilenet models` lists the published ones; other weights are loaded by their file's path"
+        )
     if canonical(key) is not None:
         raise ModelNotFound(
             f"no checkpoint was published for {_shown(name)}{_closest(key)}. `npmobilenet models` "
@@ -192,14 +253,29 @@ def parse(name: str) -> ModelName:
     """What a name stands for: any name of canonical form, published or not, or a registered alias.
 
     `mobilenet_v2_0.6_160`, `mobilenet_v3_small_detection_1.0_192x256`, `MobileNetV2`. The resolution
-    may be {height}x{width}. Raises `ModelNotFound`.
+    may be {height}x{width}. An architecture is meant, so timm's and torchvision's names will do,
+    whose weights and padding are others (`relative_note`). Raises `ModelNotFound`.
     """
     key = _key(name)
     if (model := canonical(key)) is not None:
         return model
-    if (row := _find(key)) is None:
-        raise _not_found(name, key)
-    return row.model
+    if (row := _find(key)) is not None:
+        return row.model
+    if (relative := _find_relative(key)) is not None:
+        return relative[0].model
+    raise _not_found(name, key)
+
+
+def relative_note(name: str) -> str | None:
+    """What to know of a name of the same architecture with other weights; None for any other name."""
+    found = _find_relative(_key(name))
+    if found is None:
+        return None
+    row, whose = found
+    return (
+        f"{_shown(name)} names {whose}'s model: the architecture of {row.name}, with weights and padding of its own, "
+        f"which are not those published as {row.name}"
+    )
 
 
 def _key(name: object) -> str:
@@ -215,9 +291,22 @@ def _find(key: str) -> Checkpoint | None:
         return row
     if (model := canonical(key)) is not None:  # 0.50 for 0.5, 224x224 for 224
         return index.get(str(model))
-    head = key.removeprefix("timm/").partition(".")[0]
+    head = _timm_head(key)
     row = index.get(head)
-    return row if row is not None and head in timm_spellings(row.model) else None
+    return row if row is not None and head in timm_ports(row.model) else None
+
+
+def _find_relative(key: str) -> tuple[Checkpoint, str] | None:
+    if (found := _relatives().get(key)) is not None:
+        return found
+    head = _timm_head(key)
+    found = _relatives().get(head)
+    return found if found is not None and head in timm_relatives(found[0].model) else None
+
+
+def _timm_head(key: str) -> str:
+    """A timm name without "timm/" before and a tag behind."""
+    return key.removeprefix("timm/").partition(".")[0]
 
 
 def _not_found(name: str, key: str) -> ModelNotFound:
@@ -235,55 +324,8 @@ def _closest(key: str) -> str:
     """'; closest: a, b, c', or '' where nothing is similar."""
     from difflib import get_close_matches
 
-    index = _index()
-    near = get_close_matches(key[:80], list(index), n=6, cutoff=0.7)
-    names = list(dict.fromkeys(index[name].name for name in near))[:3]
+    names_of = {normalise(name): name for name in on_this_machine()}
+    names_of |= {name: row.name for name, row in _index().items()}
+    near = get_close_matches(key[:80], list(names_of), n=6, cutoff=0.7)
+    names = list(dict.fromkeys(names_of[name] for name in near))[:3]
     return f"; closest: {', '.join(names)}" if names else ""
-
-
-# --------------------------------------------------------------------------------------------------
-# Where published and computed numbers part
-
-_V1_MACS_075 = (
-    "The published MACs are 2.6 % below what TF-slim's code needs; mobilenet_v1.py's own list of layers "
-    "has 106.0 M at 128 without classifier, as computed."
-)
-_V1_MACS_025_192 = "The published 34 M looks like a misprint: 41 M at 224 scale to 30 M at 192."
-_V1_PARAMS = "Published parameters include batch norm's gamma and beta."
-_V2 = "Published MACs are rounded down; parameters leave out batch norm's gamma and beta."
-_V2_SHARED = "The row is shared with the float checkpoint."
-_ROUNDED_DOWN = (
-    "The published parameters are rounded down, and one decimal does not tell whether they include "
-    "batch norm's gamma and beta."
-)
-_V3_SMALL = (
-    "The published MACs and parameters look like those of an older, larger model: the published file "
-    "v3-small_224_1.0_uint8.tflite needs 56.5 M and holds 2.54 M, as computed."
-)
-_V3_SMALL_075 = "The published parameters look like those of an older, larger model, as for V3 small 1.0."
-_V3_SMALL_MINIMALISTIC = (
-    "The published MACs look like those of an older, larger model, as for V3 small; the parameters fit."
-)
-_EDGETPU_FLOAT = (
-    "The row describes the 8-bit model, whose archive holds this one too; its accuracy and latencies "
-    "are left out here because they were measured in 8 bits."
-)
-
-
-def published_note(row: Checkpoint) -> str:
-    """Why published and computed MACs or parameters differ, as far as known; else ""."""
-    if row.family == "v1":
-        macs = _V1_MACS_075 if row.depth_multiplier == 0.75 else ""
-        if (row.depth_multiplier, row.resolution) == (0.25, 192):
-            macs = _V1_MACS_025_192
-        return f"{macs} {_V1_PARAMS}".strip()
-    if row.family == "v2":
-        return _V2 if row.dtype == "float32" else f"{_V2} {_V2_SHARED}"
-    if row.family == "v3_small":
-        return _V3_SMALL if row.depth_multiplier == 1 else _V3_SMALL_075
-    if row.family == "v3_small_minimalistic":
-        return _V3_SMALL_MINIMALISTIC
-    if row.family == "edgetpu":
-        return _ROUNDED_DOWN if row.dtype == "uint8" else f"{_ROUNDED_DOWN} {_EDGETPU_FLOAT}"
-    # V3 large 1.0: 5.46 or 5.48 M, printed as 5.4. The other rows agree when rounded.
-    return _ROUNDED_DOWN if (row.family, row.depth_multiplier) == ("v3_large", 1) else ""

@@ -31,17 +31,24 @@ _KERAS_FUNCTION = {
     "v3_large": "MobileNetV3Large",
     "v3_small": "MobileNetV3Small",
 }
-# timm: timm/models/efficientnet.py and mobilenetv3.py; the multiplier in percent follows. The names
-# without "tf_" are the same architectures with PyTorch's symmetric padding.
-_TIMM = {
-    "v1": ("mobilenetv1",),
-    "v2": ("mobilenetv2",),
-    "v3_large": ("tf_mobilenetv3_large", "mobilenetv3_large"),
-    "v3_small": ("tf_mobilenetv3_small", "mobilenetv3_small"),
-    "v3_large_minimalistic": ("tf_mobilenetv3_large_minimal",),
-    "v3_small_minimalistic": ("tf_mobilenetv3_small_minimal",),
-    "edgetpu": ("mobilenet_edgetpu",),
+# timm: timm/models/efficientnet.py and mobilenetv3.py; the multiplier in percent follows. Models whose names begin with
+# "tf_" have TF-slim's own weights and padding; the others are the same architectures, trained by their authors, with
+# PyTorch's symmetric padding.
+_TIMM_PORTS = {
+    "v3_large": "tf_mobilenetv3_large",
+    "v3_small": "tf_mobilenetv3_small",
+    "v3_large_minimalistic": "tf_mobilenetv3_large_minimal",
+    "v3_small_minimalistic": "tf_mobilenetv3_small_minimal",
 }
+_TIMM_OWN = {
+    "v1": "mobilenetv1",
+    "v2": "mobilenetv2",
+    "v3_large": "mobilenetv3_large",
+    "v3_small": "mobilenetv3_small",
+    "edgetpu": "mobilenet_edgetpu",
+}
+# torchvision/models/mobilenetv2.py and mobilenetv3.py: `mobilenet_v2` and so on, of multiplier 1 for 224 x 224.
+_TORCHVISION = ("v2", "v3_large", "v3_small")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +93,7 @@ def canonical(key: str) -> ModelName | None:
 def spellings(model: ModelName, label: str, archive: str) -> Iterator[str]:
     """Every other name of a published model, by the rules of those who use them; may repeat itself.
 
+    Only names under which the same weights are known: those of `relatives` are no spellings.
     `label` is the text of its row ("" if no row is its own), `archive` the stem of its .tgz file.
     """
     name = str(model)
@@ -120,17 +128,35 @@ def _float_spellings(model: ModelName, name: str) -> Iterator[str]:
     if family in {"v1", "v2"}:
         yield f"google/{name}"  # Hugging Face
     if (multiplier, size) == (1, 224):
-        yield f"mobilenet_{family}"  # torchvision
+        if family not in _TORCHVISION:
+            yield f"mobilenet_{family}"  # TF-slim's builders
         if family in _KERAS_FUNCTION:
             yield _KERAS_FUNCTION[family]
-    yield from timm_spellings(model)
+    yield from timm_ports(model)
 
 
-def timm_spellings(model: ModelName) -> list[str]:
-    """timm's names: float models for 224 x 224 images."""
-    if model.dtype != "float32" or model.resolution != 224:
+def timm_ports(model: ModelName) -> list[str]:
+    """timm's name of a published model's own weights: float models for 224 x 224 images."""
+    return _in_timm(model, _TIMM_PORTS)
+
+
+def timm_relatives(model: ModelName) -> list[str]:
+    """timm's name of a model of the same architecture with other weights and another padding."""
+    return _in_timm(model, _TIMM_OWN)
+
+
+def relatives(model: ModelName) -> Iterator[tuple[str, str]]:
+    """Names of the same architecture with other weights and another padding, each with the package that gives it."""
+    for name in timm_relatives(model):
+        yield name, "timm"
+    if model.family in _TORCHVISION and (model.depth_multiplier, model.resolution, model.dtype) == (1, 224, "float32"):
+        yield f"mobilenet_{model.family}", "torchvision"
+
+
+def _in_timm(model: ModelName, prefixes: dict[str, str]) -> list[str]:
+    if model.dtype != "float32" or model.resolution != 224 or model.family not in prefixes:
         return []
-    return [f"{prefix}_{_percent(model)}" for prefix in _TIMM[model.family]]
+    return [f"{prefixes[model.family]}_{_percent(model)}"]
 
 
 def _percent(model: ModelName) -> str:

@@ -225,9 +225,9 @@ def test_models_in_a_pipe() -> None:
     assert result.stdout.isascii()
     assert "\x1b" not in result.stdout
     row = next(line for line in lines if line.startswith("mobilenet_v2_1.4_224 "))
-    assert " ".join(row.split()) == "mobilenet_v2_1.4_224 582 582.2 6.06 6.06 75.0 92.5 138.0 - - - -"
+    assert " ".join(row.split()) == "mobilenet_v2_1.4_224 582 582.2 6.06 6.06 75.0 92.5 138.0 - - - - -"
     row = next(line for line in lines if line.startswith("mobilenet_edgetpu_0.75_224_uint8 "))
-    assert " ".join(row.split()) == "mobilenet_edgetpu_0.75_224_uint8 624 624.5 2.9 2.96 73.5 - - - - 3.1 13.8"
+    assert " ".join(row.split()) == "mobilenet_edgetpu_0.75_224_uint8 624 624.5 2.9 2.96 73.5 - - - - 3.1 13.8 -"
 
 
 def test_models_json_has_computed_beside_published() -> None:
@@ -240,6 +240,46 @@ def test_models_json_has_computed_beside_published() -> None:
     assert small["note"]
     assert small["latency_ms"] == {"pixel_1": "15.8", "pixel_2": "19.4", "pixel_3": "14.4"}
     assert small["url"].endswith("v3-small_224_1.0_float.tgz")
+
+
+def test_models_on_this_machine(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in the box and in NPMOBILENET_WEIGHTS are listed, and marked; a file that can't be read says so."""
+    (tmp_path / "mine.h5").write_bytes(tiny.read_bytes())
+    (tmp_path / "mobilenet_v2_1.0_224.h5").write_bytes(tiny.read_bytes())
+    (tmp_path / "cut.h5").write_bytes(tiny.read_bytes()[:100])
+    monkeypatch.setenv("NPMOBILENET_WEIGHTS", str(tmp_path))
+    rows = {row["name"]: row for row in document("models")["models"]}
+    present = {name for name, row in rows.items() if row["present"]}
+    assert present == {"flowers", "flowers_uint8", "mine", "cut", "mobilenet_v2_1.0_224"}
+    assert rows["mine"]["file"] == str(tmp_path / "mine.h5")
+    assert rows["mobilenet_v2_1.0_224"]["macs"]["published"] == "300"
+    assert (rows["cut"]["macs"]["computed"], rows["cut"]["note"] != "") == (None, True)
+    flowers = rows["flowers"]
+    assert (flowers["macs"]["published"], flowers["dtype"]) == (None, "float32")
+    assert flowers["params"]["computed"] == build_model("mobilenet_v2_0.5_128", num_classes=5).total_params()
+    lines = cli("models").stdout.splitlines()
+    assert lines[0].split()[-1] == "present"
+    assert {line.split()[0] for line in lines[1:] if line.endswith(" yes")} == present
+    assert len({len(line.split()) for line in lines[1:]}) == 1
+    assert cli("models", "mine", "--urls").stdout == f"mine  {tmp_path / 'mine.h5'}\n"
+    assert "closest: flowers" in fails("classify", "--model", "flower")
+    assert "9 names contain it: npmobilenet models '*v3*'" in fails("models", "v3")
+
+
+def test_one_name_for_the_flowers_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = document("info", "flowers")
+    assert (facts["name"], Path(facts["file"]).name) == ("flowers", "flowers.h5")
+    assert document("classify")["model"]["name"] == classify.DEFAULT_MODEL == "flowers"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowers").write_text("not a model")  # the model in the box is meant, whatever lies here
+    assert document("classify")["model"]["name"] == "flowers"
+
+
+def test_info_of_a_name_of_other_weights() -> None:
+    facts = document("info", "mobilenet_v3_large")
+    assert facts["name"] == "mobilenet_v3_large_1.0_224"
+    assert "torchvision's model" in facts["provenance"]["name"]
+    assert document("info", "MobileNetV3Large")["provenance"] == {}
 
 
 def test_models_selects() -> None:

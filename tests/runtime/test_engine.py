@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from models import images, random_weights, tiny
 
 import npmobilenet as nm
-from npmobilenet.errors import InputError, ModelNotFound, PlanError
+from npmobilenet.errors import ConversionError, InputError, ModelNotFound, PlanError
 from npmobilenet.formats import weightfile
 from npmobilenet.graph import GraphBuilder
 from npmobilenet.kernels.compiler.packed_arena import into_arena
@@ -301,6 +301,50 @@ def test_load_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert find("tiny") == tmp_path / "tiny.h5"
     weightfile.write(tmp_path / "mobilenet_v2_1.0_224.h5", content)
     assert find("MobileNetV2").name == "mobilenet_v2_1.0_224.h5"
+
+
+def test_names_with_a_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hugging Face's and timm's names are names, as for `info`; other paths to nowhere are paths."""
+    model = tiny()
+    monkeypatch.setenv("NPMOBILENET_WEIGHTS", str(tmp_path))
+    for name in ("google/mobilenet_v2_1.0_224", "timm/tf_mobilenetv3_large_100.in1k"):
+        with pytest.raises(ModelNotFound, match="not on this machine"):
+            nm.load(name)
+    weightfile.write(
+        tmp_path / "mobilenet_v2_1.0_224.h5", ModelData(model.graph, random_weights(model.graph), model.info)
+    )
+    assert find("google/mobilenet_v2_1.0_224") == tmp_path / "mobilenet_v2_1.0_224.h5"
+    assert nm.load("google/mobilenet_v2_1.0_224").name == "tiny"
+    with pytest.raises(
+        ModelNotFound, match=r"timm's model: the architecture of mobilenet_v2_1.0_224, with weights and pad"
+    ):
+        nm.load("timm/mobilenetv2_100.ra_in1k")
+    for path in ("google/nothing", "./mobilenet_v2_1.0_224", "mobilenet_v2_1.0_224/"):
+        with pytest.raises(ModelNotFound, match="there is no file"):
+            nm.load(path)
+
+
+def test_a_folder_does_not_hide_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name wins over a folder that is no model; otherwise the error names both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NPMOBILENET_WEIGHTS", raising=False)
+    (tmp_path / "flowers" / "roses").mkdir(parents=True)
+    assert find("flowers").name == "flowers.h5"
+    assert nm.load("flowers").name == "flowers"
+    for path in ("./flowers", "flowers/", str(tmp_path / "flowers")):
+        with pytest.raises(ConversionError, match=r"no \.index file in it"):
+            nm.load(path)
+    (tmp_path / "mobilenet_v2_1.0_224").mkdir()
+    with pytest.raises(
+        ModelNotFound, match=r"not on this machine, and the folder 'mobilenet_v2_1.0_224' is no checkpoint"
+    ):
+        nm.load("mobilenet_v2_1.0_224")
+    (tmp_path / "flowers" / "model.index").write_bytes(b"not a table")  # a checkpoint, if a damaged one
+    with pytest.raises(ConversionError, match=r"model.index.*hides the model of that name, '.*flowers\.h5'"):
+        nm.load("flowers")
+    (tmp_path / "flowers_uint8").write_text("a list of pictures")
+    with pytest.raises(ConversionError, match=r"hides the model of that name, '.*flowers_uint8\.h5'"):
+        nm.load("flowers_uint8")
 
 
 def test_load_says_what_to_do(tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ from npmobilenet.zoo.checkpoints import (
     aliases,
     index_names,
     list_models,
+    locate,
     parse,
     published_note,
     resolve,
 )
-from npmobilenet.zoo.names import canonical, normalise
+from npmobilenet.zoo.names import canonical, normalise, relatives
 
 ROOT = Path(__file__).resolve().parents[2]
 BY_NAME = {row.name: row for row in CHECKPOINTS}
@@ -217,16 +218,12 @@ def test_columns_under_one_name(name: str, numbers: tuple[str, ...]) -> None:
             "weights_mobilenet_v3_small_minimalistic_224_1.0_float",
             "mobilenet_v3_small_minimalistic_1.0_224",
         ),
-        # timm, torchvision, Hugging Face, TensorFlow Hub
+        # timm's ports, Hugging Face, TensorFlow Hub
         ("tf_mobilenetv3_large_100", "mobilenet_v3_large_1.0_224"),
         ("tf_mobilenetv3_large_100.in1k", "mobilenet_v3_large_1.0_224"),
         ("timm/tf_mobilenetv3_small_075.in1k", "mobilenet_v3_small_0.75_224"),
         ("tf_mobilenetv3_large_minimal_100", "mobilenet_v3_large_minimalistic_1.0_224"),
         ("tf_mobilenetv3_small_minimal_100.in1k", "mobilenet_v3_small_minimalistic_1.0_224"),
-        ("mobilenetv2_140.ra_in1k", "mobilenet_v2_1.4_224"),
-        ("mobilenetv2_050", "mobilenet_v2_0.5_224"),
-        ("mobilenetv1_100.ra4_e3600_r224_in1k", "mobilenet_v1_1.0_224"),
-        ("mobilenet_v3_large", "mobilenet_v3_large_1.0_224"),
         ("google/mobilenet_v2_1.0_224", "mobilenet_v2_1.0_224"),
         ("mobilenet_v2_035_96", "mobilenet_v2_0.35_96"),
         # other forms of the canonical name
@@ -238,6 +235,36 @@ def test_spellings(spelling: str, name: str) -> None:
     """One example of every rule, and of every published spelling."""
     assert resolve(spelling).name == name
     assert str(parse(spelling)) == name
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("mobilenetv2_140.ra_in1k", "mobilenet_v2_1.4_224"),
+        ("mobilenetv2_050", "mobilenet_v2_0.5_224"),
+        ("mobilenetv2_100.ra_in1k", "mobilenet_v2_1.0_224"),
+        ("mobilenetv1_100.ra4_e3600_r224_in1k", "mobilenet_v1_1.0_224"),
+        ("timm/mobilenetv3_large_100.ra_in1k", "mobilenet_v3_large_1.0_224"),
+        ("mobilenetv3_small_075.lamb_in1k", "mobilenet_v3_small_0.75_224"),
+        ("mobilenet_edgetpu_100", "mobilenet_edgetpu_1.0_224"),
+        ("mobilenet_v2", "mobilenet_v2_1.0_224"),
+        ("MobileNet-V3-Small", "mobilenet_v3_small_1.0_224"),
+        ("mobilenet_v3_large", "mobilenet_v3_large_1.0_224"),
+    ],
+)
+def test_names_of_other_weights(spelling: str, name: str) -> None:
+    """timm's and torchvision's own models: the architecture is known by these names, a checkpoint is not."""
+    assert str(parse(spelling)) == name
+    for look_up in (resolve, aliases):
+        with pytest.raises(ModelNotFound, match=rf"the architecture of {re.escape(name)}, with weights and padding"):
+            look_up(spelling)
+    assert list_models(spelling) == []
+
+
+def test_no_name_has_two_kinds_of_weights() -> None:
+    others = [normalise(other) for row in CHECKPOINTS for other, _ in relatives(row.model)]
+    assert len(others) == len(set(others))
+    assert not set(others) & {normalise(n) for row in CHECKPOINTS for n in (row.name, *aliases(row.name))}
 
 
 def test_every_name_and_alias_resolves() -> None:
@@ -347,10 +374,25 @@ def test_not_found_suggests() -> None:
         resolve("mobilenet_v2_0.6_160")
 
 
-def test_list_models() -> None:
-    """Patterns, aliases, order."""
-    assert list_models() == [row.name for row in CHECKPOINTS]
-    assert len(list_models()) == 89
+def test_list_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns, aliases, order, and what is on this machine."""
+    monkeypatch.delenv("NPMOBILENET_WEIGHTS", raising=False)
+    assert list_models() == ["flowers", "flowers_uint8", *(row.name for row in CHECKPOINTS)]
+    assert list_models(present=False) == [row.name for row in CHECKPOINTS]
+    assert len(list_models()) == 2 + 89
+    for file in ("mine.h5", "v3-small_224_1.0_uint8.h5", "mobilenet_v2_1.0_224_float.h5", "notes.txt"):
+        (tmp_path / file).touch()
+    monkeypatch.setenv("NPMOBILENET_WEIGHTS", str(tmp_path))
+    here = ["flowers", "flowers_uint8", "mine", "mobilenet_v2_1.0_224", "mobilenet_v3_small_1.0_224_uint8"]
+    assert list_models(present=True) == here
+    assert set(list_models()) == {"mine", "flowers", "flowers_uint8", *(row.name for row in CHECKPOINTS)}
+    assert list_models("MINE") == ["mine"]
+    assert locate("MobileNetV2") == locate("mobilenet_v2_1.0_224_float") == tmp_path / "mobilenet_v2_1.0_224_float.h5"
+    for near in ("flowrs", "mine2"):
+        with pytest.raises(ModelNotFound, match=r"closest: (flowers|mine)\b"):
+            resolve(near)
+    monkeypatch.setenv("NPMOBILENET_WEIGHTS", str(tmp_path / "none"))
+    assert list_models(present=True) == ["flowers", "flowers_uint8"]
     assert list_models("mobilenet_v3_small*") == [
         "mobilenet_v3_small_0.75_224",
         "mobilenet_v3_small_1.0_224",
