@@ -109,6 +109,12 @@ class Model:
         return self._port(self.graph.outputs[0])
 
     @property
+    def arithmetic(self) -> str | None:
+        """The dialect that the integers follow, None for a model that has none: a dialect has no say in float32."""
+        quantized = any(tensor.quantization for tensor in self.graph.tensors.values())
+        return self.dialect if quantized else None
+
+    @property
     def is_classifier(self) -> bool:
         """Whether the output is one score for each class: (1, classes), with labels or out of a softmax or sigmoid."""
         if len(self.output.shape) != labels.SCORES_RANK:

@@ -47,15 +47,35 @@ def test_classify_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["model"]["name"] == DEFAULT_MODEL
 
 
-def test_a_photo_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_photo_without_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model in the box knows is said beside the result, not in it, and never behind a failure."""
     image = pytest.importorskip("PIL.Image", reason="needs the extra [cli]")
+    monkeypatch.delenv("NPMOBILENET_WEIGHTS", raising=False)
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    image.fromarray(noise).save(tmp_path / "noise.png")
-    assert main(["classify", str(tmp_path / "noise.png")]) == 0
-    out, _ = capsys.readouterr()
-    assert f"knows five flowers only: {', '.join(FLOWERS)}." in out
-    assert "npmobilenet convert mobilenet_v2_1.0_224.tflite" in out
+    path = tmp_path / "noise.png"
+    image.fromarray(noise).save(path)
+    monkeypatch.setattr("npmobilenet.cli.classify.LOW_CONFIDENCE", 1.1)
+    assert main(["classify", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert f"knows five flowers only: {', '.join(FLOWERS)}." in err
+    assert "npmobilenet convert mobilenet_v2_1.0_224.tflite" in err
     assert nm.list_models("mobilenet_v2_1.0_224") == ["mobilenet_v2_1.0_224"]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["rank", "1", "2", "3", "4", "5"]
+    assert main(["classify", str(path), str(tmp_path / "none.png")]) == 2
+    _, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith("error: ")
+    for arguments in (["classify", str(tmp_path / "none.png")], ["classify", str(path), "--model", "flowers"]):
+        main(arguments)
+        assert "knows five flowers only" not in capsys.readouterr().err
+    monkeypatch.setenv("NPMOBILENET_WEIGHTS", str(tmp_path))
+    (tmp_path / "mobilenet_v2_1.0_224.h5").touch()
+    main(["classify", str(path)])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("npmobilenet classify IMAGE --model mobilenet_v2_1.0_224")
+    monkeypatch.setattr("npmobilenet.cli.classify.LOW_CONFIDENCE", 0.0)
+    main(["classify", str(path)])
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_low_confidence_is_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +86,7 @@ def test_low_confidence_is_flagged(tmp_path: Path, capsys: pytest.CaptureFixture
     [result] = json.loads(capsys.readouterr().out)["images"]
     assert result["low_confidence"] == (result["predictions"][0]["score"] < LOW_CONFIDENCE)
     main(["classify", str(path)])
-    assert ("low confidence" in capsys.readouterr().out) == result["low_confidence"]
+    assert ("low confidence" in capsys.readouterr().err) == result["low_confidence"]
 
 
 def test_the_file_says_what_it_is() -> None:

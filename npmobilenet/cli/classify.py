@@ -12,7 +12,9 @@ from npmobilenet.cli.output import (
     Column,
     compile_notice,
     on_terminal,
+    print_advice,
     print_error,
+    print_facts,
     print_json,
     print_line,
     print_table,
@@ -92,10 +94,19 @@ def classify(
             if result["low_confidence"]:
                 doubtful.append(result["image"])
     if as_json:
-        about = {"name": engine.name, "preprocessing": recipe or engine.info.preprocessing, "kernels": kernels}
+        about = {
+            "name": engine.name,
+            "preprocessing": recipe or engine.info.preprocessing,
+            "kernels": kernels,
+            "dialect": engine.arithmetic,
+        }
         print_json({"model": about, "score": kind, "images": results})
-    elif model is None and images:
-        _print_about_default(engine, doubtful)
+    elif named:
+        if engine.arithmetic is not None:
+            print_line()
+            print_facts([("dialect", engine.arithmetic)])
+        if model is None and images and not failed:
+            _print_about_default(engine, doubtful)
     return BAD_INPUT if failed else 0
 
 
@@ -162,20 +173,24 @@ def _example() -> Any:
 
 
 def _print_about_default(model: Model, doubtful: list[str]) -> None:
-    """What the model in the box knows, which answers are doubtful, and how to get a model that knows more."""
-    from npmobilenet.zoo.checkpoints import resolve
+    """What the model in the box knows; where it doubts, how to get a model that knows more."""
+    from npmobilenet.zoo.checkpoints import locate, resolve
 
     labels = model.info.labels
     names = ", ".join(labels) if isinstance(labels, tuple) else labels
-    print_line()
-    print_line(f"The model in the box, {model.name}, knows five flowers only: {names}.")
+    print_advice(f"The model in the box, {model.name}, knows five flowers only: {names}. --model names another.")
     for image in doubtful:
-        print_line(f"{image}: low confidence (below {LOW_CONFIDENCE:g}), perhaps none of these.")
-    print_line("For ImageNet's 1000 classes: download and unpack")
-    print_line(f"  {resolve(IMAGENET_MODEL).url}")
-    print_line("then convert the .tflite or checkpoint in it, once, and name the result:")
-    print_line(f"  npmobilenet convert {IMAGENET_MODEL}.tflite {IMAGENET_MODEL}.h5")
-    print_line(f"  npmobilenet classify IMAGE --model {IMAGENET_MODEL}.h5")
+        print_advice(f"{image}: low confidence (below {LOW_CONFIDENCE:g}), perhaps none of these.")
+    if not doubtful:
+        return
+    if locate(IMAGENET_MODEL) is not None:
+        print_advice(f"For ImageNet's 1000 classes: npmobilenet classify IMAGE --model {IMAGENET_MODEL}")
+        return
+    print_advice("For ImageNet's 1000 classes: download and unpack")
+    print_advice(f"  {resolve(IMAGENET_MODEL).url}")
+    print_advice("then convert the .tflite or checkpoint in it, once, and name the result:")
+    print_advice(f"  npmobilenet convert {IMAGENET_MODEL}.tflite {IMAGENET_MODEL}.h5")
+    print_advice(f"  npmobilenet classify IMAGE --model {IMAGENET_MODEL}.h5")
 
 
 def _print_result(result: dict[str, Any], kind: str, first: bool) -> None:

@@ -95,6 +95,7 @@ def _print(result: Evaluation) -> None:
         [
             ("model", result.model),
             ("preprocessing", result.recipe),
+            *([] if result.dialect is None else [("dialect", result.dialect)]),
             ("data", f"{result.where} ({result.layout})"),
             ("images", _images(result)),
             ("top-1", _share(result, result.top1_hits)),

@@ -58,6 +58,11 @@ def print_line(text: str = "") -> None:
     click.echo(printable(text))
 
 
+def print_advice(text: str) -> None:
+    """A line that helps a person and is no part of the result: on standard error."""
+    click.echo(printable(text), err=True)
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document, in ASCII, so that any pipe can carry it."""
     click.echo(json.dumps(document, indent=2, allow_nan=False))

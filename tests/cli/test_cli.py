@@ -359,11 +359,21 @@ def test_classify(tiny: Path, picture: Path) -> None:
         ["2", "2", "blue", f"{levels[2] / levels.sum():.4f}"],
     ]
     facts = document(*command)
-    assert facts["model"] == {"name": "tiny", "preprocessing": "slim_inception_eval", "kernels": "reference"}
+    about = {"name": "tiny", "preprocessing": "slim_inception_eval", "kernels": "reference", "dialect": None}
+    assert facts["model"] == about
     (image,) = facts["images"]
     assert (facts["score"], image["image"], image["error"]) == ("probability", str(picture), None)
     assert [p["label"] for p in image["predictions"]] == ["green", "blue", "red"]
     assert image["predictions"][0]["score"] == pytest.approx(levels[1] / levels.sum(), rel=1e-5)
+
+
+def test_classify_says_which_dialect() -> None:
+    """Of a model with integers, in text and JSON; a dialect has no say in a float model."""
+    command = ("classify", "--model", "flowers_uint8")
+    for options, dialect in (((), "tflite-reference"), (("--dialect", "xnnpack"), "xnnpack")):
+        assert document(*command, *options)["model"]["dialect"] == dialect
+        assert cli(*command, *options).stdout.splitlines()[-1].split() == ["dialect", dialect]
+    assert "dialect" not in cli("classify", "--dialect", "xnnpack").stdout
 
 
 def test_one_bad_image_among_several(tiny: Path, picture: Path, tmp_path: Path) -> None:

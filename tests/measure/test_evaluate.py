@@ -596,7 +596,10 @@ def test_predictions_of_an_8_bit_model(tmp_path: Path) -> None:
     for _ in range(2):  # the second time, all of it comes from the state
         result = cli("flowers_uint8", tmp_path / "data", *resume)
         assert result.exit_code == 0, result.stderr
+        assert ["dialect", "tflite-reference"] in [line.split() for line in result.stdout.splitlines()]
         assert files[0].read_bytes() == files[1].read_bytes()
+    document = json.loads(cli("flowers_uint8", tmp_path / "data", "--dialect", "xnnpack", "--json").stdout)
+    assert document["dialect"] == "xnnpack"
     with np.load(files[0], allow_pickle=False) as arrays:
         for name, row, ids, best in zip(
             arrays["names"], arrays["probabilities"], arrays["top_ids"], arrays["top_scores"], strict=True
@@ -627,6 +630,7 @@ def test_command_line(folder: Path, ten_file: Path, ten: Model) -> None:
     low, high = wilson(expected.top1_hits, 41)
     share = f"{expected.top1_hits / 41:.4f}  ({expected.top1_hits} of 41; 95 % interval {low:.4f} to {high:.4f})"
     assert share in result.stdout
+    assert "dialect" not in result.stdout
     assert "43, 2 of them unreadable and not counted; 2 files that are no images were passed over" in result.stdout
     assert "kind 3/broken.jpg: " in result.stdout
     lines = result.stderr.splitlines()
@@ -635,7 +639,7 @@ def test_command_line(folder: Path, ten_file: Path, ten: Model) -> None:
     assert lines[-1].endswith(", 2 unreadable")
     document = json.loads(cli(ten_file, folder, "--json").stdout)
     facts = expected.facts()
-    for key in ("top1", "top5", "classes", "images", "readable", "unreadable", "model", "preprocessing"):
+    for key in ("top1", "top5", "classes", "images", "readable", "unreadable", "model", "preprocessing", "dialect"):
         assert document[key] == facts[key], key
 
 

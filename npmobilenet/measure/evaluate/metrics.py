@@ -52,11 +52,12 @@ class Evaluation:
 
     `names` (N), `truths` (N,), `ids` (N, T) and `scores` (N, T): the best classes, best first; -1 and 0 for an
     unreadable image. `readable` (N,) tells which ones count. `labels` name all outputs of the model. `ran` images were
-    run in `seconds`, the others came from the state.
+    run in `seconds`, the others came from the state. `dialect` is None for a model without integers.
     """
 
     model: str
     recipe: str
+    dialect: str | None
     layout: str
     where: str
     labels: tuple[str, ...]
@@ -84,7 +85,7 @@ class Evaluation:
         readable = [i for i in kept.order if kept.status[i] == DONE]
         row_of[readable] = np.arange(len(readable))
         return cls(
-            model.name, recipe, data.layout, data.where, labels, tuple(data.names[i] for i in chosen),
+            model.name, recipe, model.arithmetic, data.layout, data.where, labels, tuple(data.names[i] for i in chosen),
             data.truths[index], kept.ids[index], kept.best[index], kept.status[index] == DONE,
             {data.names[i]: kept.errors[i] for i in chosen if kept.status[i] == UNREADABLE}, data.skipped,
             ran, seconds, rows, row_of[index],
@@ -142,6 +143,7 @@ class Evaluation:
         return {
             "model": self.model,
             "preprocessing": self.recipe,
+            "dialect": self.dialect,
             "data": {"path": self.where, "layout": self.layout, "skipped_files": self.skipped},
             "images": len(self.names),
             "readable": self.readable,
