@@ -28,6 +28,7 @@ from npmobilenet.errors import GraphError
 from npmobilenet.ops import (
     ACTIVATIONS,
     DTYPES,
+    MAX_RANK,
     OPS,
     Node,
     Padding,
@@ -53,6 +54,9 @@ __all__ = [
     "same_padding",
     "window_output",
 ]
+
+
+MAX_NODES = 10_000  # MobileNets have some 120; what planning does for each pair of values takes seconds at this number
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Graph:
     def _check(self) -> None:
         if len(self.inputs) < 1 or len(self.outputs) < 1:
             raise GraphError(f"graph '{self.name}': it has no input or no output")
+        if max(len(self.nodes), len(self.inputs)) > MAX_NODES:
+            raise GraphError(f"graph '{self.name}': more than {MAX_NODES} nodes or inputs; no MobileNet has so many")
         for key, tensor in self.tensors.items():
             if key != tensor.name:
                 raise GraphError(f"graph '{self.name}': tensor '{tensor.name}' is listed under the name '{key}'")
@@ -205,6 +211,8 @@ class Graph:
 def _check_tensor(tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES:
         raise GraphError(f"tensor '{tensor.name}': dtype '{tensor.dtype}' is not one of {', '.join(DTYPES)}")
+    if len(tensor.shape) > MAX_RANK:
+        raise GraphError(f"tensor '{tensor.name}': {len(tensor.shape)} dimensions, expected at most {MAX_RANK}")
     if any(d < 1 for d in tensor.shape) or (not tensor.constant and tensor.shape[:1] != (1,)):
         wanted = "dimensions of at least 1" + ("" if tensor.constant else ", the first of them 1")
         raise GraphError(f"tensor '{tensor.name}': shape {tensor.shape}, expected {wanted}")

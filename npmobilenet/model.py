@@ -24,7 +24,7 @@ from npmobilenet.images.inputs import check_input
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine
 from npmobilenet.runtime import threads as parallel
-from npmobilenet.runtime.plan import Plan
+from npmobilenet.runtime.plan import MEMORY_LIMIT, Plan
 from npmobilenet.runtime.taps import ACCUMULATING, split_prefix
 
 Inputs = Array | Mapping[str, Array]
@@ -57,6 +57,7 @@ class Model:
     depend on it, nor on `kernels` ("fast" or "reference"). `dialect` names the arithmetic of integer models
     (docs/arithmetic.md) and has no effect on float32 ones.
 
+    `memory_limit` is the most bytes that the intermediate values of a plan may take (a small file may ask for any).
     `images_at_once` is the number of images that `run` gives to one plan.
 
     Raises `PlanError` if the weights don't fit the graph or there are no kernels for it.
@@ -68,6 +69,7 @@ class Model:
         kernels: str = "fast",
         dialect: str = "tflite-reference",
         threads: int | None = None,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         if dialect not in DIALECTS:
             raise PlanError(f"dialect='{dialect}' is not one of {', '.join(DIALECTS)}")
@@ -79,6 +81,7 @@ class Model:
         self.kernels = kernels
         self.dialect = dialect
         self.threads = threads
+        self.memory_limit = memory_limit
         self._tensors = {n: np.require(array, requirements=["C", "W"]) for n, array in data.tensors.items()}
         self._packed: dict[Any, Any] = {}  # weights as the kernels read them, for all plans
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
@@ -88,7 +91,8 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle (a process of multiprocessing's, say): the plans are made anew."""
-        return Model, (ModelData(self.graph, self._tensors, self.info), self.kernels, self.dialect, self.threads)
+        data = ModelData(self.graph, self._tensors, self.info)
+        return Model, (data, self.kernels, self.dialect, self.threads, self.memory_limit)
 
     def __repr__(self) -> str:
         return f"<Model {self.info.name}: {self.input.dtype} {self.input.shape} -> {self.output.shape}>"
@@ -222,7 +226,8 @@ class Model:
         key = (batch, taps)
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = Plan(self.graph, self._tensors, self.kernels, batch, taps, self.dialect, packed=self._packed)
+            how = self.kernels, batch, taps, self.dialect, None, self._packed, self.memory_limit
+            plan = Plan(self.graph, self._tensors, *how)
         self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
@@ -284,13 +289,15 @@ def load(
     kernels: str = "fast",
     dialect: str = "tflite-reference",
     threads: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> Model:
     """A model by registered name, or by path: `.h5` of this project, or a foreign file, converted in memory.
 
     A name is looked for among the weights that came with the package, then in the folder NPMOBILENET_WEIGHTS.
-    Nothing is downloaded. Raises `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`.
+    Nothing is downloaded. The other parameters are those of `Model`. Raises `ModelNotFound`, `WeightFileError`,
+    `ConversionError`, `PlanError`.
     """
-    return Model(load_data(name_or_path), kernels, dialect, threads)
+    return Model(load_data(name_or_path), kernels, dialect, threads, memory_limit)
 
 
 def load_data(name_or_path: str | os.PathLike[str]) -> ModelData:

@@ -15,6 +15,7 @@ from npmobilenet.errors import GraphError
 
 BYTES = {"float32": 4, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}  # dtype -> bytes of an element
 DTYPES = tuple(BYTES)
+MAX_RANK = 8  # dimensions of a tensor: MobileNets need 4, NumPy has 64 at most
 
 # Functions that may follow an op, fused into it as its `activation` attribute or standing alone as an "activation"
 # node. The position in this tuple is the code that the kernels switch on; formulas: kernels/reference/activation.py.
@@ -242,8 +243,8 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
     "size": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
     "padding": ("((top, bottom), (left, right)), whole numbers of at least 0",
                 lambda v: isinstance(v, tuple) and len(v) == 2 and all(_pair(p, 0) for p in v)),
-    "shape": ("whole numbers of at least 1",
-              lambda v: isinstance(v, tuple) and len(v) > 0 and all(_whole(d, 1) for d in v)),
+    "shape": (f"1 to {MAX_RANK} whole numbers of at least 1",
+              lambda v: isinstance(v, tuple) and 1 <= len(v) <= MAX_RANK and all(_whole(d, 1) for d in v)),
     "multiplier": ("a whole number of at least 1", lambda v: _whole(v, 1)),
     "axis": ("a whole number of at least 1", lambda v: _whole(v, 1)),
     "keepdims": ("True or False", lambda v: isinstance(v, bool)),

@@ -135,6 +135,18 @@ def test_constants_stand_only_where_images_meet_them() -> None:
         deep.node("add", ["x", "x"], "y")
 
 
+@pytest.mark.parametrize("rank", [9, 70])
+def test_ranks_are_bounded(rank: int) -> None:
+    """NumPy has 64 dimensions at most, and 8 are more than any model needs."""
+    with pytest.raises(GraphError, match=f"'x': {rank} dimensions, expected at most 8"):
+        GraphBuilder("g").input("x", (1,) * rank)
+    with pytest.raises(GraphError, match=f"'w': {rank} dimensions, expected at most 8"):
+        GraphBuilder("g").constant("w", (1,) * rank)
+    builder = GraphBuilder("g")
+    with pytest.raises(GraphError, match="shape: 1 to 8 whole numbers"):
+        builder.node("reshape", [builder.input("x", (1, 1))], "y", shape=(1,) * rank)
+
+
 def test_graphs_can_be_copied() -> None:
     builder = small()
     graph = builder.finish([conv(builder)])

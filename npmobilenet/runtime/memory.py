@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
@@ -22,17 +24,18 @@ def arena_offsets(lifetimes: Mapping[str, Lifetime]) -> tuple[dict[str, int], in
 
     Greedy by size: the largest value first, each at the lowest offset where it overlaps no value already placed that
     is alive at the same time. (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
-    arXiv:2001.03288, section 5.2.) Ties go by name, so the layout is the same everywhere.
+    arXiv:2001.03288, section 5.2.) Ties go by name, so the layout is the same everywhere. All sizes together must fit
+    into int64.
     """
-    placed: list[tuple[int, int, Lifetime]] = []  # (offset, end, lifetime), by offset
-    offsets: dict[str, int] = {}
-    for name, value in sorted(lifetimes.items(), key=lambda item: (-item[1].size, item[0])):
+    order = sorted(lifetimes.items(), key=lambda item: (-item[1].size, item[0]))
+    first, last, start, end = np.zeros((4, len(order)), np.int64)
+    for i, (_, value) in enumerate(order):
         size = -(-value.size // ALIGNMENT) * ALIGNMENT
-        offset = 0
-        for start, end, other in placed:
-            if other.first <= value.last and value.first <= other.last and start < offset + size:
-                offset = max(offset, end)
-        offsets[name] = offset
-        placed.append((offset, offset + size, value))
-        placed.sort(key=lambda entry: entry[0])
-    return offsets, max((end for _, end, _ in placed), default=0)
+        alive = np.flatnonzero((first[:i] <= value.last) & (value.first <= last[:i]))
+        alive = alive[np.argsort(start[alive])]
+        free = np.concatenate([[0], np.maximum.accumulate(end[alive])])  # the end of all that lies before each gap
+        fits = np.append(start[alive] - free[:-1] >= size, True)
+        first[i], last[i], start[i] = value.first, value.last, free[fits.argmax()]
+        end[i] = start[i] + size
+    offsets = {name: int(offset) for (name, _), offset in zip(order, start, strict=True)}
+    return offsets, int(end.max(initial=0))

@@ -23,7 +23,7 @@ from npmobilenet.runtime.fusion import Group, fused
 from npmobilenet.runtime.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.runtime.taps import with_taps
 
-MAX_ARENA_BYTES = 4 << 30  # MobileNets need some 10 MB an image; a file may declare anything
+MEMORY_LIMIT = 1 << 30  # bytes; MobileNets need some 10 MB an image, and a file of a few bytes may declare anything
 
 
 class Plan:
@@ -31,9 +31,11 @@ class Plan:
 
     `inputs`, `outputs` and `taps` are views into the plan's memory, (batch, ...), overwritten by each run.
     `weight_bytes` and `arena_bytes` say how much memory the plan holds. `fusions` are names of fusion.PASSES.
-    `packed` keeps packed weights for other plans of the same tensors.
+    `packed` keeps packed weights for other plans of the same tensors. `memory_limit` is the most that `arena_bytes` may
+    be.
 
-    Raises `PlanError`: weights missing, left over or misshapen, a dtype without kernels, an unknown tap.
+    Raises `PlanError`: weights missing, left over or misshapen, a dtype without kernels, an unknown tap, more
+    intermediate values than `memory_limit` allows or the machine has memory for.
     """
 
     def __init__(
@@ -46,18 +48,21 @@ class Plan:
         dialect: str = "tflite-reference",
         fusions: Iterable[str] | None = None,
         packed: dict[Any, Any] | None = None,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         check_tensors(graph, tensors)
         check_supported(graph)
         if batch < 1:
             raise PlanError(f"batch={batch}: expected at least 1")
+        if isinstance(memory_limit, bool) or not isinstance(memory_limit, int) or memory_limit < 1:
+            raise PlanError(f"memory_limit={memory_limit!r}: expected a whole number of bytes, at least 1")
         self.batch = batch
         rules = dialect_named(dialect)
         tapped = with_taps(graph, taps)
         graph, kept, stages = tapped.graph, tapped.kept, tapped.stages
         chosen = kernel_set(kernels) if packed is None else kernel_set(kernels).keeping(packed)
         groups = fused(graph, kept.values(), fusions if kernels == "fast" else ())
-        arrays = self._allocate(graph, groups, tensors, kept)
+        arrays: dict[str, Array] = {}
 
         def bound(group: Group) -> list[Step]:
             if len(group) > 1:
@@ -76,7 +81,14 @@ class Plan:
                 )
             )
 
-        self.steps: tuple[Step, ...] = tuple(step for group in groups for step in bound(group))
+        try:
+            arrays |= self._allocate(graph, groups, tensors, kept, memory_limit)
+            self.steps: tuple[Step, ...] = tuple(step for group in groups for step in bound(group))
+        except MemoryError as error:
+            raise PlanError(
+                f"'{graph.name}' needs {self.arena_bytes:,} bytes for intermediate values of {self.batch} images, and "
+                "this machine has no memory for a plan: use a smaller input size or batch, or end other programs"
+            ) from error
         self.inputs = [arrays[n] for n in graph.inputs]
         self.outputs = [arrays[n] for n in graph.outputs]
         self.taps = {tap: arrays[name] for tap, name in kept.items()}
@@ -98,7 +110,7 @@ class Plan:
         return list(found.values())
 
     def _allocate(
-        self, graph: Graph, groups: Sequence[Group], tensors: Mapping[str, Array], kept: Mapping[str, str]
+        self, graph: Graph, groups: Sequence[Group], tensors: Mapping[str, Array], kept: Mapping[str, str], limit: int
     ) -> dict[str, Array]:
         """An array for every tensor outside the groups: weights as they are, the rest as views into one block."""
         last = {name: i for i, group in enumerate(groups) for node in group for name in node.inputs}
@@ -108,11 +120,15 @@ class Plan:
             name: Lifetime(at, last.get(name, at), self.batch * graph.tensors[name].nbytes)
             for name, at in first.items()
         }
-        offsets, self.arena_bytes = arena_offsets(lifetimes)
-        if self.arena_bytes > MAX_ARENA_BYTES:
+        offsets: dict[str, int] = {}
+        self.arena_bytes = max(value.size for value in lifetimes.values())  # of one value: no plan can need less
+        if self.arena_bytes < 1 << 48:  # 10,000 of which fit into int64
+            offsets, self.arena_bytes = arena_offsets(lifetimes)
+        if self.arena_bytes > limit:
             raise PlanError(
                 f"'{graph.name}' needs {self.arena_bytes:,} bytes for intermediate values of {self.batch} images, more "
-                f"than {MAX_ARENA_BYTES:,}: use a smaller input size or batch"
+                f"than {limit:,}: use a smaller input size or batch, or, for a file that you trust, load it with "
+                f"memory_limit={self.arena_bytes} or more"
             )
         self._block = block = np.empty(self.arena_bytes + ALIGNMENT, np.uint8)
         start = -block.ctypes.data % ALIGNMENT

@@ -572,6 +572,10 @@ def test_unsound_graphs(tmp_path: Path, graph: bytes, fragment: str) -> None:
     refused(forge(tmp_path / "x.h5", graph=graph), fragment)
 
 
+def test_a_graph_of_too_many_dimensions(data: Path) -> None:
+    refused(data / "hostile" / "rank70.h5", "'x': 70 dimensions, expected at most 8")
+
+
 def test_a_graph_that_declares_more_than_the_file_has(tmp_path: Path) -> None:
     """16 GiB that graph and dataset agree on: refused by the file's size, before memory is asked for."""
     g = GraphBuilder("bomb")

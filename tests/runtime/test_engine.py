@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from hypothesis import strategies as st
 from models import images, random_weights, tiny
 
 import npmobilenet as nm
-from npmobilenet.errors import ConversionError, InputError, ModelNotFound, PlanError
+from npmobilenet.errors import ConversionError, GraphError, InputError, ModelNotFound, PlanError
 from npmobilenet.formats import weightfile
-from npmobilenet.graph import GraphBuilder
+from npmobilenet.graph import MAX_NODES, Graph, GraphBuilder, Node, Tensor
 from npmobilenet.kernels.compiler.packed_arena import into_arena
 from npmobilenet.model import CHUNK, Model, find
 from npmobilenet.modeldata import ModelData, ModelInfo
@@ -214,6 +215,73 @@ def test_planned_memory_is_near_the_least_possible(family: str) -> None:
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@given(lifetimes)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_each_value_lies_at_the_lowest_free_offset(values: dict[str, Lifetime]) -> None:
+    """The layout of the definition, value by value: the largest first, past all that is alive and in the way."""
+    placed: list[tuple[int, int, Lifetime]] = []
+    offsets, _ = arena_offsets(values)
+    for name, value in sorted(values.items(), key=lambda item: (-item[1].size, item[0])):
+        size, offset = -(-value.size // ALIGNMENT) * ALIGNMENT, 0
+        for start, end, other in sorted(placed, key=lambda entry: entry[0]):
+            if other.first <= value.last and value.first <= other.last and start < offset + size:
+                offset = max(offset, end)
+        assert offsets[name] == offset
+        placed.append((offset, offset + size, value))
+
+
+def padded(rows: int, columns: int = 1) -> ModelData:
+    """A model of one node whose output has so many values of 4 bytes."""
+    builder = GraphBuilder("long")
+    x = builder.input("x", (1, 1, 1, 1))
+    graph = builder.finish([builder.node("pad", [x], "y", padding=((rows - 1, 0), (columns - 1, 0)))])
+    return ModelData(graph, {}, ModelInfo("long", preprocessing="raw_pixels"))
+
+
+def test_a_plan_of_more_than_a_gibibyte_is_asked_for_by_keyword() -> None:
+    data = padded((1 << 28) + 1)
+    with pytest.raises(PlanError, match=r"more than 1,073,741,824: .* memory_limit=1073741952 or more"):
+        Model(data)
+    assert Model(data, memory_limit=2 << 30).plan().arena_bytes == (1 << 30) + 128
+    small = padded(100)
+    with pytest.raises(PlanError, match="memory_limit=512 or more"):
+        Model(small, memory_limit=100)
+    model = pickle.loads(pickle.dumps(Model(small, memory_limit=512)))
+    with pytest.raises(PlanError, match="of 2 images, more than 512"):
+        model.plan(2)
+    for wrong in (0, -1, True, 1e9, "1G"):
+        with pytest.raises(PlanError, match="memory_limit="):
+            Model(small, memory_limit=wrong)  # type: ignore[arg-type]
+
+
+def test_refused_memory_is_a_plan_error() -> None:
+    """The limit allows what no machine has."""
+    with pytest.raises(PlanError, match="no memory for a plan"):
+        Model(padded(1 << 30, columns=1 << 16), memory_limit=1 << 60)
+
+
+def test_a_file_with_a_vast_plan(data: Path) -> None:
+    with pytest.raises(PlanError, match="memory_limit"):
+        nm.load(data / "hostile" / "arena_3G.h5")
+
+
+@pytest.mark.parametrize("nodes", [9_998, 20_000])
+def test_planning_ends_soon_for_any_number_of_nodes(nodes: int) -> None:
+    """All values are alive at the end; nothing here may take time in the square of their number in Python."""
+    tensors = [Tensor(name, (1, 4)) for name in ("x", *(f"y{i}" for i in range(nodes)))]
+    made = [Node(t.name, "activation", ("x",), t.name, {"function": "relu"}) for t in tensors[1:]]
+    last = Node("z", "concat", tuple(t.name for t in tensors), "z", {"axis": 1})
+    tensors.append(Tensor("z", (1, 4 * len(tensors))))
+    start = time.perf_counter()
+    parts = {t.name: t for t in tensors}
+    if nodes >= MAX_NODES:
+        with pytest.raises(GraphError, match="more than 10000 nodes"):
+            Graph("many", ("x",), ("z",), parts, (*made, last))
+    else:
+        Plan(Graph("many", ("x",), ("z",), parts, (*made, last)), {}, "python")
+    assert time.perf_counter() - start < 20  # 3 s; 50 s before
 
 
 def test_unreasonable_memory_is_refused() -> None:
