@@ -199,7 +199,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _cache_problem(root: Path | None) -> str:
-    """Why there is no cache folder: the rules of kernels/compiler/jit.py, told one by one."""
+    """Why there is no cache folder: the rules of kernels/compiler/cache.py, told one by one."""
     remedy = "NPMOBILENET_CACHE can name another folder"
     if root is None:
         return f"there is no home folder; {remedy}"

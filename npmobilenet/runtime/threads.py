@@ -6,8 +6,6 @@ with the other layers two runs would only compete for the same cores.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import sys
 import threading
@@ -43,14 +41,13 @@ SPINS = "10000"
 def limit_spinning() -> None:
     """Let GNU OpenMP load with a short wait, unless the environment says how it shall wait or it is there already.
 
-    It reads the environment once, when it is loaded; the variable is taken back afterwards.
+    It reads the environment once, when it is loaded; the variable is taken back afterwards. Elsewhere than on Linux
+    Numba's OpenMP is another's, which doesn't read the variable.
     """
-    if "numba.np.ufunc.omppool" in sys.modules or {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
-        return
-    os.environ["GOMP_SPINCOUNT"] = SPINS
-    with contextlib.suppress(ImportError):  # no OpenMP on this machine: Numba has other layers
-        importlib.import_module("numba.np.ufunc.omppool")
-    del os.environ["GOMP_SPINCOUNT"]
+    if sys.platform.startswith("linux") and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+        from npmobilenet.kernels.compiler.numba_private import load_openmp
+
+        load_openmp("GOMP_SPINCOUNT", SPINS)
 
 
 class exclusive:  # noqa: N801

@@ -17,7 +17,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
-from numba.core import types
+from numba import types
 from numba.core.registry import cpu_target
 
 from npmobilenet.kernels.compiler import object_code as tilecode

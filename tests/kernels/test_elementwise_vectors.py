@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 from npmobilenet.arithmetic.elementwise import Product, Sum

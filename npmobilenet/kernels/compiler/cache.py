@@ -20,7 +20,7 @@ import llvmlite
 import llvmlite.binding
 import numba
 import numpy as np
-from numba.core import config
+from numba import config
 
 from npmobilenet.arithmetic import fixedpoint
 from npmobilenet.kernels.compiler.cpu import isa

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 import llvmlite.binding
-from numba.core import config
+from numba import config
 
 from npmobilenet.errors import PlanError
 

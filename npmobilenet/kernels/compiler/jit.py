@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import itertools
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba.core import caching, config, types
-from numba.core.bytecode import FunctionIdentity
-from numba.core.runtime import rtsys
+from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet.arithmetic import fixedpoint
 from npmobilenet.kernels.compiler import object_code as tilecode
 from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
+from npmobilenet.kernels.compiler.numba_private import FunctionFiles, NullCache, number_from_random_start, use_cache
 from npmobilenet.kernels.reference import (
     activation,
     arithmetic,
@@ -34,34 +33,7 @@ from npmobilenet.kernels.reference import (
 )
 
 
-class _Parts(caching.CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
-    """What a cache file holds: a function's code, which may call tiles."""
-
-    def rebuild(self, target_context: Any, payload: Any) -> Any:
-        """The function, ready to run. Raises LookupError if a tile isn't there."""
-        (_, _, (code, _)), *_ = payload
-        tilecode.load_tiles_of(code, target_context.codegen())
-        return super().rebuild(target_context, payload)
-
-
-class _Files(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
-    """Numba's cache files of one function; of a `named` one, whose qualified name tells it apart from all others.
-
-    Else Numba also pickles and hashes what the function closes over, which takes longer than loading its code, and
-    isn't the same in every process.
-    """
-
-    _impl_class = _Parts
-
-    def __init__(self, function: Callable[..., Any], named: bool) -> None:
-        super().__init__(function)
-        self._named = named
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (sig, codegen.magic_tuple()) if self._named else super()._index_key(sig, codegen)
-
-
-class KernelCache(caching.NullCache):  # type: ignore[misc]  # Numba has no types
+class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
     """Numba's on-disk cache where there is a private folder; failures to read or write it are cache misses."""
 
     def __init__(self, function: Callable[..., Any], named: bool = False) -> None:
@@ -70,23 +42,15 @@ class KernelCache(caching.NullCache):  # type: ignore[misc]  # Numba has no type
         folder = cache_folder()
         if folder is None:
             return
-        previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
-        try:
-            self._inner = _Files(function, named)
-        except (OSError, RuntimeError):
-            self._inner = None
-        finally:
-            config.CACHE_DIR = previous
+        with contextlib.suppress(OSError, RuntimeError):
+            self._inner = FunctionFiles(function, folder, named, tilecode.load_tiles_of)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled code, None where there is none."""
         found = None
         if self._inner is not None:
             try:
-                # Numba's own load_overload begins by importing all that it can compile, 0.2 s. Compiled code needs
-                # only the runtime's functions for memory, and to know where they are.
-                rtsys.initialize(target_context)
-                found = self._inner._load_overload(sig, target_context)
+                found = self._inner.load(sig, target_context)
             except Exception:  # a damaged cache file raises whatever its bytes lead to; compile anew instead
                 found = None
         if found is None:
@@ -133,11 +97,7 @@ LISTENERS: list[Callable[[str], None]] = [_default_listener]
 # Compiling
 
 
-# Numba numbers the functions that it compiles, from 1 in each process, and their symbols carry the number. Code from
-# the cache keeps the numbers of the process that compiled it, so two functions made by one factory (same name, same
-# types) could share a symbol, and the first to be loaded would be called for both. Numbers from a random start don't
-# meet.
-FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 12)
+number_from_random_start()
 
 # Never fastmath: it would let LLVM reorder and fuse what docs/arithmetic.md defines.
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
@@ -146,7 +106,7 @@ OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
     """Numba's compiled form of a kernel, which is called with arrays; see fast/task.py for the other form."""
     dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
-    dispatcher._cache = KernelCache(function)
+    use_cache(dispatcher, KernelCache(function))
     return dispatcher
 
 

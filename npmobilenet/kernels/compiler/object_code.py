@@ -15,10 +15,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
 from npmobilenet.kernels.compiler.cache import cache_folder
+from npmobilenet.kernels.compiler.numba_private import add_object, compile_object
 
 NAME = re.compile(rb"npmobilenet_tile_\w+")
 DIGEST = hashlib.sha256().digest_size
@@ -36,12 +36,8 @@ def declare(module: Any, name: str, kind: Any, body: Body) -> Any:
     define(plain, "tile", kind, body)
     number = hashlib.sha256(str(plain).encode()).hexdigest()[:16]
     symbol = re.sub(r"\W+", "_", f"npmobilenet_tile_{name}_{number}")
-    if symbol not in _there:
-        from numba.core.registry import cpu_target
-
-        codegen = cpu_target.target_context.codegen()
-        if not _load(symbol, codegen):
-            _compile(symbol, kind, body, codegen)
+    if symbol not in _there and not _load(symbol):
+        _compile(symbol, kind, body)
     function = module.globals.get(symbol)
     return ir.Function(module, kind, symbol) if function is None else function
 
@@ -62,27 +58,21 @@ def define(module: Any, name: str, kind: Any, body: Body) -> Any:
     return function
 
 
-def load_tiles_of(code: bytes, codegen: Any) -> None:
+def load_tiles_of(code: bytes) -> None:
     """Bring the tiles that a kernel's machine code names into memory. Raises LookupError where one isn't on disk.
 
     A name without code would end the process when the kernel is linked.
     """
     for found in set(NAME.findall(code)):
         symbol = found.decode()
-        if symbol not in _there and not _load(symbol, codegen):
+        if symbol not in _there and not _load(symbol):
             raise LookupError(symbol)
 
 
-def _compile(symbol: str, kind: Any, body: Body, codegen: Any) -> None:
-    library = codegen.create_library(symbol)
-    library.enable_object_caching()
-    module = library.create_ir_module(symbol)
-    define(module, symbol, kind, body)
-    library.add_ir_module(module)
-    library.finalize()
+def _compile(symbol: str, kind: Any, body: Body) -> None:
+    library, code = compile_object(symbol, lambda module: define(module, symbol, kind, body))
     _kept.append(library)
     _there.add(symbol)
-    _, _, (code, _) = library.serialize_using_object_code()
     _save(symbol, code)
 
 
@@ -100,7 +90,7 @@ def _save(symbol: str, code: bytes) -> None:
             part.unlink()
 
 
-def _load(symbol: str, codegen: Any) -> bool:
+def _load(symbol: str) -> bool:
     """Whether the tile's code is on disk, undamaged; it is in memory then."""
     folder = cache_folder()
     if folder is None:
@@ -112,6 +102,6 @@ def _load(symbol: str, codegen: Any) -> bool:
     digest, code = content[:DIGEST], content[DIGEST:]
     if hashlib.sha256(code).digest() != digest:
         return False
-    codegen._engine._ee.add_object_file(llvm.ObjectFileRef.from_data(code))
+    add_object(code)
     _there.add(symbol)
     return True

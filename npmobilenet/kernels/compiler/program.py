@@ -18,11 +18,12 @@ import llvmlite.binding
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic, register_jitable
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.jit import compile_kernel
+from npmobilenet.kernels.compiler.numba_private import array_data, get_or_insert_function
 
 WORD = ir.IntType(64)
 APART = 8  # int64 words between two counters: 64 bytes, so that threads don't share their cache lines
@@ -72,8 +73,7 @@ def _call(typingctx, address, words, first, stop):
 
 
 def _counter(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [at])
+    return builder.gep(array_data(context, builder, array_type, array), [at])
 
 
 @intrinsic
@@ -105,7 +105,7 @@ def _let_others_run(typingctx):
     def codegen(context, builder, signature, args):
         if llvmlite.binding.address_of_symbol("sched_yield"):
             kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+            builder.call(get_or_insert_function(builder.module, kind, "sched_yield"), [])
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -16,10 +16,10 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, register_jitable
 
 from npmobilenet.kernels.compiler.jit import OPTIONS, KernelCache
+from npmobilenet.kernels.compiler.numba_private import array_value, c_function
 from npmobilenet.kernels.compiler.program import WORD, Call, Program, Work
 
 types: Any = numba.types  # some of which Numba's type hints don't know
@@ -120,17 +120,14 @@ def _words(args: Any) -> list[int]:
 def _value(context: Any, builder: Any, kind: Any, take: Callable[[], Any]) -> Any:
     """LLVM code for an argument of type `kind`, from the words that `take` loads one by one."""
     if isinstance(kind, types.Array):
-        array = context.make_array(kind)(context, builder)
-        data = builder.inttoptr(take(), array.data.type)
+        data = take()
         shape = [take() for _ in range(kind.ndim)]
         size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
         strides = [ir.Constant(WORD, size)]
         for extent in shape[:0:-1]:
             strides.insert(0, builder.mul(strides[0], extent))
-        context.populate_array(
-            array, data=data, shape=shape, strides=strides, itemsize=ir.Constant(WORD, size), meminfo=None
-        )
-        return array._getvalue()
+        itemsize = ir.Constant(WORD, size)
+        return array_value(context, builder, kind, data=data, shape=shape, strides=strides, itemsize=itemsize)
     if isinstance(kind, types.BaseTuple):
         return context.make_tuple(builder, kind, [_value(context, builder, k, take) for k in kind.types])
     word, wanted = take(), context.get_value_type(kind)
@@ -175,9 +172,7 @@ def _compile(kernel: Callable[..., None], name: str, kinds: tuple[Any, ...]) -> 
     # Cache files are named after it. All entries have the same signature, so their names must tell the forms apart.
     entry.__name__ = name
     entry.__qualname__ = f"{name}_{hashlib.sha256(str(kinds).encode()).hexdigest()[:16]}"
-    function: Any = CFunc(entry, (SIGNATURE, types.int64), {}, OPTIONS)
-    function._cache = KernelCache(entry, named=True)
-    function.compile()
+    function = c_function(entry, (SIGNATURE, types.int64), OPTIONS, KernelCache(entry, named=True))
     KEPT.append(function)
     return int(function.address)
 

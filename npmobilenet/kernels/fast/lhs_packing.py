@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numba.extending import overload, register_jitable
-from numba.np.numpy_support import as_dtype, from_dtype
 
+from npmobilenet.kernels.compiler.numba_private import as_dtype, from_dtype
 from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, TURNED
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile

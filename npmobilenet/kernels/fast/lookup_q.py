@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import llvmlite.binding
 import numpy as np
-from numba.core import types
+from numba import types
 from numba.extending import overload
 
 from npmobilenet.kernels.compiler.jit import LANES, isa

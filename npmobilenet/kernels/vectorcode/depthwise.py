@@ -6,9 +6,10 @@ import contextlib
 import functools
 from typing import Any
 
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.compiler.numba_private import for_range, for_range_slice
 from npmobilenet.kernels.vectorcode.vector import (
     INT,
     _fma,
@@ -44,14 +45,14 @@ def depthwise_tile(pixels: int, lanes: int) -> Any:
             (x, x_at, pixel_step, row_step, column_step, w, w_at, w_row_step, w_column_step,
              taps_y, taps_x, bias, channel, activation, out, out_at, out_step, groups, blocks) = args  # fmt: skip
             slots = [_variable(builder, lanes) for _ in range(pixels)]
-            with cgutils.for_range(builder, blocks) as block, cgutils.for_range(builder, groups) as loop:
+            with for_range(builder, blocks) as block, for_range(builder, groups) as loop:
                 c, first = builder.mul(block.index, INT(lanes)), builder.mul(loop.index, INT(pixels))
                 group = builder.gep(x, [builder.add(builder.add(x_at, c), builder.mul(first, pixel_step))])
                 w_data = builder.gep(w, [builder.add(w_at, c)])
                 start = _load(builder, builder.gep(bias, [builder.add(channel, c)]), lanes)
                 for slot in slots:
                     builder.store(start, slot)
-                with cgutils.for_range(builder, taps_y) as rows, cgutils.for_range(builder, taps_x) as columns:
+                with for_range(builder, taps_y) as rows, for_range(builder, taps_x) as columns:
                     w_row = builder.gep(w_data, [builder.mul(rows.index, w_row_step)])
                     weight = _load(builder, builder.gep(w_row, [builder.mul(columns.index, w_column_step)]), lanes)
                     row = builder.gep(group, [builder.mul(rows.index, row_step)])
@@ -140,8 +141,8 @@ def depthwise_image_tile(rows: int, pixels: int, lanes: int, taps: int, stride: 
                     data = builder.gep(data, [row_step])
 
             with (
-                cgutils.for_range_slice(builder, INT(0), stop, INT(pixels)) as (p, _),
-                cgutils.for_range_slice(builder, INT(0), channels, INT(lanes)) as (block, _),
+                for_range_slice(builder, INT(0), stop, INT(pixels)) as (p, _),
+                for_range_slice(builder, INT(0), channels, INT(lanes)) as (block, _),
             ):
                 c = builder.select(less(block, last), block, last)
                 left = builder.sub(builder.mul(p, INT(stride)), pad)

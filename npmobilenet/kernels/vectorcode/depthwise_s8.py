@@ -12,9 +12,10 @@ import itertools
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range, for_range_slice
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, LineEnd, _multiply_add, group_of
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.vectorcode.vector_s8 import (
@@ -123,7 +124,7 @@ def fill_tile(lanes: int) -> Any:
             words, words_at, step, number, first, count, value = args
             to = builder.gep(words, [builder.add(words_at, builder.mul(first, INT(lanes)))])
             filled = splat(builder, builder.trunc(value, INT32), lanes)
-            with cgutils.for_range(builder, count) as pixel, cgutils.for_range(builder, number) as loop:
+            with for_range(builder, count) as pixel, for_range(builder, number) as loop:
                 at = builder.add(builder.mul(loop.index, step), builder.mul(pixel.index, INT(lanes)))
                 pointer = builder.gep(to, [at])
                 builder.store(filled, builder.bitcast(pointer, filled.type.as_pointer()), align=4)
@@ -157,7 +158,7 @@ def interleave_tile(width: int, lanes: int, kind: str) -> Any:
             group = group_of(kind)
             starts = _row_starts(builder, builder.gep(rows, [rows_at]), group, column, channel)
             to = builder.gep(words, [words_at])
-            with cgutils.for_range(builder, count) as loop:
+            with for_range(builder, count) as loop:
                 pixel = loop.index
                 values = []
                 for at, distance in starts:
@@ -200,7 +201,7 @@ def interleave_one(lanes: int, kind: str) -> Any:
             part = INT8 if kind in BYTES else INT16
             starts = _row_starts(builder, builder.gep(rows, [rows_at]), group_of(kind), column, INT(0))
             to = builder.gep(words, [words_at])
-            with cgutils.for_range(builder, count) as outer, cgutils.for_range(builder, channels) as loop:
+            with for_range(builder, count) as outer, for_range(builder, channels) as loop:
                 pixel = outer.index
                 source = builder.udiv(builder.add(channel, loop.index), multiplier)
                 v, lane = builder.udiv(loop.index, INT(lanes)), builder.urem(loop.index, INT(lanes))
@@ -257,7 +258,7 @@ def column_tile(
             (words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w, taps, shifts,
              shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row, *more) = args  # fmt: skip
             end = LineEnd(builder, more, lanes, signed) if lined else None
-            slots = [[cgutils.alloca_once(builder, vector(INT32, lanes)) for _ in range(pixels)] for _ in range(rows)]
+            slots = [[alloca_once(builder, vector(INT32, lanes)) for _ in range(pixels)] for _ in range(rows)]
             taps, stride = (INT(n) for n in window) if window else (taps, stride)
             tap_step = builder.mul(shifts, INT(lanes))
             row_step = builder.mul(shift_step, INT(lanes))
@@ -282,7 +283,7 @@ def column_tile(
                                 add(slots[r][p], value, factors[k][r])
 
             def looped(source, base):
-                with cgutils.for_range(builder, taps) as loop:
+                with for_range(builder, taps) as loop:
                     factors = [weight(builder.gep(base, [builder.mul(tap_step, loop.index)]), r) for r in range(rows)]
                     skip = builder.mul(loop.index, builder.mul(column_step, INT(lanes)))
                     pixel_step = builder.mul(stride, INT(lanes))
@@ -294,7 +295,7 @@ def column_tile(
                             add(slots[r][p], value, factors[r])
 
             last = max_of(builder, builder.sub(count, INT(pixels)), INT(0))
-            with cgutils.for_range(builder, number) as outer:
+            with for_range(builder, number) as outer:
                 v = outer.index
                 row = builder.gep(vectors, [builder.mul(builder.add(first, v), INT(3))])
                 part, some, place = (builder.load(builder.gep(row, [INT(i)])) for i in range(3))
@@ -306,12 +307,12 @@ def column_tile(
                 result = builder.gep(acc, [builder.add(acc_at, shift_of_lanes)])
                 mine = builder.gep(parts, [part])
                 lines = end.lines(builder, builder.add(channel, shift_of_lanes), 1) if end else []
-                with cgutils.for_range_slice(builder, INT(0), count, INT(pixels)) as (index, _):
+                with for_range_slice(builder, INT(0), count, INT(pixels)) as (index, _):
                     pixel = min_of(builder, index, last)
                     for slot in itertools.chain(*slots):
                         builder.store(start, slot)
                     at = builder.mul(builder.mul(pixel, stride), INT(lanes))
-                    with cgutils.for_range(builder, some) as loop:
+                    with for_range(builder, some) as loop:
                         g = builder.load(builder.gep(mine, [loop.index]))
                         source = builder.gep(source_of_lanes, [builder.add(at, builder.mul(g, group_step))])
                         base = builder.gep(weights, [builder.mul(part_step, loop.index)])

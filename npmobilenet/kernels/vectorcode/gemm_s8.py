@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.compiler.numba_private import alloca_once, array_data, for_range
 from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINES, Line, Narrow, part_of
-from npmobilenet.kernels.vectorcode.vector import _data, outlined, pointers_of, row_addresses, row_pointers
+from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.vectorcode.vector_s8 import (
     INT,
     INT8,
@@ -93,7 +94,7 @@ class Product:
     def slots(self, builder: Any) -> list[Any]:
         """Room for the accumulators, row by row; LLVM's mem2reg keeps them in registers."""
         kind = vector(INT32, self.lanes)
-        return [cgutils.alloca_once(builder, kind) for _ in range(self.rows * self.vectors)]
+        return [alloca_once(builder, kind) for _ in range(self.rows * self.vectors)]
 
     def start(self, builder: Any, slots: list[Any], summed: Any, sums: Any, bias: Any) -> None:
         """bias[j], less sums[r] if `summed`, from pointers to the first of each."""
@@ -111,11 +112,11 @@ class Product:
         """Plus the dot products of the rows from pointer x on."""
         lanes, group, width = self.lanes, self.group, self.width
         row_data = row_pointers(builder, x, self.row_step, self.rows)
-        with cgutils.for_range(builder, self.segments) as outer:
+        with for_range(builder, self.segments) as outer:
             skip = builder.mul(outer.index, self.x_segment)
             panels = builder.gep(self.w, [builder.mul(outer.index, builder.mul(self.groups, INT(width * group)))])
             starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
-            with cgutils.for_range(builder, self.groups) as loop:
+            with for_range(builder, self.groups) as loop:
                 panel = builder.gep(panels, [builder.mul(loop.index, INT(width * group))])
                 places = [builder.gep(panel, [INT(v * lanes * group)]) for v in range(self.vectors)]
                 columns = [load(builder, place, INT32, lanes) for place in places]
@@ -245,7 +246,7 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
             mask = builder.icmp_unsigned("<", numbers, left) if lanes == 16 else None
             end = LineEnd(builder, [slope, offset, below, odd, line, low, high], lanes, result_signed)
             lines = end.lines(builder, channel, vectors)
-            with cgutils.for_range(builder, count) as loop:
+            with for_range(builder, count) as loop:
                 row = builder.mul(loop.index, INT(rows))
                 product.start(builder, slots, summed, builder.gep(sums, [row]), builder.gep(bias, [channel]))
                 product.add(builder, slots, builder.gep(x, [builder.mul(row, row_step)]))
@@ -266,6 +267,6 @@ def address_of(typingctx, array):
     """The address of an array's first element."""
 
     def codegen(context, builder, signature, args):
-        return builder.ptrtoint(_data(context, builder, signature.args[0], args[0]), INT)
+        return builder.ptrtoint(array_data(context, builder, signature.args[0], args[0]), INT)
 
     return types.int64(array), codegen

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range, for_range_slice
 from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
 from npmobilenet.kernels.vectorcode.vector_s8 import (
@@ -64,7 +65,7 @@ def row_sums_tile(kind: str, lanes: int) -> Any:
             x, at, row_step, x_segment, segments, length, count, factor, sums = args
             words = vector(INT32, lanes)
             ones = constant(INT32, 0x01010101, lanes)
-            slots = [cgutils.alloca_once(builder, words) for _ in range(lanes)]
+            slots = [alloca_once(builder, words) for _ in range(lanes)]
             rest, last = builder.urem(length, INT(size)), builder.sub(count, INT(1))
             numbers = ir.Constant(vector(INT8, size), list(range(size)))
             tail = builder.icmp_unsigned("<", numbers, splat(builder, builder.trunc(rest, INT8), size))
@@ -101,14 +102,14 @@ def row_sums_tile(kind: str, lanes: int) -> Any:
                     with no:
                         masked_store(builder, totals, target, there)
 
-            with cgutils.for_range_slice(builder, INT(0), count, INT(lanes)) as (first, _):
+            with for_range_slice(builder, INT(0), count, INT(lanes)) as (first, _):
                 rows = [min_of(builder, builder.add(first, INT(r)), last) for r in range(lanes)]
                 starts = [builder.gep(x, [builder.add(at, builder.mul(row, row_step))]) for row in rows]
                 for slot in slots:
                     builder.store(constant(INT32, 0, lanes), slot)
-                with cgutils.for_range(builder, segments) as outer:
+                with for_range(builder, segments) as outer:
                     skip = builder.mul(outer.index, x_segment)
-                    with cgutils.for_range_slice(builder, INT(0), builder.sub(length, rest), INT(size)) as (k, _):
+                    with for_range_slice(builder, INT(0), builder.sub(length, rest), INT(size)) as (k, _):
                         add(starts, builder.add(skip, k), lambda pointer: load(builder, pointer, INT8, size))
                     add_rest(starts, builder.add(skip, builder.sub(length, rest)))
                 totals = _totals(builder, [builder.load(slot) for slot in slots])

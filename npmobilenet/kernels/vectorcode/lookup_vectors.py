@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range_slice
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
 from npmobilenet.kernels.vectorcode.vector_s8 import INT, INT8, INT16, constant, intrinsic_call, load, vector
 
@@ -34,8 +35,8 @@ def for_blocks(
     A block is read before it is written, and never again: the target may be one of the sources.
     """
     kind = vector(INT8, size)
-    slots = [builder.bitcast(cgutils.alloca_once(builder, kind), INT8.as_pointer()) for _ in (*sources, target)]
-    with cgutils.for_range_slice(builder, INT(0), count, INT(size)) as (at, _):
+    slots = [builder.bitcast(alloca_once(builder, kind), INT8.as_pointer()) for _ in (*sources, target)]
+    with for_range_slice(builder, INT(0), count, INT(size)) as (at, _):
         left = builder.sub(count, at)
         partly = builder.icmp_unsigned("<", left, INT(size))
         there = [builder.gep(pointer, [at]) for pointer in (*sources, target)]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, ROWS, VECTORS
@@ -42,8 +43,8 @@ def _tile(kind: str) -> Any:
         def codegen(context, builder, signature, args):
             x_data, w_data, passes, out_data, at = pointers_of(context, builder, signature, args)
             out_data = builder.gep(out_data, [at])
-            slots = [cgutils.alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(ROWS * VECTORS)]
-            with cgutils.for_range(builder, passes), cgutils.for_range(builder, ir.Constant(INT, DEPTH)) as loop:
+            slots = [alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(ROWS * VECTORS)]
+            with for_range(builder, passes), for_range(builder, ir.Constant(INT, DEPTH)) as loop:
                 panel = builder.gep(w_data, [builder.mul(loop.index, INT(VECTORS * LANE))])
                 columns = [load(builder, builder.gep(panel, [INT(v * LANE)]), word, LANE) for v in range(VECTORS)]
                 values = builder.gep(x_data, [builder.mul(loop.index, INT(ROWS))])

@@ -10,9 +10,10 @@ import functools
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
+from npmobilenet.kernels.compiler.numba_private import alloca_once, alloca_once_value, for_range, for_range_slice
 from npmobilenet.kernels.vectorcode.requant_rules import (
     CENTRED,
     HALVED,
@@ -51,7 +52,7 @@ class Block:
         self.multiplier, self.shift, self.scale, self.rule, self.zero_point, self.low, self.high = args[6:13]
         *self.lines, self.line, self.out, self.out_at, self.out_step = args[13:]
         self.lanes, self.signed = lanes, signed
-        self.slot = cgutils.alloca_once(builder, vector(INT32, lanes))  # room for a vector on the stack
+        self.slot = alloca_once(builder, vector(INT32, lanes))  # room for a vector on the stack
 
     def parameters_at(self, builder: Any, column: Any) -> tuple[Any, Any, Any]:
         """Pointers to multiplier, shift and scale of a column's channel."""
@@ -121,13 +122,13 @@ def _any_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
     scalars = (block.zero_point, block.low, block.high)
     zero_point, low, high = (splat(builder, builder.trunc(value, INT32), lanes) for value in scalars)
     whole = builder.icmp_signed(">=", block.columns, INT(lanes))
-    with cgutils.for_range_slice(builder, start, block.columns, INT(lanes)) as (first, _):
+    with for_range_slice(builder, start, block.columns, INT(lanes)) as (first, _):
         column = _below(builder, first, builder.sub(block.columns, INT(lanes)))
         step = Step(builder, *block.parameters_at(builder, column), lanes)
         for code, function in step.by_rule().items():
             with (
                 builder.if_then(builder.icmp_signed("==", block.rule, INT(code))),
-                cgutils.for_range(builder, block.rows) as loop,
+                for_range(builder, block.rows) as loop,
             ):
                 value = builder.add(function(builder, block.source(builder, loop.index, column)), zero_point)
                 value = min_of(builder, max_of(builder, value, low), high)
@@ -152,7 +153,7 @@ def _rows(builder: Any, block: Block, columns: list[Any], narrow: Narrow, form: 
     between = builder.zext(builder.icmp_signed("==", *columns), INT)  # rows between a pair's vectors
     apart = builder.add(between, INT(1))  # rows between the pairs
     taken = builder.shl(apart, INT(1))
-    with cgutils.for_range(builder, builder.udiv(builder.add(last, taken), taken)) as loop:
+    with for_range(builder, builder.udiv(builder.add(last, taken), taken)) as loop:
         first = builder.mul(loop.index, taken)
         starts = [[first, builder.add(first, between)]]
         starts.append([builder.add(row, apart) for row in starts[0]])
@@ -187,7 +188,7 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
     once = builder.or_(builder.icmp_signed("==", block.rule, INT(UPWARD)), is_rule[SINGLE])
     half = splat(builder, builder.select(is_rule[SINGLE], INT(0), INT(1 << 30)), lanes // 2)
     least = 1 if packs(lanes) else 2
-    with cgutils.for_range_slice(builder, INT(0), block.columns, INT(2 * lanes)) as (start, _):
+    with for_range_slice(builder, INT(0), block.columns, INT(2 * lanes)) as (start, _):
         # The last vector of an odd number stands alone: then both are the same channels.
         single = builder.icmp_signed("<=", builder.sub(block.columns, start), INT(lanes))
         taken = builder.select(single, INT(lanes), INT(2 * lanes))
@@ -246,7 +247,7 @@ def requantize_tile(lanes: int) -> Any:
 
         def codegen(context, builder, signature, args):
             pointers, name = pointers_of(context, builder, signature, args), f"{lanes}_{signed}"
-            done = cgutils.alloca_once_value(builder, INT(0))
+            done = alloca_once_value(builder, INT(0))
             if signature.args[18].dtype != types.int32:
                 short = functools.partial(_short_way, lanes=lanes, signed=signed)
                 outlined(builder, f"requantize_short_{name}", [*pointers, done], short)

@@ -12,18 +12,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler import object_code as tilecode
+from npmobilenet.kernels.compiler.numba_private import alloca_once, array_data, for_range, get_or_insert_function
 
 FLOAT = ir.FloatType()
 INT = ir.IntType(64)
-
-
-def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
-    """Pointer to an array's first element."""
-    return cgutils.create_struct_proxy(array_type)(context, builder, array).data
 
 
 def _load(builder: Any, pointer: Any, lanes: int) -> Any:
@@ -52,13 +48,13 @@ def _fma(builder: Any, a: Any, b: Any, c: Any, lanes: int) -> Any:
     """llvm.fma on `lanes` floats. llvmlite can't declare intrinsics on vectors itself, so it is declared by name."""
     kind = FLOAT if lanes == 1 else ir.VectorType(FLOAT, lanes)
     name = "llvm.fma.f32" if lanes == 1 else f"llvm.fma.v{lanes}f32"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+    function = get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
     return builder.call(function, [a, b, c])
 
 
 def _variable(builder: Any, lanes: int) -> Any:
     """A stack slot for an accumulator; LLVM's mem2reg keeps it in a register."""
-    return cgutils.alloca_once(builder, FLOAT if lanes == 1 else ir.VectorType(FLOAT, lanes))
+    return alloca_once(builder, FLOAT if lanes == 1 else ir.VectorType(FLOAT, lanes))
 
 
 def _constant(value: float, lanes: int) -> Any:
@@ -103,7 +99,7 @@ def pointers_of(context: Any, builder: Any, signature: Any, args: Any) -> list[A
     """The arguments with each array as the pointer to its first element."""
     kinds = signature.args
     return [
-        _data(context, builder, kind, arg) if isinstance(kind, types.Array) else arg
+        array_data(context, builder, kind, arg) if isinstance(kind, types.Array) else arg
         for kind, arg in zip(kinds, args, strict=True)
     ]
 
@@ -174,11 +170,11 @@ def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
             sums = [[_variable(builder, lanes) for _, lanes in parts] for _ in range(rows)]
 
             def add_products(row_data):
-                with cgutils.for_range(builder, segments) as outer:
+                with for_range(builder, segments) as outer:
                     skip = builder.mul(outer.index, x_segment)
                     panels = builder.gep(w_data, [builder.mul(outer.index, w_segment)])
                     starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
-                    with cgutils.for_range(builder, depth) as inner:
+                    with for_range(builder, depth) as inner:
                         panel = builder.gep(panels, [builder.mul(inner.index, INT(width))])
                         columns = [_load(builder, builder.gep(panel, [INT(first)]), lanes) for first, lanes in parts]
                         for row, pointer in zip(sums, row_addresses(builder, starts, inner.index), strict=True):
@@ -194,7 +190,7 @@ def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
                     for slot, (first, lanes) in zip(row, parts, strict=True):
                         yield slot, lanes, builder.gep(row_data, [INT(first)])
 
-            with cgutils.for_range(builder, count) as loop:
+            with for_range(builder, count) as loop:
                 first_row = builder.mul(loop.index, INT(rows))
                 for v, (first, lanes) in enumerate(parts):
                     start = _load(builder, builder.gep(bias_data, [INT(first)]), lanes)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
+
+from npmobilenet.kernels.compiler.numba_private import get_or_insert_function
 
 INT8, INT16, INT32, INT = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
@@ -66,7 +67,7 @@ def min_of(builder: Any, a: Any, b: Any) -> Any:
 def intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
     """A call of an LLVM intrinsic, declared by name (llvmlite can't declare those on vectors itself)."""
     kind = ir.FunctionType(result, [a.type for a in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+    return builder.call(get_or_insert_function(builder.module, kind, name), args)
 
 
 def on_arm(builder: Any) -> bool:

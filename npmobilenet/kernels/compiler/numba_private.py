@@ -1,0 +1,167 @@
+"""The private parts of Numba: this module touches them, and no other does.
+
+What is private may change with any release, so pyproject.toml bounds Numba's version, and
+tests/kernels/test_numba_private.py names each part, says what it is for and fails where one is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import config
+from numba.core import caching
+from numba.core.bytecode import FunctionIdentity
+from numba.core.caching import NullCache
+from numba.core.ccallback import CFunc
+from numba.core.cgutils import (
+    alloca_once,
+    alloca_once_value,
+    create_struct_proxy,
+    for_range,
+    for_range_slice,
+    get_or_insert_function,
+)
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
+from numba.np.numpy_support import as_dtype, from_dtype
+
+__all__ = [
+    "FunctionFiles", "NullCache", "add_object", "alloca_once", "alloca_once_value", "array_data", "array_value",
+    "as_dtype", "c_function", "compile_object", "for_range", "for_range_slice", "from_dtype",
+    "get_or_insert_function", "load_openmp", "number_from_random_start", "use_cache",
+]  # fmt: skip
+
+OPENMP = "numba.np.ufunc.omppool"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What generators of LLVM code need, beside the functions of cgutils
+
+
+def array_data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """Pointer to the first element of an array of Numba's type `kind`."""
+    return create_struct_proxy(kind)(context, builder, array).data
+
+
+def array_value(context: Any, builder: Any, kind: Any, **parts: Any) -> Any:
+    """An array of Numba's type `kind` made of its parts: data, shape, strides, itemsize."""
+    array = context.make_array(kind)(context, builder)
+    parts["data"] = builder.inttoptr(parts["data"], array.data.type)
+    context.populate_array(array, **parts, meminfo=None)
+    return array._getvalue()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Machine code
+
+
+def compile_object(symbol: str, define: Callable[[Any], None]) -> tuple[Any, bytes]:
+    """Compile the module that `define` fills, and load it: (what keeps its code in memory, the object file)."""
+    library = cpu_target.target_context.codegen().create_library(symbol)
+    library.enable_object_caching()
+    module = library.create_ir_module(symbol)
+    define(module)
+    library.add_ir_module(module)
+    library.finalize()
+    _, _, (code, _) = library.serialize_using_object_code()
+    return library, code
+
+
+def add_object(code: bytes) -> None:
+    """Load an object file beside the code that Numba compiles, which may call its functions."""
+    cpu_target.target_context.codegen()._engine._ee.add_object_file(llvm.ObjectFileRef.from_data(code))
+
+
+def c_function(entry: Callable[..., Any], signature: Any, options: dict[str, Any], cache: NullCache) -> Any:
+    """A function compiled to C's calling convention, from the cache if it is there; its `address` is the entry point.
+
+    The code goes when the result does.
+    """
+    function: Any = CFunc(entry, signature, {}, options)
+    use_cache(function, cache)
+    function.compile()
+    return function
+
+
+def use_cache(function: Any, cache: NullCache) -> None:
+    """Let a function that Numba compiles, by `njit` or as C's, keep its code in `cache`."""
+    function._cache = cache
+
+
+def number_from_random_start() -> None:
+    """Number the functions that Numba compiles from here on, in this process, from a random start.
+
+    Numba numbers them from 1 in each process, and their symbols carry the number. Code from the cache keeps the numbers
+    of the process that compiled it, so two functions made by one factory (same name, same types) could share a symbol,
+    and the first to be loaded would be called for both. Numbers from a random start don't meet.
+    """
+    FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 12)
+
+
+def load_openmp(variable: str, value: str) -> None:
+    """Load Numba's OpenMP layer with an environment variable set meanwhile; nothing if it is there or can't be had."""
+    if OPENMP in sys.modules:
+        return
+    os.environ[variable] = value
+    try:
+        with contextlib.suppress(ImportError):  # no OpenMP on this machine: Numba has other layers
+            importlib.import_module(OPENMP)
+    finally:
+        del os.environ[variable]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files of compiled functions
+
+
+class _Parts(caching.CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
+    """What a cache file holds: a function's code. `prepare` gets that before it is linked."""
+
+    prepare: Callable[[bytes], None]
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """The function, ready to run."""
+        (_, _, (code, _)), *_ = payload
+        self.prepare(code)
+        return super().rebuild(target_context, payload)
+
+
+class FunctionFiles(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
+    """Numba's cache files of one function in a folder; of a `named` one, whose qualified name tells it from all others.
+
+    Else Numba also pickles and hashes what the function closes over, which takes longer than loading its code, and
+    isn't the same in every process. Methods raise whatever a damaged file or a full disk leads to.
+    """
+
+    _impl_class = _Parts
+
+    def __init__(
+        self, function: Callable[..., Any], folder: Path, named: bool, prepare: Callable[[bytes], None]
+    ) -> None:
+        previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+        try:
+            super().__init__(function)
+        finally:
+            config.CACHE_DIR = previous
+        self._named = named
+        self._impl.prepare = prepare
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return (sig, codegen.magic_tuple()) if self._named else super()._index_key(sig, codegen)
+
+    def load(self, sig: Any, target_context: Any) -> Any:
+        """The compiled code, None where there is none.
+
+        Numba's own load_overload begins by importing all that it can compile, 0.2 s. Compiled code needs only the
+        runtime's functions for memory, and to know where they are.
+        """
+        rtsys.initialize(target_context)
+        return self._load_overload(sig, target_context)

@@ -1,0 +1,150 @@
+"""The private parts of Numba, each by name and with what it is for; only one module touches them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+from numba.core.caching import CompileResultCacheImpl
+from numba.core.ccallback import CFunc
+from numba.core.registry import cpu_target
+
+import npmobilenet
+from npmobilenet.kernels.compiler.numba_private import FunctionFiles
+
+PACKAGE = Path(npmobilenet.__file__).parent
+HOME = PACKAGE / "kernels" / "compiler" / "numba_private.py"
+
+# module -> attribute -> what it is for
+PARTS = {
+    "numba.core.cgutils": {
+        "alloca_once": "room on the stack, in a function's first block",
+        "alloca_once_value": "the same, with a first value",
+        "create_struct_proxy": "the fields of an array",
+        "for_range": "a loop in LLVM code",
+        "for_range_slice": "the same by steps",
+        "get_or_insert_function": "declaring LLVM's intrinsics and the system's functions by name",
+    },
+    "numba.np.numpy_support": {
+        "as_dtype": "Numba's type of a value to NumPy's dtype",
+        "from_dtype": "NumPy's dtype to Numba's type",
+    },
+    "numba.core.registry": {
+        "cpu_target": "the code generator that compiles tiles, and for which CPU it does",
+    },
+    "numba.core.runtime": {
+        "rtsys.initialize": "the runtime's functions for memory, which loaded code calls",
+    },
+    "numba.core.bytecode": {
+        "FunctionIdentity._unique_ids": "numbers in symbols, which must not meet those of loaded code",
+    },
+    "numba.core.ccallback": {
+        "CFunc": "tasks: kernels with C's calling convention, and a cache of our own",
+        "CFunc.compile": "compiling one, or loading it",
+        "CFunc.address": "its entry point",
+    },
+    "numba.core.caching": {
+        "NullCache": "the base of a cache that Numba calls",
+        "FunctionCache": "which function's files, and their key",
+        "FunctionCache._impl_class": "what a file holds",
+        "FunctionCache._index_key": "what tells the forms of a function apart",
+        "FunctionCache._load_overload": "loading without Numba's import of all that it can compile",
+        "FunctionCache.save_overload": "keeping code",
+        "CompileResultCacheImpl.rebuild": "tiles are loaded before the function that calls them is linked",
+    },
+}
+# Of objects that Numba makes; the second test asks those.
+OF_OBJECTS = {
+    "_cache": "the cache of a function compiled by njit, or of a CFunc",
+    "_impl": "what a FunctionCache reads and writes its files with",
+    "_engine": "of the code generator: where object files are added",
+    "_ee": "LLVM's own engine below that",
+    "_getvalue": "an array made of its parts, as LLVM's value",
+}
+PUBLIC = {"numba", "numba.extending"}
+
+
+def attribute(module: str, path: str) -> Any:
+    found = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize(("module", "path"), [(m, path) for m, paths in PARTS.items() for path in paths])
+def test_every_part_is_there(module: str, path: str) -> None:
+    """A Numba without it is not supported: change numba_private.py, or the bound in pyproject.toml."""
+    assert attribute(module, path) is not None, PARTS[module][path]
+
+
+def test_objects_have_their_parts(tmp_path: Path) -> None:
+    def nothing() -> None:
+        pass
+
+    codegen = cpu_target.target_context.codegen()
+    assert callable(codegen._engine._ee.add_object_file)
+    triple, cpu, features = codegen.magic_tuple()  # for what CPU Numba compiles
+    assert triple
+    assert cpu
+    assert isinstance(features, str)
+    for name in ("make_array", "populate_array", "make_tuple", "get_value_type", "get_data_type", "get_abi_sizeof",
+                 "get_dummy_value"):  # fmt: skip
+        assert callable(getattr(cpu_target.target_context, name)), "what an intrinsic makes its values with"
+    for name in (
+        "enable_object_caching",
+        "create_ir_module",
+        "add_ir_module",
+        "finalize",
+        "serialize_using_object_code",
+    ):
+        assert callable(getattr(codegen.create_library("parts"), name)), "tiles are object files of their own"
+    assert hasattr(numba.njit(nothing), "_cache")
+    assert hasattr(CFunc(nothing, ((), numba.types.void), {}, {}), "_cache")
+    assert isinstance(FunctionFiles(nothing, tmp_path, False, lambda code: None)._impl, CompileResultCacheImpl)
+    assert hasattr(numba.config, "CACHE_DIR")
+
+
+def touched(path: Path) -> tuple[set[str], set[str]]:
+    """The modules of Numba that a file imports, and the private attributes of others than `self` that it names."""
+    modules, attributes = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "numba":
+            modules.add(node.module)
+            public = node.module == "numba"
+            modules.update(f"numba.{a.name}" for a in node.names if public and a.name in ("core", "np", "misc"))
+        elif isinstance(node, ast.Import):
+            modules.update(a.name for a in node.names if a.name.split(".")[0] == "numba")
+        elif isinstance(node, ast.Attribute):
+            attributes.add(node.attr)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"numba(\.\w+)+", str(node.value)):
+            modules.add(node.value)
+    return modules, attributes
+
+
+def test_only_one_module_touches_them() -> None:
+    private = {path.split(".")[-1] for paths in PARTS.values() for path in paths if "._" in path} | set(OF_OBJECTS)
+    private -= {"_impl"}  # an ordinary name
+    for path in PACKAGE.rglob("*.py"):
+        modules, attributes = touched(path)
+        if path != HOME:
+            assert modules <= PUBLIC, f"{path}: private modules of Numba belong into {HOME.name}"
+            assert not attributes & private, f"{path}: private parts of Numba belong into {HOME.name}"
+
+
+def test_what_that_module_touches_is_named_here() -> None:
+    named = {f"{module}.{path}" for module, paths in PARTS.items() for path in paths}
+    last = {path.split(".")[-1] for path in named} | set(OF_OBJECTS)
+    for node in ast.walk(ast.parse(HOME.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("numba."):
+            for full in (f"{node.module}.{alias.name}" for alias in node.names):
+                # a module, by its parts that are used; or a part itself, or a class of which some are used
+                assert full in PARTS or any(name == full or name.startswith(f"{full}.") for name in named), full
+        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            own = isinstance(node.value, ast.Name) and node.value.id == "self"
+            assert own or node.attr in last, f"say in PARTS what {node.attr} is for"
+    assert "numba.np.ufunc.omppool" in HOME.read_text(encoding="utf-8")  # Numba's OpenMP threads, where there are any
