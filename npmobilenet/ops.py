@@ -15,6 +15,7 @@ from npmobilenet.errors import GraphError
 
 BYTES = {"float32": 4, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}  # dtype -> bytes of an element
 DTYPES = tuple(BYTES)
+MAX_SIDE = 1 << 16  # rows or columns of an image that is resized: planning makes a table of them
 MAX_RANK = 8  # dimensions of a tensor: MobileNets need 4, NumPy has 64 at most
 
 # Functions that may follow an op, fused into it as its `activation` attribute or standing alone as an "activation"
@@ -224,6 +225,7 @@ def concat(node: Node, *xs: Tensor) -> tuple[int, ...]:
 def resize_bilinear(node: Node, x: Tensor) -> tuple[int, ...]:
     """Attributes: size (h, w), align_corners, half_pixel_centers."""
     _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
+    _check(node, max(x.shape[1:3]) <= MAX_SIDE, f"an image of at most {MAX_SIDE} rows and columns", x.shape)
     return (1, *node.attrs["size"], x.shape[3])
 
 
@@ -240,7 +242,7 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
     "stride": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
     "dilation": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
     "kernel": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
-    "size": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
+    "size": (f"two whole numbers from 1 to {MAX_SIDE}", lambda v: _pair(v, 1) and max(v) <= MAX_SIDE),
     "padding": ("((top, bottom), (left, right)), whole numbers of at least 0",
                 lambda v: isinstance(v, tuple) and len(v) == 2 and all(_pair(p, 0) for p in v)),
     "shape": (f"1 to {MAX_RANK} whole numbers of at least 1",

@@ -147,6 +147,17 @@ def test_ranks_are_bounded(rank: int) -> None:
         builder.node("reshape", [builder.input("x", (1, 1))], "y", shape=(1,) * rank)
 
 
+@pytest.mark.parametrize(
+    ("rows", "size"), [(1, (1 << 24, 1)), (1, (1, 65537)), (65537, (1, 1))], ids=["height", "width", "input"]
+)
+def test_images_to_resize_are_bounded(rows: int, size: tuple[int, int]) -> None:
+    """What a node declares, planning makes a table of, a file of 500 bytes may declare anything."""
+    builder = GraphBuilder("g")
+    x = builder.input("x", (1, rows, 1, 1))
+    with pytest.raises(GraphError, match="65536"):
+        builder.node("resize_bilinear", [x], "y", size=size, align_corners=False, half_pixel_centers=False)
+
+
 def test_graphs_can_be_copied() -> None:
     builder = small()
     graph = builder.finish([conv(builder)])

@@ -574,7 +574,7 @@ REFUSED: dict[str, tuple[Callable[[], File], str]] = {
     "output not computed": (lambda: File([A, T(None), T(None)], [Op("RELU", [0], [1])], outputs=[2]), "isn't computed"),
     "no operand": (lambda: File([A, T(None)], [Op("ADD", [0, -1], [1])]), "two operands"),
     "huge": (lambda: File([T((1, 2**15, 2**15, 3)), T(None)], [Op("RELU", [0], [1])]), "elements"),
-    "huge output": (lambda: unary("RESIZE_BILINEAR", ("ResizeBilinearOptions", {}), ints(2**30, 2**30)), "too large"),
+    "huge output": (lambda: unary("RESIZE_BILINEAR", ("ResizeBilinearOptions", {}), ints(2**16, 2**16)), "too large"),
     "blocks alone": (
         lambda: unary("SPACE_TO_BATCH_ND", None, ints(2, 2), T(data=np.zeros((2, 2), np.int32))),
         "supported only as",
@@ -690,6 +690,14 @@ def test_flipped_bits_of_a_real_file(data: Path, tmp_path: Path) -> None:
         damaged = bytearray(content)
         damaged[rng.randrange(tables, len(content))] ^= 1 << rng.randrange(8)
         survives(tmp_path / "bad.tflite", bytes(damaged))
+
+
+@pytest.mark.parametrize("name", ["resize_16M.tflite", "resize_2G.h5"])
+def test_a_vast_resize_is_refused_before_any_table(data: Path, name: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(nm.NpMobilenetError, match="from 1 to 65536"):
+        nm.load(data / "hostile" / name)
+    assert time.perf_counter() - start < 2
 
 
 def test_a_large_weight_used_ten_thousand_times(tmp_path: Path) -> None:
