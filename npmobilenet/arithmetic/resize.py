@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,14 +45,18 @@ def axes(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Axis,
     """Rows, columns, and the rule's entry of RULES."""
     rule = dialect.rule("resize_bilinear", x.dtype)
     align, half = bool(node.attrs["align_corners"]), bool(node.attrs["half_pixel_centers"])
-    compute = {"fixed11": _q11}.get(rule, _q10 if rule.startswith("fixed10") else _float)
-    rows, columns = (compute(x.shape[i], result.shape[i], align, half) for i in (1, 2))
+    rows, columns = (axis(rule, x.shape[i], result.shape[i], align, half) for i in (1, 2))
     return rows, columns, *RULES[rule]
 
 
-def _axis(found: Sequence[tuple[int, int, float]], dtype: type) -> Axis:
-    first, second, distance = zip(*found, strict=True)
-    return Axis(np.array(first, np.int32), np.array(second, np.int32), np.array(distance, dtype))
+def axis(rule: str, size_in: int, size_out: int, align: bool, half: bool) -> Axis:
+    """The table of one side, by a rule of RULES: arrays of size_out numbers, which ops.MAX_SIDE bounds."""
+    compute = {"fixed11": _q11}.get(rule, _q10 if rule.startswith("fixed10") else _float)
+    return compute(size_in, size_out, align, half)
+
+
+def _axis(first: Array, second: Array, distance: Array, dtype: type) -> Axis:
+    return Axis(first.astype(np.int32), second.astype(np.int32), distance.astype(dtype))
 
 
 def _ratio(size_in: int, size_out: int, align: bool) -> np.float32:
@@ -68,12 +71,10 @@ def _float(size_in: int, size_out: int, align: bool, half: bool) -> Axis:
     Before the first pixel's centre the distance is negative, and both neighbours are that pixel.
     Source: LiteRT, tflite/kernels/internal/reference/resize_bilinear.h, ComputeInterpolationValues, commit f67457790.
     """
-    ratio, found = _ratio(size_in, size_out, align), []
-    for o in range(size_out):
-        at = (np.float32(o) + np.float32(0.5)) * ratio - np.float32(0.5) if half else np.float32(o) * ratio
-        first = min(max(int(np.floor(at)), 0), size_in - 1)
-        found.append((first, min(int(np.ceil(at)), size_in - 1), float(at - np.float32(first))))
-    return _axis(found, np.float32)
+    ratio, o = _ratio(size_in, size_out, align), np.arange(size_out).astype(np.float32)
+    at = (o + np.float32(0.5)) * ratio - np.float32(0.5) if half else o * ratio
+    first = np.clip(np.floor(at), 0, np.float32(size_in - 1))
+    return _axis(first, np.minimum(np.ceil(at), np.float32(size_in - 1)), at - first, np.float32)
 
 
 def _q10(size_in: int, size_out: int, align: bool, half: bool) -> Axis:
@@ -83,13 +84,11 @@ def _q10(size_in: int, size_out: int, align: bool, half: bool) -> Axis:
     Source: LiteRT, tflite/kernels/internal/reference/resize_bilinear.h, ResizeBilinearInteger, commit f67457790.
     """
     less = 1 if align and size_out > 1 else 0
-    ratio, found = ((1 << 10) * (size_in - less) + (size_out - less) // 2) // (size_out - less), []
-    for o in range(size_out):
-        at = o * ratio + (ratio // 2 - (1 << 9) if half else 0)
-        first = min(max(at >> 10, 0), size_in - 1)  # a ratio rounded up may pass the end: the runtime reads beyond it
-        second = min(max((at + (1 << 10) - 1) >> 10, 0), size_in - 1)
-        found.append((first, second, min(at - (first << 10), 1 << 10)))
-    return _axis(found, np.int32)
+    ratio = ((1 << 10) * (size_in - less) + (size_out - less) // 2) // (size_out - less)
+    at = np.arange(size_out, dtype=np.int64) * ratio + (ratio // 2 - (1 << 9) if half else 0)
+    first = np.clip(at >> 10, 0, size_in - 1)  # a ratio rounded up may pass the end: the runtime reads beyond it
+    second = np.clip((at + (1 << 10) - 1) >> 10, 0, size_in - 1)
+    return _axis(first, second, np.minimum(at - (first << 10), 1 << 10), np.int32)
 
 
 def _q11(size_in: int, size_out: int, align: bool, half: bool) -> Axis:
@@ -97,11 +96,9 @@ def _q11(size_in: int, size_out: int, align: bool, half: bool) -> Axis:
 
     Source: XNNPACK, src/indirection.c, xnn_indirection_init_resize_bilinear2d_hwc_q11, commit 75db3c093b.
     """
-    ratio, found = _ratio(size_in, size_out, align), []
+    ratio, o = _ratio(size_in, size_out, align), np.arange(size_out).astype(np.float32)
     offset = np.float32(0.5) * ratio - np.float32(0.5) if half else np.float32(0)
-    for o in range(size_out):
-        at = min(max(np.float32(o) * ratio + offset, np.float32(0)), np.float32(size_in - 1))
-        first = int(at)
-        distance = int(np.rint((at - np.float32(first)) * np.float32(2**11)))
-        found.append((first, min(first + 1, size_in - 1), distance))
-    return _axis(found, np.int32)
+    at = np.clip(o * ratio + offset, np.float32(0), np.float32(size_in - 1))
+    first = np.floor(at)
+    distance = np.rint((at - first) * np.float32(2**11))
+    return _axis(first, np.minimum(first + 1, np.float32(size_in - 1)), distance, np.int32)

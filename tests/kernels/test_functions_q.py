@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import platform
+import time
 from collections.abc import Iterator
 from decimal import Context, Decimal
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from litert import Peer
 from tflite_maker import File, Op, T
 
-from npmobilenet.arithmetic import edges, tables
+from npmobilenet.arithmetic import edges, resize, tables
 from npmobilenet.arithmetic.dialects import DIALECTS, dialect
 from npmobilenet.arithmetic.exponential import exp_float32
 from npmobilenet.errors import NpMobilenetError, PlanError
@@ -27,6 +28,7 @@ from npmobilenet.images.recipes import quantize_input
 from npmobilenet.kernels import kernel_set
 from npmobilenet.kernels.reference.activation_q import hard_swish_16, high_mul16, high_mul16_truncated, shift_away16
 from npmobilenet.kernels.reference.softmax_q import exp_negative, one_over_one_plus
+from npmobilenet.ops import MAX_SIDE
 from npmobilenet.runtime.binding import NodeContext
 from npmobilenet.runtime.binding.integer_functions import lookup_tables
 
@@ -478,3 +480,46 @@ def test_which_rescalings_are_delegated() -> None:
     assert not delegated(("int8", q(128.001, 0)), ("int8", q(1, 0)))
     assert not delegated(("int8", q(1, 0)), ("int8", q(256.001, 0)))
     assert not delegated(("uint8", q(1, 0)), ("int8", q(1, 0)))
+
+
+def one_by_one(rule: str, size_in: int, size_out: int, align: bool, half: bool) -> list[tuple[int, int, float]]:
+    """Where each output index falls, as the runtimes' loops compute it: in float32, or in integers (fixed10)."""
+    f, less = np.float32, 1 if align and size_out > 1 else 0
+    found: list[tuple[int, int, float]] = []
+    for o in range(size_out):
+        ratio = f(size_in - less) / f(size_out - less)
+        if rule.startswith("fixed10"):
+            whole = (1024 * (size_in - less) + (size_out - less) // 2) // (size_out - less)
+            at = o * whole + (whole // 2 - 512 if half else 0)
+            first = min(max(at // 1024, 0), size_in - 1)
+            found.append((first, min(max(-(-at // 1024), 0), size_in - 1), min(at - 1024 * first, 1024)))
+            continue
+        if rule == "fixed11":
+            x = f(o) * ratio + (f(0.5) * ratio - f(0.5) if half else f(0))
+            x = min(max(x, f(0)), f(size_in - 1))
+            found.append((int(x), min(int(x) + 1, size_in - 1), int(np.rint((x - f(int(x))) * f(2048)))))
+            continue
+        x = (f(o) + f(0.5)) * ratio - f(0.5) if half else f(o) * ratio
+        first = min(max(int(np.floor(x)), 0), size_in - 1)
+        found.append((first, min(int(np.ceil(x)), size_in - 1), float(x - f(first))))
+    return found
+
+
+@pytest.mark.parametrize("rule", resize.RULES)
+def test_resize_tables_are_those_of_loops(rule: str) -> None:
+    """Vectors of NumPy give, for all rows or columns at once, what the runtimes compute for one after the other."""
+    sizes = [(1, 1), (1, 7), (7, 1), (5, 3), (3, 5), (64, 65), (65, 64), (7, 224), (224, 7), (1000, 999), (1, MAX_SIDE),
+             (MAX_SIDE, 3), (MAX_SIDE - 1, 1000)]  # fmt: skip
+    for size_in, size_out in sizes:
+        for align, half in ((False, False), (True, False), (False, True), (True, True)):
+            axis = resize.axis(rule, size_in, size_out, align, half)
+            expected = list(zip(*one_by_one(rule, size_in, size_out, align, half), strict=True))
+            for part, values in zip(axis, expected, strict=True):
+                assert part.tolist() == list(values), (size_in, size_out, align, half)
+
+
+def test_resize_tables_of_the_largest_sides_take_no_time() -> None:
+    start = time.perf_counter()
+    for rule in resize.RULES:
+        resize.axis(rule, MAX_SIDE, MAX_SIDE, False, True)
+    assert time.perf_counter() - start < 2  # some milliseconds; a loop in Python takes half a second each
