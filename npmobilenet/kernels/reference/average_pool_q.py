@@ -32,14 +32,9 @@ def average_pool_q(x, kernel, stride, pad, p, out):
                 for c in range(channels):
                     acc = np.int64(0)
                     count = 0
-                    for ky in range(kernel[0]):
-                        iy = oy * stride[0] - pad[0] + ky
-                        if iy < 0 or iy >= in_h:
-                            continue
-                        for kx in range(kernel[1]):
-                            ix = ox * stride[1] - pad[1] + kx
-                            if ix < 0 or ix >= in_w:
-                                continue
+                    top, left = oy * stride[0] - pad[0], ox * stride[1] - pad[1]
+                    for iy in range(max(top, 0), min(top + kernel[0], in_h)):
+                        for ix in range(max(left, 0), min(left + kernel[1], in_w)):
                             acc += np.int64(x[n, iy, ix, c])
                             count += 1
                     v = rounded_quotient(acc, count) if count > 0 else p.zero_point
