@@ -252,7 +252,7 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
     "keepdims": ("True or False", lambda v: isinstance(v, bool)),
     "align_corners": ("True or False", lambda v: isinstance(v, bool)),
     "half_pixel_centers": ("True or False", lambda v: isinstance(v, bool)),
-    "beta": ("a finite number", lambda v: isinstance(v, (int, float)) and math.isfinite(v)),
+    "beta": ("a number that float32 holds", lambda v: isinstance(v, (int, float)) and abs(v) < 2**128 - 2**103),
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
     "function": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
     # False: the .tflite leaves open shapes that LiteRT's XNNPACK delegate wants to know, so that it passes the node by.

@@ -9,8 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, quantize_multiplier
-from npmobilenet.arithmetic.ranges import LIMITS, activation_range, scale_of, xnnpack_range, zero_point_of
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization
+from npmobilenet.arithmetic.ranges import (
+    LEAST_SCALE,
+    LIMITS,
+    activation_range,
+    multiplier_of,
+    scale_of,
+    xnnpack_range,
+    zero_point_of,
+)
 from npmobilenet.errors import PlanError
 from npmobilenet.modeldata import Array
 from npmobilenet.ops import Node, Quantization, Tensor
@@ -66,13 +74,14 @@ def real_factors(node: Node, x: Tensor, weights: Tensor, result: Tensor, rule: s
     """
     assert weights.quantization is not None
     s_in, s_out = scale_of(x), scale_of(result)
-    s_w = np.array(weights.quantization.scale, np.float32)
-    if rule == "float32":
-        factors = (s_in * s_w / s_out).astype(np.float64)
-    elif rule != "float64" and len(s_w) == 1 and (x.dtype == "uint8" or node.op == "fully_connected"):
-        factors = (s_in * s_w).astype(np.float64) / np.float64(s_out)
-    else:
-        factors = np.float64(s_in) * s_w.astype(np.float64) / np.float64(s_out)
+    with np.errstate(all="ignore"):  # what isn't finite is refused: requantization
+        s_w = np.array(weights.quantization.scale, np.float32)
+        if rule == "float32":
+            factors = (s_in * s_w / s_out).astype(np.float64)
+        elif rule != "float64" and len(s_w) == 1 and (x.dtype == "uint8" or node.op == "fully_connected"):
+            factors = (s_in * s_w).astype(np.float64) / np.float64(s_out)
+        else:
+            factors = np.float64(s_in) * s_w.astype(np.float64) / np.float64(s_out)
     channels = weights.shape[-1]
     return np.ascontiguousarray(np.broadcast_to(factors, (channels,)))
 
@@ -92,7 +101,12 @@ def requantization(
             f"node '{node.name}' ({node.op}): its output's scale {scale_of(result):.6g} asks for a factor of "
             f"{factors.max():.6g}; XNNPACK refuses 256 and more, and LiteRT the model with it: use another dialect"
         )
-    fixed = [quantize_multiplier(float(f)) for f in factors]
+    assert weights.quantization is not None
+    each = len(weights.quantization.scale) > 1
+    fixed = [
+        multiplier_of(node, float(f), [x, weights], result, c if each else None)
+        for c, f in enumerate(factors if each else factors[:1])
+    ] * (1 if each else len(factors))
     low, high = xnnpack_range(node, result) if rule == "float32" else activation_range(node, result)
     eights = node.op == "depthwise_conv2d" and rule == "upward"
     return Requantization(
@@ -118,10 +132,17 @@ def raw(channels: int) -> Requantization:
     return Requantization(zeros, zeros, np.zeros(channels), 0, 0, INT32_MIN, INT32_MAX)
 
 
-def accumulator_quantization(x: Tensor, weights: Tensor) -> Quantization:
-    """What an accumulator means: scale s_in * s_w for each channel (or one for all), zero point 0."""
+def accumulator_quantization(x: Tensor, weights: Tensor) -> Quantization | None:
+    """What an accumulator means: scale s_in * s_w for each channel (or one for all), zero point 0.
+
+    None where float32 doesn't hold such a product: then accumulators are integers without a real meaning.
+    """
     assert weights.quantization is not None
-    scales = tuple(float(scale_of(x) * np.float32(s)) for s in weights.quantization.scale)
+    with np.errstate(all="ignore"):
+        products = scale_of(x) * np.array(weights.quantization.scale, np.float32)
+    if not ((products >= LEAST_SCALE) & (products < np.inf)).all():
+        return None
+    scales = tuple(products.tolist())
     return Quantization(scales, (0,) * len(scales), 3 if len(scales) > 1 and len(x.shape) == 4 else None)
 
 

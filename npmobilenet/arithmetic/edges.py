@@ -56,11 +56,12 @@ def delegated(x: Tensor, result: Tensor) -> bool:
 
     Source: LiteRT, tflite/delegates/xnnpack/xnnpack_delegate.cc, VisitUnaryNode, commit f67457790.
     """
-    ratio = scale_of(x) / scale_of(result)
+    with np.errstate(all="ignore"):
+        ratio = scale_of(x) / scale_of(result)
     return x.dtype == result.dtype and bool(np.float32(1 / 256) <= ratio <= np.float32(128))
 
 
-def requantizing(x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Requantization, Requantization, int]:
+def requantizing(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Requantization, Requantization, int]:
     """From one scale to another: the steps for the first elements of an image and for the rest, and the first's count.
 
     The factor is s_in / s_out in float64; XNNPACK rounds the float32 quotient to a multiple of 1/256, ties to even.
@@ -77,8 +78,8 @@ def requantizing(x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Requantiz
         split = Split(rule, rule, x.size)
         if rule == "blocks16":
             split = Split("upward", "double", _blocks(x, 16))
-    zero_point, limits = zero_point_of(result), LIMITS[result.dtype]
-    first, rest = (rescaling(factor, name, zero_point, *limits) for name in (split.first, split.rest))
+    limits = LIMITS[result.dtype]
+    first, rest = (rescaling(node, factor, x, result, name, limits) for name in (split.first, split.rest))
     return first, rest, split.elements
 
 
@@ -97,6 +98,7 @@ def dequantized(q: int, x: Tensor, rule: str) -> np.float32:
     commit f67457790; XNNPACK, src/qs8-f32-vcvt, commit 75db3c093b.
     """
     scale, zero_point = scale_of(x), zero_point_of(x)
-    if rule == "two_products":
-        return np.float32(q) * scale + np.float32(-zero_point * float(scale))
-    return np.float32(float(scale) * (q - zero_point))
+    with np.errstate(all="ignore"):  # beyond float32 it is infinite, or NaN, as the runtimes'
+        if rule == "two_products":
+            return np.float32(q) * scale + np.float32(-zero_point * float(scale))
+        return np.float32(float(scale) * (q - zero_point))

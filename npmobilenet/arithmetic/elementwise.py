@@ -13,8 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, quantize_multiplier
-from npmobilenet.arithmetic.ranges import LIMITS, activation_range, scale_of, xnnpack_range, zero_point_of
+from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS
+from npmobilenet.arithmetic.ranges import (
+    LIMITS,
+    activation_range,
+    multiplier_of,
+    real_factor,
+    scale_of,
+    xnnpack_range,
+    zero_point_of,
+)
 from npmobilenet.errors import PlanError
 from npmobilenet.ops import Node, Tensor, misfit
 
@@ -82,25 +90,6 @@ class Rescaling(NamedTuple):
     zero_point: int
     low: int
     high: int
-
-
-def real_factor(node: Node, top: list[Tensor], bottom: Tensor, most: int = 30) -> np.float32:
-    """The product of some tensors' scales by another's, rounded to float32 after each step. Raises `PlanError`.
-
-    From 2^most on, integers (or the conversion to them) overflow in every runtime.
-    """
-    with np.errstate(all="ignore"):
-        factor = scale_of(top[0])
-        for tensor in top[1:]:
-            factor = factor * scale_of(tensor)
-        factor = factor / scale_of(bottom)
-    if not factor < np.float32(2.0**most):
-        scales = ", ".join(f"'{t.name}' {scale_of(t):.3g}" for t in (*top, bottom))
-        raise PlanError(
-            f"node '{node.name}' ({node.op}): the scales {scales} give the factor {factor:.3g}, expected one below "
-            f"2^{most}: quantize the tensor '{bottom.name}' anew"
-        )
-    return factor
 
 
 def broadcast_run(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, bool]:
@@ -173,10 +162,12 @@ def _fixed_sum(node: Node, x: Tensor, y: Tensor, result: Tensor, rule: str) -> S
     """
     s_x, s_y, s_out = (np.float64(scale_of(t)) for t in (x, y, result))
     largest = 2 * max(s_x, s_y)
-    (m_x, shift_x), (m_y, shift_y) = (quantize_multiplier(float(s / largest)) for s in (s_x, s_y))
+    (m_x, shift_x), (m_y, shift_y) = (
+        multiplier_of(node, float(s / largest), [t], None) for s, t in ((s_x, x), (s_y, y))
+    )
     factor = float(largest / (2.0**LEFT_SHIFT * s_out))
-    multiplier, shift = quantize_multiplier(factor)
-    if factor >= 1 or shift > 0:
+    multiplier, shift = multiplier_of(node, factor, [x, y], result) if factor < 1 else (0, 1)
+    if shift > 0:
         raise PlanError(
             f"node '{node.name}' ({node.op}): its output's scale {s_out:.3g} is less than 2^-19 of an operand's "
             f"({largest / 2:.3g}); TFLite doesn't define the result: quantize the tensor '{result.name}' anew"
@@ -221,18 +212,15 @@ def multiplication(node: Node, x: Tensor, y: Tensor, result: Tensor, dialect: Di
     """
     factor = real_factor(node, [x, y], result)
     rule = dialect.rule(node.op, result.dtype)
-    low, high = activation_range(node, result)
-    if rule == "float32":
-        if np.float32(2**-16) <= factor < np.float32(2**8):
-            low, high = xnnpack_range(node, result)
-        else:
-            rule = dialect.rule(node.op, "undelegated")
+    if rule == "float32" and not np.float32(2**-16) <= factor < np.float32(2**8):
+        rule = dialect.rule(node.op, "undelegated")
+    low, high = (xnnpack_range if rule == "float32" else activation_range)(node, result)
     run, full, narrow = 1, 0, "none"
     if rule == "neon":
         run, single = broadcast_run(x.shape, y.shape)
         full, rule = _full(run, 16 if result.dtype == "int8" else 8), "double"
         narrow = "wrap" if single and result.dtype == "uint8" else "saturate"
-    multiplier, shift = quantize_multiplier(float(factor))
+    multiplier, shift = multiplier_of(node, float(factor), [x, y], result)
     return Product(
         zero_point_of(x), zero_point_of(y), multiplier, shift, float(factor), REQUANTIZATIONS.index(rule),
         NARROWINGS.index(narrow), run, full, zero_point_of(result), low, high,

@@ -10,9 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.elementwise import real_factor
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, quantize_multiplier
-from npmobilenet.arithmetic.ranges import LIMITS, activation_range, scale_of, zero_point_of
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, REQUANTIZATIONS
+from npmobilenet.arithmetic.ranges import (
+    LIMITS,
+    activation_range,
+    check_factor,
+    multiplier_of,
+    real_factor,
+    scale_of,
+    zero_point_of,
+)
+from npmobilenet.errors import PlanError
 from npmobilenet.ops import Node, Tensor
 
 
@@ -45,32 +53,44 @@ class Mean(NamedTuple):
     high: int
 
 
-def pool(node: Node, result: Tensor) -> Pool:
+def pool(node: Node, x: Tensor, result: Tensor) -> Pool:
     """Parameters of `average_pool` nodes: the same in every dialect, as no runtime looks at the scales.
 
     (XNNPACK's delegate leaves quantized pooling to LiteRT: xnnpack_delegate.cc, VisitAveragePool2DNode.)
     """
+    (kernel_h, kernel_w), (_, height, width, _) = node.attrs["kernel"], x.shape
+    _check_pixels(node, min(kernel_h, height) * min(kernel_w, width))
     return Pool(zero_point_of(result), *activation_range(node, result))
+
+
+def _check_pixels(node: Node, pixels: int) -> None:
+    """Sums of 8-bit values, each less a zero point, must fit into int32, which every runtime adds in."""
+    if 255 * pixels > INT32_MAX:
+        raise PlanError(
+            f"node '{node.name}' ({node.op}): sums {pixels:,} pixels, expected at most {INT32_MAX // 255:,}: more than "
+            "that overflow an int32; use a smaller input size"
+        )
 
 
 def mean(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Mean:
     """Parameters of `mean` nodes. LiteRT's optimized kernel serves only where the dimensions are kept."""
+    _check_pixels(node, _counted(x))
     rule = dialect.rule(node.op, x.dtype)
     real_factor(node, [x], result)
     if rule == "float32":
-        return _float_mean(x, result)
+        return _float_mean(node, x, result)
     if rule == "neon":
         if node.attrs["keepdims"]:
-            return _biased_mean(x, result)
+            return _biased_mean(node, x, result)
         rule = "double"
-    return _centred_mean(x, result, rule)
+    return _centred_mean(node, x, result, rule)
 
 
 def _counted(x: Tensor) -> int:
     return x.shape[1] * x.shape[2]
 
 
-def _centred_mean(x: Tensor, result: Tensor, rule: str) -> Mean:
+def _centred_mean(node: Node, x: Tensor, result: Tensor, rule: str) -> Mean:
     """The reference kernel's: zero points are subtracted first, and 1 / (H * W) goes into the integer multiplier.
 
     The multiplier of s_in / s_out is shifted left by floor(log2(H * W)) bits and divided, dropping the remainder, so
@@ -81,7 +101,7 @@ def _centred_mean(x: Tensor, result: Tensor, rule: str) -> Mean:
     """
     count, low_high = _counted(x), LIMITS[result.dtype]
     factor = float(np.float64(scale_of(x)) / np.float64(scale_of(result)))
-    multiplier, shift = quantize_multiplier(factor)
+    multiplier, shift = multiplier_of(node, factor, [x], result)
     extra = min(count.bit_length() - 1, 32, 31 + shift)
     multiplier, shift = (multiplier << extra) // count, shift - extra
     code = REQUANTIZATIONS.index(rule)
@@ -91,7 +111,7 @@ def _centred_mean(x: Tensor, result: Tensor, rule: str) -> Mean:
     )
 
 
-def _biased_mean(x: Tensor, result: Tensor) -> Mean:
+def _biased_mean(node: Node, x: Tensor, result: Tensor) -> Mean:
     """The optimized kernel's: the raw sum is scaled, and a rounded bias takes the zero points' part.
 
     bias = z_out - round(z_in * s_in / s_out), half away from zero, and the factor, in float32. Channels are taken 16
@@ -101,17 +121,20 @@ def _biased_mean(x: Tensor, result: Tensor) -> Mean:
     Source: LiteRT, tflite/kernels/internal/optimized/reduce.h and optimized/integer_ops/mean.h, commit f67457790.
     """
     s_in, s_out = scale_of(x), scale_of(result)
-    moved = np.float32(zero_point_of(x)) * s_in / s_out
-    moved = moved + np.float32(0.5) if moved > 0 else moved - np.float32(0.5)
-    factor = float(s_in / (np.float32(_counted(x)) * s_out))
-    multiplier, shift = quantize_multiplier(factor)
+    real_factor(node, [x], result, 22)  # 255 times it, twice, stays within int32: bias and sum
+    with np.errstate(all="ignore"):
+        moved = np.float32(zero_point_of(x)) * s_in / s_out
+        moved = moved + np.float32(0.5) if moved > 0 else moved - np.float32(0.5)
+        factor = float(s_in / (np.float32(_counted(x)) * s_out))
+    check_factor(node, abs(float(moved)), [x], result)  # infinite for the greatest scales
+    multiplier, shift = multiplier_of(node, factor, [x], result)
     full = result.shape[-1] - result.shape[-1] % 16
     codes = REQUANTIZATIONS.index("double"), REQUANTIZATIONS.index("upward")
     offset = zero_point_of(result) - int(moved)
     return Mean(0, multiplier, shift, factor, *codes, full, offset, np.float32(0), *LIMITS[result.dtype])
 
 
-def _float_mean(x: Tensor, result: Tensor) -> Mean:
+def _float_mean(node: Node, x: Tensor, result: Tensor) -> Mean:
     """XNNPACK's: float32(sum) * factor + offset, each step rounded to float32, then to nearest, ties to even.
 
     factor = (s_in / s_out) * (1 / (H * W)), offset = z_out - (H * W * z_in) * factor.
@@ -121,6 +144,6 @@ def _float_mean(x: Tensor, result: Tensor) -> Mean:
     count = np.float32(_counted(x))
     factor = scale_of(x) / scale_of(result) * (np.float32(1) / count)
     offset = np.float32(zero_point_of(result)) - count * np.float32(zero_point_of(x)) * factor
-    multiplier, shift = quantize_multiplier(float(factor))
+    multiplier, shift = multiplier_of(node, float(factor), [x], result)
     code = REQUANTIZATIONS.index("float32")
     return Mean(0, multiplier, shift, float(factor), code, code, 0, 0, offset, *LIMITS[result.dtype])

@@ -47,6 +47,7 @@ def fixed_exponentials(node: Node, x: Tensor, rule: str, exp_negative: Callable[
             f"node '{node.name}' (softmax): its input's scale times beta is {real / 2**26}, too small for fixed point "
             "with 26 bits (LiteRT ends the process there): quantize the model anew"
         )
+    # A shift of 31 (30), which no int32 takes, is one where only d = 0 counts: the radius.
     multiplier, shift = quantize_multiplier(min(real, (2**30 if single else 2**31) - 1.0))
     radius = math.floor(((1 << INTEGER_BITS) - 1) * 2 ** (31 - INTEGER_BITS) / 2**shift)
     found = np.zeros(256, np.int32)
@@ -61,5 +62,11 @@ def float_exponentials(node: Node, x: Tensor) -> Array:
 
     Source: LiteRT, tflite/kernels/internal/optimized/optimized_ops.h, PopulateSoftmaxLookupTable, commit f67457790.
     """
-    scale = -scale_of(x) * np.float32(node.attrs["beta"])
-    return np.array([exp_float32(scale * np.float32(d)) for d in range(256)], np.float32)
+    with np.errstate(all="ignore"):  # a product beyond float32 is -inf, whose exponential is 0
+        scale = -scale_of(x) * np.float32(node.attrs["beta"])
+        if not -np.inf < scale <= 0:
+            raise PlanError(
+                f"node '{node.name}' (softmax): its input's scale {scale_of(x):.3g} times beta "
+                f"{node.attrs['beta']:.3g} is {-scale:.3g}, expected a float32 of at least 0: quantize the model anew"
+            )
+        return np.array([exp_float32(scale * np.float32(d)) for d in range(256)], np.float32)

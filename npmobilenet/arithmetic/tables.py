@@ -12,8 +12,8 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
 from npmobilenet.arithmetic.exponential import exp_float32, exp_float64
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization, quantize_multiplier, round_away32
-from npmobilenet.arithmetic.ranges import LIMITS, activation_range, scale_of, zero_point_of
+from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization, round_away32
+from npmobilenet.arithmetic.ranges import LIMITS, activation_range, multiplier_of, real_factor, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.ops import Node, Tensor, misfit
 
@@ -38,8 +38,10 @@ def hard_swish(node: Node, x: Tensor, result: Tensor) -> HardSwish:
     Source: LiteRT, tflite/kernels/activations.cc, HardSwishPrepare, commit f67457790.
     """
     fine = np.float32(1 / 128) * scale_of(x)
-    factors = fine / scale_of(result), fine / np.float32(3 / 32768)
-    (output, output_exponent), (gate, gate_exponent) = (quantize_multiplier(float(f)) for f in factors)
+    with np.errstate(all="ignore"):
+        factors = fine / scale_of(result), fine / np.float32(3 / 32768)
+    output, output_exponent = multiplier_of(node, float(factors[0]), [x], result)
+    gate, gate_exponent = multiplier_of(node, float(factors[1]), [x], None)
     if output_exponent > 0:
         raise PlanError(
             f"node '{node.name}' (hard_swish): its output's scale {scale_of(result)} is less than 1/128 of its input's "
@@ -70,16 +72,17 @@ def clipping(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Requant
     Source: LiteRT, tflite/kernels/activations.cc, ReluPrepare and QuantizedReluX, commit f67457790.
     """
     bounded = dataclasses.replace(node, attrs={"activation": node.attrs["function"]})
-    low, high = activation_range(bounded, result)
-    factor = float(scale_of(x) / scale_of(result))  # in float32
-    return rescaling(factor, dialect.rule("activation"), zero_point_of(result), low, high)
+    limits = activation_range(bounded, result)
+    return rescaling(node, float(real_factor(node, [x], result)), x, result, dialect.rule("activation"), limits)
 
 
-def rescaling(factor: float, rule: str, zero_point: int, low: int, high: int) -> Requantization:
-    """A Requantization of one channel by a real factor."""
-    multiplier, shift = quantize_multiplier(factor)
+def rescaling(
+    node: Node, factor: float, x: Tensor, result: Tensor, rule: str, limits: tuple[int, int]
+) -> Requantization:
+    """A Requantization of one channel by a real factor, from the scale of x to the result's."""
+    multiplier, shift = multiplier_of(node, factor, [x], result)
     arrays = np.array([multiplier], np.int32), np.array([shift], np.int32), np.array([factor], np.float64)
-    return Requantization(*arrays, REQUANTIZATIONS.index(rule), zero_point, low, high)
+    return Requantization(*arrays, REQUANTIZATIONS.index(rule), zero_point_of(result), *limits)
 
 
 def check_logistic(node: Node, result: Tensor) -> None:
@@ -94,7 +97,8 @@ def logistic_float32(q: int, x: Tensor, result: Tensor) -> int:
     Source: LiteRT, tflite/kernels/activations.cc, SigmoidPrepare, and internal/common.h, LUTPopulateInt8.
     """
     one = np.float32(1)
-    v = scale_of(x) * np.float32(q - zero_point_of(x))
+    with np.errstate(over="ignore"):
+        v = scale_of(x) * np.float32(q - zero_point_of(x))
     # expf overflows from 88.73 on; 1 / (1 + e) * 256 is 0 when rounded from 13 on.
     y = one / (one + exp_float32(min(-v, np.float32(80)))) * (one / scale_of(result))
     low, high = LIMITS[result.dtype]
@@ -107,7 +111,8 @@ def logistic_float64(q: int, x: Tensor, result: Tensor) -> int:
     Source: XNNPACK, src/reference/unary-elementwise.cc, SigmoidOp, and src/xnnpack/reference-utils.h, commit
     75db3c093b.
     """
-    v = float((np.float32(q) - np.float32(zero_point_of(x))) * scale_of(x))
+    with np.errstate(over="ignore"):
+        v = float((np.float32(q) - np.float32(zero_point_of(x))) * scale_of(x))
     e = exp_float64(min(max(v, -100.0), 100.0))
     y = np.float32(e / (1 + e)) * (np.float32(1) / scale_of(result)) + np.float32(zero_point_of(result))
     low, high = LIMITS[result.dtype]

@@ -108,7 +108,7 @@ def traced(steps: list[Step], copies: int = 1) -> Trace:
 
     Where all elements are `copies` of one, the calls for the first.
     """
-    with np.errstate(over="ignore"), watch() as trace:
+    with np.errstate(all="ignore"), watch() as trace:  # as compiled kernels do
         for step in steps:
             step.kernel(*step.args)
     kernels = {step.kernel.__name__ for step in steps}

@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.packed_arena import into_arena
 
@@ -161,7 +163,11 @@ def as_functions(steps: Iterable[Any]) -> tuple[Callable[[int], None], ...]:
 
 
 def _call(kernel: Callable[..., None], args: tuple[Any, ...]) -> Callable[[int], None]:
-    return lambda threads: kernel(*args)
+    def called(threads: int) -> None:
+        with np.errstate(all="ignore"):  # uncompiled kernels overflow without a word, as it does compiled
+            kernel(*args)
+
+    return called
 
 
 @functools.cache

@@ -253,7 +253,7 @@ PIXELS = ([1, -1], [2, -2], [1, -1], [2, -2])
 
 def pool_out() -> Lines:
     graph = single_q("average_pool", [((1, 2, 2, 2), "int8", q(1, 0))], [], ("int8", q(1, 0)), kernel=(2, 2), **WINDOW)
-    assert pooling.pool(graph.nodes[0], graph.tensors["y"]).zero_point == 0
+    assert pooling.pool(graph.nodes[0], graph.tensors["x0"], graph.tensors["y"]).zero_point == 0
     return by_dialect(graph, PIXELS)
 
 

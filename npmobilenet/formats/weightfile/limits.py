@@ -140,9 +140,9 @@ def check_quantization(graph: Graph) -> None:
         if (len(q.scale), len(q.zero_point)) != (count, count):
             found = f"{len(q.scale)} and {len(q.zero_point)}"
             raise RefusalError(what, f"{count} scales and zero points", found)
-        bad = [scale for scale in q.scale if not 0 < scale < math.inf]
+        bad = [scale for scale in q.scale if not 0 < scale < 2**128 - 2**103]
         if bad:
-            raise RefusalError(what, "finite scales above 0", bad[0])
+            raise RefusalError(what, "finite float32 scales above 0", bad[0])
         outside = [z for z in q.zero_point if z not in _RANGES.get(tensor.dtype, (z,))]
         if outside:
             raise RefusalError(what, f"zero points in {tensor.dtype}", shown(outside[0]))

@@ -33,7 +33,7 @@ def mul(ctx: NodeContext) -> list[Step]:
 
 def average_pool(ctx: NodeContext) -> list[Step]:
     """Bottom and right padding show in the output's shape."""
-    attrs, p = _checked(ctx).node.attrs, pooling.pool(ctx.node, ctx.result)
+    attrs, p = _checked(ctx).node.attrs, pooling.pool(ctx.node, ctx.operands[0], ctx.result)
     args = (ctx.inputs[0], attrs["kernel"], attrs["stride"], top_left(ctx.node), p, ctx.out)
     return [Step(ctx.kernels.average_pool_q, args, ctx.node.name)]
 

@@ -57,7 +57,7 @@ def _activation(ctx: NodeContext) -> tuple[Function, Function, int]:
 
 
 def _requantize(ctx: NodeContext) -> tuple[Function, Function, int]:
-    first, rest, split = edges.requantizing(ctx.operands[0], ctx.result, ctx.dialect)
+    first, rest, split = edges.requantizing(ctx.node, ctx.operands[0], ctx.result, ctx.dialect)
     z_in = zero_point_of(ctx.operands[0])
     return partial(rescaled, zero_point=z_in, step=first), partial(rescaled, zero_point=z_in, step=rest), split
 

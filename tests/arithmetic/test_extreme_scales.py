@@ -1,0 +1,286 @@
+"""Real factors from 2^-40 to 2^64: what is accepted is the same in both kernel sets, the rest is refused in one place.
+
+Warnings are errors here (pyproject.toml), so that none of NumPy's can reach a user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from cases_q import Array, Q, arrays_q, q, run_q, single_q
+from litert import Peer
+from tflite_export import to_tflite
+
+from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.arithmetic.ranges import LIMITS, MOST_SHIFT
+from npmobilenet.errors import NpMobilenetError, PlanError
+from npmobilenet.graph import Graph
+from npmobilenet.model import load
+from npmobilenet.modeldata import ModelData, ModelInfo
+
+LITERT = ("tflite-reference", "tflite-optimized", "xnnpack")
+EXPONENTS = range(-40, 65)
+EDGES = (-40, -33, -32, -31, -20, -11, -10, -1, 0, 7, 8, 15, 21, 22, 27, 28, 29)
+CHANNELS = 19  # a vector of 16 and a rest
+VALID = {"stride": (1, 1), "padding": ((0, 0), (0, 0))}
+Make = Callable[[float, float, str], Graph]  # of the scales of input and output, and the dtype
+
+
+def middle(dtype: str) -> int:
+    return 3 if dtype == "int8" else 131
+
+
+def layer(op: str, x: tuple[int, ...], w: tuple[int, ...], each: bool = False, s_w: float = 1, **attrs: Any) -> Make:
+    """A layer with weights of scale s_w; each: with a scale for each channel, falling by powers of two."""
+
+    def make(s_in: float, s_out: float, dtype: str) -> Graph:
+        scales = tuple(s_w * 2.0**-k for k in range(w[-1])) if each else (s_w,)
+        zero = 0 if dtype == "int8" else 128
+        weights = (w, dtype, Q(scales, (zero,) * len(scales), len(w) - 1 if each else None))
+        bias = ((w[-1],), "int32", Q(tuple(s_in * s for s in scales), (0,) * len(scales), 0 if each else None))
+        return single_q(op, [(x, dtype, q(s_in, middle(dtype)))], [weights, bias],
+                        (dtype, q(s_out, middle(dtype))), **attrs)  # fmt: skip
+
+    return make
+
+
+def unary(op: str, x: tuple[int, ...] = (1, 2, 2, 67), end: str = "", **attrs: Any) -> Make:
+    """From one scale to another. end: "same" where they must be equal, "256th" where the output's is 1/256."""
+
+    def make(s_in: float, s_out: float, dtype: str) -> Graph:
+        zero = middle(dtype)
+        results = {"": q(s_out, zero), "same": q(s_in, zero), "256th": q(1 / 256, LIMITS[dtype][0])}
+        return single_q(op, [(x, dtype, q(s_in, zero))], [], (dtype, results[end]), **attrs)
+
+    return make
+
+
+def binary(op: str, **attrs: Any) -> Make:
+    """y's scale is the output's; for a product 1."""
+
+    def make(s_in: float, s_out: float, dtype: str) -> Graph:
+        shape, zero = (1, 2, 2, 37), middle(dtype)
+        operands = [(shape, dtype, q(s_in, zero)), (shape, dtype, q(1 if op == "mul" else s_out, zero))]
+        return single_q(op, operands, [], (dtype, q(s_out, zero)), **attrs)
+
+    return make
+
+
+def concat(s_in: float, s_out: float, dtype: str) -> Graph:
+    operands = [((1, 37), dtype, q(s, middle(dtype))) for s in (s_in, s_out)]
+    return single_q("concat", operands, [], (dtype, q(s_out, middle(dtype))), axis=1)
+
+
+def quantize(s_in: float, s_out: float, dtype: str) -> Graph:
+    return single_q("quantize", [((1, 67), "float32", None)], [], (dtype, q(s_in, middle(dtype))))
+
+
+def dequantize(s_in: float, s_out: float, dtype: str) -> Graph:
+    return single_q("dequantize", [((1, 67), dtype, q(s_in, middle(dtype)))], [], ("float32", None))
+
+
+def other(s_in: float, s_out: float, dtype: str) -> Graph:
+    """To the other of the two dtypes."""
+    result = "uint8" if dtype == "int8" else "int8"
+    return single_q("quantize", [((1, 67), dtype, q(s_in, 5))], [], (result, q(s_out, 7)))
+
+
+WINDOW = {"kernel": (2, 2), **VALID}
+SIZES = {"size": (3, 5), "align_corners": False, "half_pixel_centers": False}
+CASES: dict[str, Make] = {
+    "conv2d": layer("conv2d", (1, 3, 3, 5), (2, 2, 5, CHANNELS), **VALID),
+    "conv2d, scales by channel": layer("conv2d", (1, 3, 3, 5), (2, 2, 5, CHANNELS), True, **VALID),
+    "conv2d, relu6": layer("conv2d", (1, 3, 3, 5), (2, 2, 5, CHANNELS), activation="relu6", **VALID),
+    "pointwise": layer("conv2d", (1, 3, 3, 5), (1, 1, 5, CHANNELS), **VALID),
+    "pointwise, scales by channel": layer("conv2d", (1, 3, 3, 5), (1, 1, 5, CHANNELS), True, **VALID),
+    "depthwise": layer("depthwise_conv2d", (1, 3, 3, CHANNELS), (2, 2, CHANNELS), **VALID),
+    "depthwise, scales by channel": layer("depthwise_conv2d", (1, 3, 3, CHANNELS), (2, 2, CHANNELS), True, **VALID),
+    "fully connected": layer("fully_connected", (1, 33), (33, CHANNELS)),
+    "fully connected, scales by channel": layer("fully_connected", (1, 33), (33, CHANNELS), True),
+    "add": binary("add"),
+    "sub": binary("sub"),
+    "mul": binary("mul"),
+    "mul, relu6": binary("mul", activation="relu6"),
+    "mean": unary("mean", keepdims=False),
+    "mean, dimensions kept": unary("mean", keepdims=True),
+    "average_pool": unary("average_pool", end="same", **WINDOW),
+    "average_pool, relu6": unary("average_pool", end="same", activation="relu6", **WINDOW),
+    "concat": concat,
+    "pad": unary("pad", padding=((1, 0), (0, 1))),
+    "reshape": unary("reshape", shape=(1, 268)),
+    "requantize": unary("quantize"),
+    "requantize, other dtype": other,
+    "quantize": quantize,
+    "dequantize": dequantize,
+    "resize_bilinear": unary("resize_bilinear", end="same", **SIZES),
+    "relu": unary("activation", function="relu"),
+    "relu6": unary("activation", function="relu6"),
+    "relu_n1_to_1": unary("activation", function="relu_n1_to_1"),
+    "hard_swish": unary("activation", function="hard_swish"),
+    "sigmoid": unary("activation", end="256th", function="sigmoid"),
+    "softmax": unary("softmax", (1, 7), end="256th", beta=1.0),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Thousands of tiny calls, which would mostly wait for each other."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+ALONE = ("quantize", "dequantize", "sigmoid", "softmax")  # of one scale
+EACH = [name for name in CASES if "by channel" in name]  # which uint8 layers can't have in LiteRT
+
+
+def graphs(name: str, dtype: str, exponents: Any = EXPONENTS) -> Iterator[tuple[int, Graph]]:
+    """The real factor, s_in / s_out: powers of two, which make ties, and other factors in turn."""
+    for exponent in exponents:
+        factor, power = 2.0**exponent * (1.37 if exponent % 2 else 1), exponent // 2
+        scales = (factor, factor) if name in ALONE else (factor / 2.0**power, 2.0**-power)
+        yield exponent, CASES[name](*scales, dtype)
+
+
+def outcome(graph: Graph, arrays: list[Array], kernels: str, dialect: str) -> Array | str:
+    """The output, or the message of the refusal."""
+    try:
+        return run_q(graph, arrays, kernels, dialect)
+    except NpMobilenetError as error:
+        return str(error)
+
+
+def agreed(graph: Graph, arrays: list[Array], dialect: str) -> Array | str:
+    reference, fast = (outcome(graph, arrays, kernels, dialect) for kernels in ("reference", "fast"))
+    assert type(reference) is type(fast), (dialect, reference, fast)
+    same = (
+        reference == fast
+        if isinstance(reference, str) or isinstance(fast, str)
+        else reference.tobytes() == fast.tobytes()
+    )
+    assert same, (dialect, graph.tensors)
+    return reference
+
+
+@pytest.mark.equal("factors of 2^-40 to 2^64", "fast", "reference, each op and dialect", "bits")
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("name", CASES)
+def test_fast_equals_reference_for_all_that_is_accepted(name: str, dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    for exponent, graph in graphs(name, dtype):
+        arrays = arrays_q(graph, rng)
+        for dialect in DIALECTS:
+            found = agreed(graph, arrays, dialect)
+            if exponent >= MOST_SHIFT and not name.startswith(FREE):
+                assert isinstance(found, str), (exponent, dialect)
+
+
+# Nothing is rescaled here: by one scale, or none.
+FREE = ("average_pool", "pad", "reshape", "quantize", "dequantize", "resize_bilinear", "sigmoid", "softmax")
+EXTREMES = (1e-45, 2.0**-126, 1e-30, 1e-10, 1.0, 1e10, 1e30, float(np.finfo(np.float32).max))
+MORE: dict[str, Make] = {
+    f"{name}, weights {s_w:.0e}": make
+    for s_w in (1e-45, 1e-30, 1e38)
+    for name, make in (
+        ("conv2d", layer("conv2d", (1, 3, 3, 5), (2, 2, 5, CHANNELS), s_w=s_w, **VALID)),
+        ("conv2d by channel", layer("conv2d", (1, 3, 3, 5), (2, 2, 5, CHANNELS), True, s_w, **VALID)),
+        ("fully connected, relu", layer("fully_connected", (1, 33), (33, CHANNELS), s_w=s_w, activation="relu")),
+    )
+}
+
+
+@pytest.mark.parametrize("name", [*CASES, *MORE])
+def test_extreme_scales_give_equal_results_or_one_sentence(name: str) -> None:
+    """No NumPy warning and no other error, whatever float32 scales a file declares."""
+    rng = np.random.default_rng(3)
+    for s_in in EXTREMES:
+        for s_out in EXTREMES:
+            for dtype in LIMITS:
+                graph = (CASES | MORE)[name](s_in, s_out, dtype)
+                arrays = arrays_q(graph, rng)
+                for dialect in DIALECTS:
+                    found = agreed(graph, arrays, dialect)
+                    if isinstance(found, str):
+                        assert "\n" not in found
+                        assert re.search(r"(node|tensor) '", found), found
+
+
+def litert_output(graph: Graph, arrays: list[Array], dialect: str) -> Array:
+    names = graph.nodes[0].inputs
+    constants = {n: a for n, a in zip(names, arrays, strict=True) if graph.tensors[n].constant}
+    file, index = to_tflite(ModelData(graph, constants, ModelInfo("case")))
+    computed = [a for n, a in zip(names, arrays, strict=True) if not graph.tensors[n].constant]
+    return Peer(file, dialect).run(*computed)[index[graph.nodes[0].output]]
+
+
+@pytest.mark.equal("factors of 2^-40 to 2^29", "reference", "LiteRT 2.3.0, one-op models, each resolver", "bits")
+@pytest.mark.parametrize("dialect", LITERT)
+@pytest.mark.parametrize("name", CASES)
+def test_equals_litert_for_what_is_accepted(name: str, dialect: str) -> None:
+    """Apart from what LiteRT refuses: a pad between scales (XNNPACK), scales by channel for uint8."""
+    if (name, dialect) == ("pad", "xnnpack"):
+        return
+    # Values of more than 2^31 steps are converted to int32, which C leaves open: none such.
+    exponents = [e for e in EDGES if e >= -20 or name != "quantize"]
+    rng = np.random.default_rng(2)
+    for dtype in ("int8",) if name in EACH else LIMITS:
+        for exponent, graph in graphs(name, dtype, exponents):
+            arrays = arrays_q(graph, rng)
+            ours = outcome(graph, arrays, "reference", dialect)
+            if not isinstance(ours, str):
+                expected = litert_output(graph, arrays, dialect).reshape(ours.shape)
+                assert expected.tobytes() == ours.tobytes(), (exponent, dtype, graph.tensors)
+
+
+# -- what is refused, and how ------------------------------------------------------------------------------------------
+
+REFUSED: list[tuple[str, Graph, str, str]] = [
+    ("layer", CASES["conv2d"](2.0**20, 2.0**-10, "int8"), "tflite-reference",
+     r"node 'y' \(conv2d\): the scales 'x0' 1.05e\+06, 'w0' 1, 'y' 0.000977 give the factor 1.07e\+09, expected one "
+     r"below 2\^30: quantize the tensor 'y' anew"),
+    ("channel", CASES["conv2d, scales by channel"](2.0**20, 2.0**-10, "int8"), "cmsis-nn", "channel 0: the scales"),
+    ("overflow", MORE["conv2d, weights 1e+38"](1e10, 1e30, "uint8"), "tflite-reference", "factor inf"),
+    ("xnnpack", CASES["conv2d"](2.0**8, 1, "int8"), "xnnpack", "XNNPACK refuses 256"),
+    ("fused bound", CASES["conv2d, relu6"](1e-20, 1e-10, "int8"), "tflite-reference",
+     r"its bound 6 is 6e\+10 steps of the scale 1e-10 of 'y', more than int32 holds"),
+    ("bound", CASES["relu6"](2.0**-10, 6.7e-12, "uint8"), "tflite-reference", "its bound 6 is 8.96e"),
+    ("lower bound", CASES["relu_n1_to_1"](1e-12, 1e-12, "uint8"), "tflite-reference", "its bound -1 is -1e"),
+    ("subnormal", CASES["relu"](1e-40, 1, "int8"), "tflite-reference", "its scale is .*at least 2\\^-126"),
+    ("bias of a mean", CASES["mean, dimensions kept"](2.0**22, 1, "int8"), "tflite-optimized", "below 2\\^22"),
+    ("products of a mean", CASES["mean, dimensions kept"](3e38, 3e38, "int8"), "tflite-optimized", "factor inf"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("graph", "dialect", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_refusals_name_node_channel_and_scales(graph: Graph, dialect: str, message: str) -> None:
+    for kernels in ("python", "reference", "fast"):
+        with pytest.raises(PlanError, match=message):
+            run_q(graph, arrays_q(graph, np.random.default_rng(0)), kernels, dialect)
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"), [("mean", {"keepdims": False}), ("average_pool", {"kernel": (4096, 4096), **VALID})]
+)
+def test_sums_that_int32_might_not_hold_are_refused(op: str, attrs: dict[str, Any]) -> None:
+    """Of 2^31 / 255 pixels: the fast kernels, and every runtime, add in int32."""
+    graph = unary(op, (1, 4096, 4096, 1), "same", **attrs)(1, 1, "uint8")
+    with pytest.raises(PlanError, match="sums 16,777,216 pixels, expected at most 8,421,504"):
+        run_q(graph, [np.zeros((1, 4096, 4096, 1), np.uint8)], "reference")
+
+
+HOSTILE = ("fast_ref_diff_300228", "litert_diff_200045", "relu6_shift", "conv_scale", "hswish_scale", "relu6_scale")
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference", "python"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_files_with_extreme_scales(data: Path, name: str, kernels: str) -> None:
+    for dialect in DIALECTS:
+        with pytest.raises(PlanError, match="scale"):
+            load(data / "hostile" / f"{name}.tflite", kernels, dialect)
