@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,20 @@ from npmobilenet.graph import Graph
 
 Array = NDArray[Any]
 
+ASSUMED = "assumed"  # the key of a model's provenance for what its file didn't tell
+_BETWEEN = "; "
+
+
+def assumptions(sentences: Iterable[str]) -> dict[str, str]:
+    """What was taken for granted when a file was read, as an entry of its provenance; none where nothing was."""
+    text = _BETWEEN.join(sentences)
+    return {ASSUMED: text} if text else {}
+
+
+def recipe_assumed(name: str) -> str:
+    """The sentence for a recipe that nothing in the file tells."""
+    return f"recipe assumed: {name}"
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -20,7 +34,7 @@ class ModelInfo:
     `labels` names a bundled list ("imagenet") or is the tuple of class names itself, () for a model that isn't a
     classifier. `label_offset` is the output index of the first label: 1 where class 0 is "background" (TF-slim's 1001
     classes), else 0. `preprocessing` is a recipe of recipes.py. `provenance` holds strings: source file or URL, its
-    sha256, converter and version, accuracy, notes.
+    sha256, converter and version, accuracy, notes. What the file didn't tell stands under "assumed" (`assumed`).
     """
 
     name: str
@@ -28,6 +42,11 @@ class ModelInfo:
     label_offset: int = 0
     preprocessing: str = "slim_inception_eval"
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What nothing in the file tells and was taken for granted: sentences, "recipe assumed: raw_pixels" one."""
+        return tuple(self.provenance[ASSUMED].split(_BETWEEN)) if ASSUMED in self.provenance else ()
 
 
 @dataclass(frozen=True)

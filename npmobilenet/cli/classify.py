@@ -13,6 +13,7 @@ from npmobilenet.cli.output import (
     compile_notice,
     on_terminal,
     print_advice,
+    print_assumed,
     print_error,
     print_facts,
     print_json,
@@ -74,6 +75,7 @@ def classify(
         get_recipe(recipe)
     engine = load(model or locate(DEFAULT_MODEL) or DEFAULT_MODEL, kernels, dialect, threads)
     _check_classifier(engine)
+    assumed = print_assumed(engine.info, recipe)
     kind = score_kind(engine)
     results: list[dict[str, Any]] = []
     doubtful: list[str] = []
@@ -100,7 +102,7 @@ def classify(
             "kernels": kernels,
             "dialect": engine.arithmetic,
         }
-        print_json({"model": about, "score": kind, "images": results})
+        print_json({"model": about, "assumed": assumed, "score": kind, "images": results})
     elif named:
         if engine.arithmetic is not None:
             print_line()

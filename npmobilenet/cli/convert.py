@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from npmobilenet.cli.options import json_option
-from npmobilenet.cli.output import print_facts, print_json
+from npmobilenet.cli.output import print_assumed, print_facts, print_json
 from npmobilenet.errors import ConversionError
 
 EMA: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
@@ -34,12 +34,14 @@ def convert(src: str, dst: str, model: str | None, ema: str, force: bool, as_jso
     target = Path(dst)
     _check_target(Path(src), target, force)
     data = convert_file(src, target, model, EMA[ema])
+    assumed = print_assumed(data.info)
     facts = {
         "file": os.fspath(target),
         "name": data.info.name,
         "tensors": len(data.tensors),
         "bytes": target.stat().st_size,
         "sha256": weightfile.sha256(target),
+        "assumed": assumed,
         "provenance": dict(data.info.provenance),
     }
     if as_json:

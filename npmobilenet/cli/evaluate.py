@@ -15,6 +15,7 @@ from npmobilenet.cli.output import (
     Column,
     compile_notice,
     on_terminal,
+    print_assumed,
     print_error,
     print_facts,
     print_json,
@@ -69,6 +70,7 @@ def evaluate(
         check_output(confusion, [".png"], inputs)
         check_matplotlib()
     engine = load(model, kernels, dialect, threads or model_threads())
+    print_assumed(engine.info, recipe)
     with compile_notice():
         rehearse(engine, recipe)
     all_scores = predictions is not None and predictions.endswith(".npz")

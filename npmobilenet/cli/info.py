@@ -15,6 +15,7 @@ from npmobilenet.cli.output import (
     Column,
     mebibytes,
     millions,
+    print_assumed,
     print_facts,
     print_json,
     print_line,
@@ -45,6 +46,7 @@ def info(model: str, layers: bool, as_json: bool) -> None:
     if layers:
         document["layers"] = [_layer(graph, node) for node in graph.nodes]
     if as_json:
+        print_assumed(facts)
         print_json(document)
         return
     print_facts(_lines(document))
@@ -104,6 +106,7 @@ def describe(graph: Graph, facts: ModelInfo, path: Path | None) -> dict[str, Any
         "labels": labels,
         "label_offset": facts.label_offset,
         "preprocessing": facts.preprocessing,
+        "assumed": list(facts.assumed),
         "published_name": row["name"] if row else None,
         "url": row["url"] if row else None,
         "published": row["published"] if row else {},
@@ -164,6 +167,8 @@ def _layer(graph: Graph, node: Node) -> dict[str, Any]:
 
 
 def _lines(document: dict[str, Any]) -> list[tuple[str, object]]:
+    from npmobilenet.modeldata import ASSUMED
+
     macs, params = document["macs"], document["params"]
     with_batch_norm = params["computed_with_batch_norm"]
     counted = f"{params['computed'] / 1e6:.2f} M"
@@ -184,10 +189,11 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, object]]:
         ("memory", _memory_text(document["memory"])),
         ("labels", _labels_text(document)),
         ("preprocessing", document["preprocessing"]),
+        *(("" if i else "assumed", sentence) for i, sentence in enumerate(document["assumed"])),
     ]
     if document["url"]:
         lines.append(("published at", document["url"]))
-    notes = [f"{key}: {value}" for key, value in document["provenance"].items()]
+    notes = [f"{key}: {value}" for key, value in document["provenance"].items() if key != ASSUMED]
     return [*lines, *(("" if i else "provenance", note) for i, note in enumerate(notes))]
 
 

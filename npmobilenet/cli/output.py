@@ -12,9 +12,12 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from npmobilenet.modeldata import ModelInfo
 
 GAP = 2  # spaces between columns of plain text
 LONGEST_ERROR = 2000  # characters; a name or a list in it may be of any length
@@ -61,6 +64,17 @@ def print_line(text: str = "") -> None:
 def print_advice(text: str) -> None:
     """A line that helps a person and is no part of the result: on standard error."""
     click.echo(printable(text), err=True)
+
+
+def print_assumed(info: ModelInfo, recipe: str | None = None) -> list[str]:
+    """What was taken for granted when the model was read, a line each on standard error; and these sentences.
+
+    With a `recipe` that the caller chose, what is said of the model's own doesn't matter.
+    """
+    sentences = [text for text in info.assumed if recipe is None or text != f"recipe assumed: {info.preprocessing}"]
+    for text in sentences:
+        print_advice(f"npmobilenet: {text}")
+    return sentences
 
 
 def print_json(document: Mapping[str, Any]) -> None:

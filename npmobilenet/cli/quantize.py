@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from npmobilenet.cli.options import json_option, recipe_option, threads_option
-from npmobilenet.cli.output import compile_notice, print_facts, print_json, unreadable_lines
+from npmobilenet.cli.output import compile_notice, print_assumed, print_facts, print_json, unreadable_lines
 from npmobilenet.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def quantize(
     target = Path(output)
     _check_target(target, [model, data], force)
     source = load_data(model)
+    print_assumed(source.info, recipe)
     images = open_images(data, samples, split, recipe)
     with compile_notice(), _progress() as report:
         found = calibrate(source, images, exact=exact, threads=threads, on_progress=report)

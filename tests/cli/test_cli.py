@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from npmobilenet.formats import weightfile
 from npmobilenet.graph import GraphBuilder
 from npmobilenet.kernels import FUSED, KERNELS, kernel_set
 from npmobilenet.model import DIALECTS
-from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.modeldata import ModelData, ModelInfo, assumptions, recipe_assumed
 from npmobilenet.runtime.binding import float32, integer
 from npmobilenet.runtime.plan import Plan
 from npmobilenet.zoo.build import build_model
@@ -80,6 +81,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = b.finish([b.node("softmax", [y], "softmax", beta=4.0)])
     path = tmp_path_factory.mktemp("tiny") / "tiny.h5"
     weightfile.write(path, ModelData(graph, {}, ModelInfo("tiny", ("red", "green", "blue"))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def assuming(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, whose recipe and labels nothing in its file told."""
+    data = weightfile.read(tiny)
+    facts = assumptions([recipe_assumed(data.info.preprocessing), "labels assumed: red, green, blue"])
+    path = tmp_path_factory.mktemp("assuming") / "assuming.h5"
+    weightfile.write(path, replace(data, info=replace(data.info, provenance=facts)))
     return path
 
 
@@ -683,3 +694,37 @@ def test_images_that_are_no_files(tiny: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for path in (tmp_path, tmp_path / "pipe.jpg", "/dev/zero", "", "\x00"):
         fails("classify", "--model", tiny, "--", path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What was assumed
+
+SAID = ["recipe assumed: slim_inception_eval", "labels assumed: red, green, blue"]
+ON_STDERR = "".join(f"npmobilenet: {sentence}\n" for sentence in SAID)
+
+
+def test_classify_says_what_was_assumed(assuming: Path, tiny: Path, picture: Path) -> None:
+    result = cli("classify", picture, "--model", assuming)
+    assert (result.exit_code, result.stderr) == (0, ON_STDERR)
+    assert document("classify", picture, "--model", assuming)["assumed"] == SAID
+    chosen = document("classify", picture, "--model", assuming, "--preprocess", "whole_image")
+    assert chosen["assumed"] == SAID[1:]
+    assert document("classify", picture, "--model", tiny)["assumed"] == []
+
+
+def test_info_says_what_was_assumed(assuming: Path, tiny: Path) -> None:
+    result = cli("info", assuming)
+    assert re.search(rf"^assumed +{SAID[0]}\n +{SAID[1]}$", result.stdout, re.MULTILINE)
+    assert document("info", assuming)["assumed"] == SAID
+    assert "assumed" not in cli("info", tiny).stdout
+
+
+def test_convert_says_what_was_assumed(tmp_path: Path) -> None:
+    pytest.importorskip("tflite", reason="the extra [convert] is not installed")
+    from tflite_maker import File, Op, T
+
+    (tmp_path / "m.tflite").write_bytes(File([T((1, 8, 8, 3)), T((1, 8, 8, 3))], [Op("RELU", [0], [1])]).bytes())
+    result = cli("convert", tmp_path / "m.tflite", tmp_path / "m.h5")
+    assert (result.exit_code, result.stderr) == (0, ON_STDERR.splitlines(keepends=True)[0])
+    assert document("convert", tmp_path / "m.tflite", tmp_path / "m.h5", "--force")["assumed"] == SAID[:1]
+    assert document("info", tmp_path / "m.h5")["assumed"] == SAID[:1]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -431,6 +432,31 @@ def test_model_name_must_fit(tmp_path: Path) -> None:
             convert_keras(path, wrong)
     with pytest.raises(ModelNotFound):
         convert_keras(path, "mobilenet_v9")
+
+
+def test_assumptions_are_named(tmp_path: Path) -> None:
+    """A weights-only file tells neither its head's function, nor the input's size, nor how pictures are prepared."""
+    path = write_legacy(tmp_path / "w.h5", small_variables())
+    recipe, size, head = (
+        "recipe assumed: keras_nearest",
+        "224 x 224 is assumed",
+        "softmax after the classifier is assumed",
+    )
+    for found in (convert_keras(path).info.assumed, nm.convert(path, tmp_path / "m.h5").info.assumed,
+                  nm.load(tmp_path / "m.h5").info.assumed):  # fmt: skip
+        assert [any(text in sentence for sentence in found) for text in (recipe, size, head)] == [True] * 3
+    named = convert_keras(path, "mobilenet_v1_0.125_96").info.assumed
+    assert not any(size in sentence for sentence in named)
+
+
+@pytest.mark.parametrize("family", ["v1", "v2"])
+def test_a_weights_only_file_of_one_class_is_refused(tmp_path: Path, family: str) -> None:
+    """Its softmax would be 1 for every picture, whatever the sigmoid of the real model says."""
+    path = write_legacy(tmp_path / "w.h5", small_variables(replace(SMALL, family=family, alpha=1.0, classes=1)))
+    with pytest.raises(
+        ConversionError, match=r"weights only, .*one output: .*always give 1.*model\.save\('model\.keras'"
+    ):
+        convert_keras(path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

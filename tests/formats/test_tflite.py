@@ -136,6 +136,76 @@ def test_a_graph_that_scales_its_input_wants_pixels(tmp_path: Path) -> None:
         assert convert_tflite(tmp_path / "m.tflite").info.preprocessing == recipe
 
 
+def layers(*steps: tuple[str, Any]) -> File:
+    """A model of a float input: constant operands of binary ops, or (low, high), a QUANTIZE of that range."""
+    tensors, ops, last = [T((1, 8, 8, 3), name="x")], [], 0
+    for op, value in steps:
+        tensors.append(T(data=np.broadcast_to(np.array(value, F), (3,))) if op != "QUANTIZE" else T((1,)))
+        scale, low = ((value[1] - value[0]) / 255, value[0]) if op == "QUANTIZE" else (0.0, 0.0)
+        zero_point = round(-128 - low / scale) if op == "QUANTIZE" else 0
+        quantization = {"type": "int8", "scale": (scale,), "zero_point": (zero_point,)} if op == "QUANTIZE" else {}
+        tensors.append(T((1, 8, 8, 3), **quantization))
+        inputs = [last] if op == "QUANTIZE" else [last, len(tensors) - 2]
+        last = len(tensors) - 1
+        ops.append(Op(op, inputs, [last]))
+    return File(tensors, ops)
+
+
+MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+IN_FRONT: dict[str, tuple[File, str, bool]] = {
+    "nothing": (layers(("ADD", 0.0)), "slim_inception_eval", False),
+    "a bias": (layers(("ADD", 0.1)), "slim_inception_eval", False),
+    "quantize 0..255": (layers(("QUANTIZE", (0, 255))), "raw_pixels", True),
+    "quantize 0..1": (layers(("QUANTIZE", (0, 1))), "unit_range", True),
+    "quantize -1..1": (layers(("QUANTIZE", (-1, 1))), "slim_inception_eval", True),
+    "quantize of ImageNet's deviations": (layers(("QUANTIZE", (-2.1179, 2.64))), "torchvision", False),
+    "quantize of sounds": (layers(("QUANTIZE", (-123, 26))), "slim_inception_eval", False),
+    "rescaling, then quantize": (layers(("MUL", 1 / 127.5), ("SUB", 1.0), ("QUANTIZE", (-1, 1))), "raw_pixels", True),
+    "rescaling": (layers(("MUL", 1 / 127.5), ("ADD", -1.0)), "raw_pixels", True),
+    "rescaling of 0..1": (layers(("MUL", 2.0), ("SUB", 1.0)), "unit_range", True),
+    "to 0..1": (layers(("MUL", 1 / 255)), "raw_pixels", True),
+    "from -1..1 to 0..1": (layers(("MUL", 0.5), ("ADD", 0.5)), "slim_inception_eval", True),
+    "normalization of pixels": (layers(("SUB", 255 * MEAN), ("MUL", 1 / (255 * DEVIATION))), "raw_pixels", True),
+    "normalization of dull pixels": (layers(("SUB", [90, 80, 70]), ("MUL", [0.05, 0.06, 0.07])), "raw_pixels", True),
+    "normalization of 0..1": (layers(("SUB", MEAN), ("MUL", 1 / DEVIATION)), "unit_range", True),
+    "rescaling and normalization": (
+        layers(("MUL", 1 / 255), ("SUB", MEAN), ("MUL", 1 / DEVIATION)), "raw_pixels", True,
+    ),
+    "128 from each pixel": (layers(("SUB", 127.5), ("MUL", 1 / 128)), "raw_pixels", True),
+    "a mean of pixels alone": (layers(("SUB", 255 * MEAN)), "raw_pixels", True),
+    "numbers of any size": (layers(*[("MUL", 1e30)] * 12, ("QUANTIZE", (0, 255))), "slim_inception_eval", False),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", IN_FRONT)
+def test_recipes_from_the_layers_in_front(tmp_path: Path, name: str) -> None:
+    file, recipe, told = IN_FRONT[name]
+    info = converted(tmp_path, file).info
+    assert info.preprocessing == recipe
+    assert info.assumed == (() if told else (f"recipe assumed: {recipe}",))
+
+
+def test_an_8_bit_model_with_float_ends_has_the_recipe_of_its_float_twin(tmp_path: Path) -> None:
+    """What TensorFlow's converter makes by default: the scaling layer is one of integers, behind a QUANTIZE."""
+    x, pixels = T((1, 8, 8, 3)), {"type": "int8", "scale": (1.0,), "zero_point": (-128,)}
+    unit = {"type": "int8", "scale": (1 / 128,), "zero_point": (0,)}
+    factor = T(data=np.array([127], np.int8), scale=(1 / 127.5 / 127,))
+    tensors = [x, T((1, 8, 8, 3), **pixels), factor, T((1, 8, 8, 3), **unit), T((1, 8, 8, 3))]
+    ops = [Op("QUANTIZE", [0], [1]), Op("MUL", [1, 2], [3]), Op("DEQUANTIZE", [3], [4])]
+    info = converted(tmp_path, File(tensors, ops)).info
+    assert (info.preprocessing, info.assumed) == (
+        converted(tmp_path, layers(("MUL", 1 / 127.5))).info.preprocessing,
+        (),
+    )
+
+
+def test_assumed_labels_are_named(tmp_path: Path) -> None:
+    for classes, said in ((1001, ("labels assumed: ImageNet's, for 1001 outputs",)), (7, ())):
+        file = File([T((1, classes)), T((1, classes))], [Op("SOFTMAX", [0], [1], ("SoftmaxOptions", {"Beta": 1.0}))])
+        assert converted(tmp_path, file).info.assumed == ("recipe assumed: slim_inception_eval", *said)
+
+
 def test_an_input_that_nothing_reads(tmp_path: Path) -> None:
     tensors = [T((1, 4)), T((1, 4)), T((1, 4))]
     (tmp_path / "m.tflite").write_bytes(File(tensors, [Op("RELU", [1], [2])], inputs=(0, 1)).bytes())

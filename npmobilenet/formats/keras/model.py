@@ -28,7 +28,7 @@ from npmobilenet.formats.keras.layers import Variant, block_widths, infer_alpha,
 from npmobilenet.formats.keras.names import canonical, family_of_counts, family_of_names, layer_names
 from npmobilenet.formats.keras.store import VARIABLE_ORDER, Store, class_of, open_store
 from npmobilenet.graph import Graph, Node
-from npmobilenet.modeldata import Array, ModelData, ModelInfo
+from npmobilenet.modeldata import Array, ModelData, ModelInfo, assumptions, recipe_assumed
 from npmobilenet.zoo.checkpoints import ModelName, parse
 
 # Keras' own recipe as its documentation shows it: `load_img(path, target_size=...)`, then `preprocess_input`.
@@ -56,11 +56,12 @@ def convert_keras(path: Path, model: str | None = None) -> ModelData:
 
 
 class _Conversion:
-    """One conversion; `notes` collects what had to be assumed."""
+    """One conversion; `assumed` collects what had to be, `notes` that and what else a user should know."""
 
     def __init__(self, path: Path, store: Store, model: str | None) -> None:
         self.path = path
         self.notes: list[str] = []
+        self.assumed: list[str] = [recipe_assumed(PREPROCESSING)]
         self.config = Config() if store.config is None else parse_config(store.config)
         self.has_config = store.config is not None
         self.store = self.named(store)
@@ -84,8 +85,12 @@ class _Conversion:
         family, top = family_of_counts(counts)
         variant = Variant(family, 1.0, classes=1000 if top else 0)
         layers = expected_layers(keras_graph(variant, family), variant, lambdas=False)
-        self.notes.append(f"the file has no layer names: they are those of Keras' {family}, counted by class")
+        self.assume(f"the file has no layer names: they are those of Keras' {family}, counted by class")
         return keras_store.named(store, names_of_keys((layer.kind, layer.name) for layer in layers))
+
+    def assume(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        self.assumed.append(sentence)
 
     def parse_model(self, model: str | None) -> ModelName | None:
         if model is None:
@@ -122,7 +127,13 @@ class _Conversion:
         channels = self.config.channels if self.has_config else shape[2] if len(shape) == 4 else 3
         variant = Variant(self.family, self.alpha(), self.resolution(), channels, classes)
         if not self.has_config:
-            self.notes.append(
+            if classes == 1:
+                raise ConversionError(
+                    f"'{self.path.name}' holds weights only, of a classifier with one output: a softmax, which is what "
+                    "such files are taken for, would always give 1, and nothing tells what follows (a sigmoid?). "
+                    "Save the whole model: model.save('model.keras')"
+                )
+            self.assume(
                 "weights only: softmax after the classifier is assumed" if classes
                 else "weights only: the last feature map is taken as the output"
             )  # fmt: skip
@@ -158,7 +169,7 @@ class _Conversion:
                 raise ConversionError(f"'{self.path.name}' takes images of {height} x {width}, not {self.wanted}")
             return height, width
         if wanted is None:
-            self.notes.append("the file gives no input size: 224 x 224 is assumed (pass a model name for another)")
+            self.assume("the file gives no input size: 224 x 224 is assumed (pass a model name for another)")
         return wanted or (224, 224)
 
     def shape(self, layer: str) -> tuple[int, ...]:
@@ -221,6 +232,8 @@ class _Conversion:
     def info(self, name: str, variant: Variant) -> ModelInfo:
         if self.config.rescaling:
             self.notes.append("Rescaling left out: the input is [-1, 1], not 0..255")
+        if variant.classes == 1000:
+            self.assumed.append("labels assumed: ImageNet's, for 1000 outputs")
         return ModelInfo(
             name=name,
             labels="imagenet" if variant.classes == 1000 else (),
@@ -233,6 +246,7 @@ class _Conversion:
                 "converter": "npmobilenet.formats.keras.model",
                 "alpha": str(variant.alpha),
                 **({"notes": "; ".join(self.notes)} if self.notes else {}),
+                **assumptions(self.assumed),
             },
         )
 

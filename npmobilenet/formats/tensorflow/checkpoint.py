@@ -27,7 +27,7 @@ from npmobilenet.formats.tensorflow.slim_names import (
     slim_variables,
 )
 from npmobilenet.graph import Graph, Node
-from npmobilenet.modeldata import Array, ModelData, ModelInfo
+from npmobilenet.modeldata import Array, ModelData, ModelInfo, assumptions
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.checkpoints import ModelName, parse
 
@@ -65,7 +65,12 @@ def convert_checkpoint(path: str | Path, model: str | None = None, ema: Ema = "a
             str(name),
             labels,
             offset,
-            provenance={**_provenance(checkpoint, variables), **_architecture(candidate, how), **notes},
+            provenance={
+                **_provenance(checkpoint, variables),
+                **_architecture(candidate, how),
+                **notes,
+                **_assumed(candidate, how),
+            },
         ),
     )
 
@@ -254,6 +259,13 @@ def _provenance(checkpoint: Checkpoint, variables: SlimVariables) -> dict[str, s
         except OSError as error:
             raise ConversionError(f"'{file}': can't be read: {error.strerror or error}") from error
     return facts
+
+
+def _assumed(candidate: Candidate, how: Mapping[str, str]) -> dict[str, str]:
+    """The recipe is no assumption: TF-slim has one for all of its MobileNets."""
+    size = f"input size assumed: {ASSUMED_RESOLUTION} x {ASSUMED_RESOLUTION} (pass a model name for another)"
+    names = f"labels assumed: ImageNet's, for {candidate.num_classes} outputs"
+    return assumptions([size] * ("resolution" in how) + [names] * bool(_labels(candidate.num_classes)[0]))
 
 
 def _architecture(candidate: Candidate, how: Mapping[str, str]) -> dict[str, str]:

@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
-from npmobilenet.arithmetic.ranges import LIMITS, scale_of, zero_point_of
 from npmobilenet.errors import ConversionError, GraphError
 from npmobilenet.formats.tflite.builder import Importer, refuse
 from npmobilenet.formats.tflite.flatbuffer import MAX_FILE_BYTES, TFLiteFile, parse
-from npmobilenet.formats.tflite.metadata import METADATA, input_normalization, labels
+from npmobilenet.formats.tflite.input_recipe import RECIPES, input_recipe
+from npmobilenet.formats.tflite.metadata import labels
 from npmobilenet.formats.tflite.operators import OPS
 from npmobilenet.formats.tflite.patterns import joined
-from npmobilenet.graph import Graph, Tensor
-from npmobilenet.modeldata import Array, ModelData, ModelInfo
+from npmobilenet.graph import Graph
+from npmobilenet.modeldata import ModelData, ModelInfo, assumptions, recipe_assumed
 
-# The preprocessing recipe for a float input's own (mean, std): it wants (pixel - mean) / std.
-RECIPES = {(127.5, 127.5): "slim_inception_eval", (0.0, 255.0): "unit_range", (0.0, 1.0): "raw_pixels"}
+__all__ = ["RECIPES", "convert_tflite"]
+
 _IMAGENET_OFFSETS = {1000: 0, 1001: 1}  # classes -> output index of the first label
 
 
@@ -48,8 +47,11 @@ def convert_tflite(path: str | os.PathLike[str]) -> ModelData:
         file = parse(data)
         work = Importer(path.stem, file, len(data))
         graph = _build(work)
-        recipe, unmet = _recipe(file, graph, work.arrays)
-        info = ModelInfo(path.stem, *_labels(graph, data), recipe, _provenance(path, data, work, unmet))
+        recipe = input_recipe(file, graph, work.arrays)
+        names, offset, assumed = _labels(graph, data)
+        assumed = [*([] if recipe.told else [recipe_assumed(recipe.name)]), *assumed]
+        facts = {**_provenance(path, data, work, recipe.unmet), **assumptions(assumed)}
+        info = ModelInfo(path.stem, names, offset, recipe.name, facts)
     except (ConversionError, GraphError) as error:
         raise ConversionError(f"{path.name}: {error}") from error
     return ModelData(graph, work.arrays, info)
@@ -92,52 +94,17 @@ def _build(work: Importer) -> Graph:
     return work.builder.finish([value for value in outputs if isinstance(value, str)])
 
 
-def _labels(graph: Graph, data: bytes) -> tuple[str | tuple[str, ...], int]:
-    """Labels and the output index of the first one, for a classifier: a single output (1, N)."""
+def _labels(graph: Graph, data: bytes) -> tuple[str | tuple[str, ...], int, list[str]]:
+    """Labels, the output index of the first one, and what was assumed; for a classifier: a single output (1, N)."""
     shape = graph.tensors[graph.outputs[0]].shape
     if len(graph.outputs) != 1 or len(shape) != 2:
-        return (), 0
+        return (), 0, []
     packed = labels(data, shape[1])
     if packed:
-        return packed, 0
+        return packed, 0, []
     if shape[1] in _IMAGENET_OFFSETS:
-        return "imagenet", _IMAGENET_OFFSETS[shape[1]]
-    return (), 0
-
-
-def _recipe(file: TFLiteFile, graph: Graph, arrays: Mapping[str, Array]) -> tuple[str, str]:
-    """The recipe for the normalization that a file's metadata asks for, and what it asks where no recipe fits.
-
-    An integer input's recipe gives real values, which the input's own scale and zero point quantize: the range that
-    these can express tells the recipe, and the metadata's mean and std, which say the same once more, are left alone.
-    """
-    tensor = graph.tensors[graph.inputs[0]]
-    if tensor.dtype in LIMITS and tensor.quantization is not None:
-        return _recipe_of_range(tensor), ""
-    default = RECIPES[0.0, 1.0] if _scales_pixels(graph, arrays) else RECIPES[127.5, 127.5]
-    wanted = input_normalization(file.metadata.get(METADATA, b""))
-    if wanted is None:
-        return default, ""
-    mean, std = set(wanted[0]), set(wanted[1])
-    found = RECIPES.get((min(mean), min(std))) if len(mean) == len(std) == 1 else None
-    return (found, "") if found else (default, f"(pixel - mean) / std with mean {wanted[0]} and std {wanted[1]}")
-
-
-def _recipe_of_range(tensor: Tensor) -> str:
-    """The recipe whose real values an integer input holds: 0 ... 255 (pixels), 0 ... 1 or, with negatives, -1 ... 1."""
-    low, high = (float(scale_of(tensor)) * (limit - zero_point_of(tensor)) for limit in LIMITS[tensor.dtype])
-    if -low > high / 4:
-        return RECIPES[127.5, 127.5]
-    return RECIPES[0.0, 255.0] if high < 16 else RECIPES[0.0, 1.0]  # between 1 and 255, geometrically
-
-
-def _scales_pixels(graph: Graph, arrays: Mapping[str, Array]) -> bool:
-    """Whether the graph begins by multiplying its input by small constants (Keras' V3: 1/127.5), so wants 0..255."""
-    first = next((node for node in graph.nodes if graph.inputs[0] in node.inputs), None)
-    if first is None:
-        return False
-    factors = [arrays[name] for name in first.inputs if name in arrays]
-    return first.op == "mul" and any(float(abs(f).max()) < 1 / 32 for f in factors if f.dtype == "float32")
+        return "imagenet", _IMAGENET_OFFSETS[shape[1]], [f"labels assumed: ImageNet's, for {shape[1]} outputs"]
+    return (), 0, []
 
 
 def _provenance(path: Path, data: bytes, work: Importer, unmet: str) -> dict[str, str]:
