@@ -6,6 +6,11 @@ line turns any of them into one line on standard error and exit code 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
+MOST_NAMES = 5000  # that are compared with a mistaken one: a file may hold any number
+
 
 class NpMobilenetError(Exception):
     """Base of all errors caused by what the caller gave: a file, a name, an array, an option."""
@@ -43,3 +48,23 @@ class MissingExtra(NpMobilenetError):
             f"{purpose} needs the package '{package}', which is not installed. "
             f"Install it with: pip install 'npmobilenet[{extra}]'"
         )
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The names that are most like a mistaken one, best first, for a message; case and "-" or "_" don't matter.
+
+    A name that holds the word, or the parts of it, comes before one that merely shares letters with it.
+    """
+    from difflib import SequenceMatcher
+
+    def plain(text: str) -> str:
+        return text.casefold().replace("-", "_")
+
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(plain(word)[:200])  # of a text of any length
+    scored = []
+    for name in islice(dict.fromkeys(known), MOST_NAMES):
+        matcher.set_seq1(plain(name)[:200])
+        shared = sum(block.size for block in matcher.get_matching_blocks() if block.size > 1)
+        scored.append((-(matcher.ratio() + shared / max(len(word[:200]), 1)), name))
+    return [name for _, name in sorted(scored, key=lambda pair: pair[0])[:count]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -19,13 +17,13 @@ from npmobilenet.formats import is_model_folder, is_weight_file, read_model, wei
 from npmobilenet.graph import Graph, Node
 from npmobilenet.images import labels, prefetch
 from npmobilenet.images import recipes as preprocess
-from npmobilenet.images.decoding import each_image
-from npmobilenet.images.inputs import check_input
+from npmobilenet.images.decoding import TENSOR, each_image
+from npmobilenet.images.inputs import NHWC, check_input
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine
 from npmobilenet.runtime import threads as parallel
 from npmobilenet.runtime.plan import MEMORY_LIMIT, Plan
-from npmobilenet.runtime.taps import ACCUMULATING, split_prefix
+from npmobilenet.runtime.taps import match_taps
 
 Inputs = Array | Mapping[str, Array]
 
@@ -172,7 +170,7 @@ class Model:
         the model's recipe), `PlanError` for a tap that matches nothing.
         """
         inputs = self._check_inputs(x, check_range)
-        names = () if taps is None else self.match_taps([taps] if isinstance(taps, str) else taps)
+        names = () if taps is None else self.match_taps(taps)
         pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}
         with parallel.exclusive(self.threads, self.kernels) as threads:
@@ -201,26 +199,12 @@ class Model:
             raise InputError(f"the inputs' batch sizes differ: {[len(array) for array in arrays]}")
         return arrays
 
-    def match_taps(self, patterns: Iterable[str]) -> tuple[str, ...]:
-        """The tap names that the patterns stand for, in graph order. Raises `PlanError` if one matches nothing."""
-        if not isinstance(patterns, Iterable):
-            raise PlanError(f"taps={patterns!r}: expected a name, a pattern, or a list of them")
-        values = [n for n, t in self.graph.tensors.items() if not t.constant]
-        known = list(dict.fromkeys([*self.graph.endpoints, *values]))
-        summing = {name for name, node in self.graph.producers.items() if node.op in ACCUMULATING}
-        summed = [n for n in known if self.graph.endpoints.get(n, n) in summing]
-        found: dict[str, None] = {}
-        for pattern in patterns:
-            if not isinstance(pattern, str):
-                raise PlanError(f"tap {pattern!r}: expected a name or pattern, got {type(pattern).__name__}")
-            prefix, bare = split_prefix(pattern)
-            names = summed if prefix else known
-            hits = [bare] if bare in names else [n for n in names if fnmatch.fnmatchcase(n, bare)]
-            if not hits and not (prefix and bare in known):
-                near = ", ".join(difflib.get_close_matches(bare, names, 3)) or f"{names[0]}, ..., {names[-1]}"
-                raise PlanError(f"tap '{pattern}' matches nothing in {self.name}; did you mean one of {near}?")
-            found.update(dict.fromkeys(prefix + n for n in hits or [bare]))
-        return tuple(found)
+    def match_taps(self, patterns: str | Iterable[str]) -> tuple[str, ...]:
+        """The tap names that a pattern, or several, stand for, in graph order.
+
+        Raises `PlanError` if one matches nothing, with the nearest names.
+        """
+        return match_taps(self.graph, self.name, patterns)
 
     def _plan(self, batch: int, taps: tuple[str, ...]) -> Plan:
         key = (batch, taps)
@@ -240,17 +224,24 @@ class Model:
     # -- images --------------------------------------------------------------------------------------------------------
 
     def preprocess(self, image: Any, recipe: str | None = None) -> Array:
-        """The exact input tensor (N, height, width, 3) for an image or several, by the model's recipe or another.
+        """The exact input tensor (N, height, width, channels) of an image or several, by the model's recipe or another.
 
-        For an integer input the recipe's real values are quantized by the input's own scale and zero point.
+        For an integer input the recipe's real values are quantized by the input's own scale and zero point. For an
+        input of one channel the image turns grey first (ITU-R 601, as Pillow's mode "L").
         `image`: a path, encoded bytes, a uint8 array (H, W, 3) or (N, H, W, 3), or a list. Raises `InputError`.
         """
-        size = (self.input.shape[1], self.input.shape[2])
-        x = preprocess.preprocess(image, size, recipe or self.info.preprocessing)
         port = self.input
+        channels, size = self._channels(), (port.shape[1], port.shape[2])
+        x = preprocess.preprocess(image, size, recipe or self.info.preprocessing, channels)
         if port.dtype == "float32" or port.scale is None or port.zero_point is None:
             return x
         return preprocess.quantize_input(x, port.scale, port.zero_point, port.dtype)
+
+    def _channels(self) -> int:
+        """Channels of the input. Raises `InputError` if it isn't one of pictures."""
+        if len(self.input.shape) != NHWC:
+            raise InputError(f"{self.name} takes {self.input.shape}, no pictures: {TENSOR}")
+        return self.input.shape[3]
 
     def predict(self, images: Any, top: int = 5, recipe: str | None = None) -> list[list[labels.Prediction]]:
         """For each image its best classes: `[(class_id, label, score), ...]`, best first.
@@ -269,7 +260,7 @@ class Model:
             )
         preprocess.get_recipe(recipe or self.info.preprocessing)
         found: list[list[labels.Prediction]] = []
-        loaders = each_image(images)
+        loaders = each_image(images, self._channels())
         with prefetch.in_order(lambda load: self.preprocess(load(), recipe), loaders, AHEAD) as tensors:
             for batch in prefetch.batches(tensors, CHUNK):
                 found += labels.decode(self.scores(self.run(np.concatenate(batch))), self.info, top)

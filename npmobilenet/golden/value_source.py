@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from npmobilenet.errors import InputError
+from npmobilenet.errors import InputError, nearest
 from npmobilenet.golden.catalogue import Entry, catalogue
 from npmobilenet.golden.dump import Dump
 from npmobilenet.golden.dump_view import DumpView
@@ -87,10 +87,8 @@ def find_tensor(graph: Graph, name: str) -> tuple[str, str]:
     prefix, bare = split_prefix(name)
     tensor = graph.endpoints.get(bare, bare)
     if tensor not in graph.tensors or graph.tensors[tensor].constant:
-        import difflib
-
         known = [*graph.endpoints, *(n for n, t in graph.tensors.items() if not t.constant)]
-        near = ", ".join(difflib.get_close_matches(bare, known, 3)) or f"{known[0]}, ..., {known[-1]}"
+        near = ", ".join(nearest(bare, known))
         raise InputError(f"no tensor of '{graph.name}' is called '{bare}'; did you mean one of {near}?")
     node = graph.producers.get(tensor)
     if prefix and (node is None or node.op not in ACCUMULATING):

@@ -36,7 +36,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 EMPTY = "an empty list of images: expected at least one path or uint8 array (height, width, 3)"
 
-CHANNELS = 3
+CHANNELS, GREY = 3, 1
+TENSOR = "make its tensor yourself and give it to run()"  # what to do where no picture fits
 NHWC = 4  # rank of an input tensor
 
 
@@ -44,52 +45,51 @@ NHWC = 4  # rank of an input tensor
 # Loading
 
 
-def load_images(source: Source, exif_orientation: bool = True) -> list[Image]:
-    """Everything that `source` holds, as a list of uint8 arrays (H, W, 3): at least one.
+def load_images(source: Source, exif_orientation: bool = True, channels: int = CHANNELS) -> list[Image]:
+    """Everything that `source` holds, as a list of uint8 arrays (H, W, channels): at least one.
 
     `source` is one image as for `load_image`, a uint8 batch (N, H, W, 3), or a list or tuple of images.
     Raises `InputError` (and `MissingExtra` where a file is to be decoded and Pillow is absent).
     """
     if isinstance(source, np.ndarray) and source.ndim == NHWC:
-        check_image_array(source, "the batch")
-        return list(source)
+        return list(_pixels(source, "the batch", channels))
     if not isinstance(source, (list, tuple)):
-        return [load_image(source, exif_orientation)]
+        return [load_image(source, exif_orientation, channels=channels)]
     if not source:
         raise InputError(EMPTY)
-    return [_item(item, i, exif_orientation) for i, item in enumerate(source)]
+    return [_item(item, i, exif_orientation, channels) for i, item in enumerate(source)]
 
 
-def each_image(source: Source) -> Iterator[Callable[[], Image]]:
+def each_image(source: Source, channels: int = CHANNELS) -> Iterator[Callable[[], Image]]:
     """For each image that `source` holds, in order, what loads it: so that loading can be shared among threads.
 
-    `source` as for `load_images`, or an iterator of images, which is asked for one only when this is, and may be
-    endless. An iterator may reuse what it gave (a camera's buffer), so of it only paths and bytes wait to be loaded.
+    `source` and `channels` as for `load_images`, or an iterator of images, which is asked for one only when this is,
+    and may be endless. An iterator may reuse what it gave (a camera's buffer), so of it only paths and bytes wait to be
+    loaded.
 
     Raises `InputError`, as what it gives does, in the words of `load_images`.
     """
     if isinstance(source, np.ndarray) and source.ndim == NHWC:
-        check_image_array(source, "the batch")
-        yield from (partial(load_image, image) for image in source)
+        yield from (partial(load_image, image, channels=channels) for image in _pixels(source, "the batch", channels))
         return
     # A file has lines to give, but isn't meant so.
     endless = isinstance(source, Iterator) and not hasattr(source, "read")
     if not endless and not isinstance(source, (list, tuple)):
-        yield partial(load_image, source)
+        yield partial(load_image, source, channels=channels)
         return
     # Two threads may not decode one Pillow image, which a list may hold twice.
     can_wait = (str, os.PathLike, bytes) if endless else (str, os.PathLike, bytes, np.ndarray)
     i = -1
     for i, item in enumerate(source):
-        yield partial(_item, item, i, True) if isinstance(item, can_wait) else _loaded(item, i)
+        yield partial(_item, item, i, True, channels) if isinstance(item, can_wait) else _loaded(item, i, channels)
     if i < 0:
         raise InputError(EMPTY)
 
 
-def _loaded(item: Source, i: int) -> Callable[[], Image]:
+def _loaded(item: Source, i: int, channels: int) -> Callable[[], Image]:
     """What gives an image that is loaded, and is nobody else's; or raises, when its turn comes, what was wrong."""
     try:
-        image = np.array(_item(item, i, True))
+        image = np.array(_item(item, i, True, channels))
     except InputError as error:
         return partial(_fail, error)
     return lambda: image
@@ -99,22 +99,25 @@ def _fail(error: InputError) -> NoReturn:
     raise error
 
 
-def _item(item: Source, i: int, exif_orientation: bool) -> Image:
+def _item(item: Source, i: int, exif_orientation: bool, channels: int) -> Image:
     if isinstance(item, (list, tuple)):
         raise InputError(
             f"image {i} of the list is itself a {type(item).__name__}: expected a path or a uint8 array "
             f"(height, width, 3); convert numbers with np.array(image, dtype=np.uint8)"
         )
-    return load_image(item, exif_orientation, name=f"image {i}")
+    return load_image(item, exif_orientation, f"image {i}", channels)
 
 
-def load_image(source: Source, exif_orientation: bool = True, name: str = "the image") -> Image:
-    """One image as a uint8 array (H, W, 3), RGB.
+def load_image(
+    source: Source, exif_orientation: bool = True, name: str = "the image", channels: int = CHANNELS
+) -> Image:
+    """One image as a uint8 array (H, W, 3), RGB, or, with `channels` 1, (H, W, 1), grey.
 
     `source` is a path, the bytes of an image file, a Pillow image, or a uint8 array (H, W, 3), which is returned as it
     is. Grey, palette and CMYK files become RGB, 16-bit channels keep their high byte, transparency is dropped (as
     TensorFlow and Keras do), an animation gives its first frame. `exif_orientation` turns a photo as its EXIF
     orientation says, so that a phone's picture stands upright; TensorFlow's decoder ignores it (give False for that).
+    Where grey is wanted, colours turn grey (`to_grey`), and arrays (H, W) and (H, W, 1) are images, too.
 
     Raises `InputError`: no such file, not a regular file, empty, not an image, damaged, more than 100 megapixels
     (judged from the header, before decoding), an array of another dtype or layout. `MissingExtra`: no Pillow.
@@ -125,21 +128,40 @@ def load_image(source: Source, exif_orientation: bool = True, name: str = "the i
                 f"{name}: a batch of shape {source.shape} where one image (height, width, 3) is expected; "
                 f"pass the batch itself, not inside a list"
             )
-        check_image_array(source, name)
-        return source
+        return _pixels(source, name, channels)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if isinstance(path, bytes):
             path = os.fsdecode(path)
-        return _decode(_read(Path(path)), f"'{path}'", exif_orientation)
+        return _pixels(_decode(_read(Path(path)), f"'{path}'", exif_orientation), name, channels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), name, exif_orientation)
+        return _pixels(_decode(bytes(source), name, exif_orientation), name, channels)
     if type(source).__module__.partition(".")[0] == "PIL" and hasattr(source, "convert"):
-        return _guarded(source, name, exif_orientation)
+        return _pixels(_guarded(source, name, exif_orientation), name, channels)
     raise InputError(
         f"{name}: expected a path, the bytes of an image file, or a uint8 array (height, width, 3), "
         f"got {type(source).__name__}{_remedy(source)}"
     )
+
+
+def _pixels(image: Array, where: str, channels: int) -> Image:
+    """The image or batch, checked, with this number of channels."""
+    if channels not in (CHANNELS, GREY):
+        raise InputError(f"an input of {channels} channels: pictures have {CHANNELS}, or {GREY} if grey; {TENSOR}")
+    if channels == GREY and image.ndim == 2:
+        image = image[:, :, None]
+    check_image_array(image, where, channels)
+    return image if image.shape[-1] == channels else to_grey(image)
+
+
+def to_grey(image: Image) -> Image:
+    """ITU-R 601 luma of RGB pixels (..., 3), as (..., 1): `(19595 R + 38470 G + 7471 B + 32768) >> 16`.
+
+    The weights are 0.299, 0.587, 0.114 in 1/65536. Source: Pillow, src/libImaging/Convert.c (rgb2l), whose mode "L" it
+    equals.
+    """
+    red, green, blue = (image[..., i : i + 1].astype(np.int32) for i in range(CHANNELS))
+    return (19595 * red + 38470 * green + 7471 * blue + 32768 >> 16).astype(np.uint8)
 
 
 def _remedy(source: object) -> str:
@@ -243,18 +265,22 @@ def _to_rgb(image: PillowImage.Image, where: str) -> Image:
 # Checking images
 
 
-def check_image_array(image: Array, where: str) -> None:
+def check_image_array(image: Array, where: str, channels: int = CHANNELS) -> None:
     """Refuse what is not a uint8 array (H, W, 3) or (N, H, W, 3), with the expression that mends it.
+
+    Where `channels` is 1, one channel will do as well.
 
     Raises `InputError` for another dtype, rank, channel count or order, and for empty arrays.
     """
     shape = image.shape
-    what = f"{where}: expected a uint8 array (height, width, 3), got {image.dtype} {shape}"
+    known = (CHANNELS, channels) if channels == GREY else (CHANNELS,)
+    expected = " or ".join(map(str, known))
+    what = f"{where}: expected a uint8 array (height, width, {expected}), got {image.dtype} {shape}"
     if image.dtype != np.uint8:
         raise InputError(f"{what}; {_dtype_remedy(image)}")
     if 0 in shape:
         raise InputError(f"{what}, which holds no pixels")
-    if image.ndim in (3, NHWC) and shape[-1] == CHANNELS:
+    if image.ndim in (3, NHWC) and shape[-1] in known:
         if max(shape[-3:-1]) > MAX_SIDE:
             raise InputError(f"{what}; at most {MAX_SIDE:,} pixels on a side are allowed: shrink it before use")
         return

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from npmobilenet.arithmetic.fixedpoint import clamped32, round_away32
 from npmobilenet.errors import InputError
-from npmobilenet.images.decoding import MAX_PIXELS, Source, load_images
+from npmobilenet.images.decoding import CHANNELS, GREY, MAX_PIXELS, Source, load_images
 from npmobilenet.images.resize import pillow_nearest, pillow_resize, tf_bilinear
 
 Image = NDArray[np.uint8]
@@ -236,17 +236,21 @@ def get_recipe(name: str) -> Recipe:
     raise InputError(f"unknown preprocessing recipe {name!r}: {hint}The recipes are {', '.join(RECIPES)}")
 
 
-def preprocess(images: Source, size: int | tuple[int, int], recipe: str = DEFAULT) -> Floats:
-    """Image or images to the input tensor (N, height, width, 3), float32, C order.
+def preprocess(images: Source, size: int | tuple[int, int], recipe: str = DEFAULT, channels: int = CHANNELS) -> Floats:
+    """Image or images to the input tensor (N, height, width, channels), float32, C order.
 
     `images`: one image (a path, the bytes of a file, a Pillow image, a uint8 array (H, W, 3)), a batch (N, H, W, 3), or
-    a list or tuple of images, whose sizes may differ. `size`: (height, width), or one number for both.
+    a list or tuple of images, whose sizes may differ. `size`: (height, width), or one number for both. With `channels`
+    1, images turn grey first (`decoding.to_grey`), and the recipe's first channel is what counts.
 
     Raises `InputError` for anything else (see images/decoding.py) and for an unknown recipe.
     """
     function = get_recipe(recipe)
     height, width = _size(size)
-    return np.stack([function(image, height, width) for image in load_images(images)])
+    loaded = load_images(images, channels=channels)
+    if channels == CHANNELS:
+        return np.stack([function(image, height, width) for image in loaded])
+    return np.stack([function(np.repeat(image, CHANNELS, axis=2), height, width)[:, :, :GREY] for image in loaded])
 
 
 def _size(size: int | tuple[int, int]) -> tuple[int, int]:

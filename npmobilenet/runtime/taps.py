@@ -8,11 +8,12 @@ before the activation's clamp (int32 in integer models: scaled and moved by the 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from npmobilenet.arithmetic.convolution import accumulator_quantization
-from npmobilenet.errors import PlanError
+from npmobilenet.errors import PlanError, nearest
 from npmobilenet.graph import Graph, Node, Tensor
 
 ACC, PRE = "acc:", "pre:"
@@ -33,6 +34,35 @@ def split_prefix(tap: str) -> tuple[str, str]:
     """`("acc:" or "pre:" or "", the rest)`."""
     prefix = next((p for p in (ACC, PRE) if tap.startswith(p)), "")
     return prefix, tap.removeprefix(prefix)
+
+
+def match_taps(graph: Graph, model: str, patterns: str | Iterable[str]) -> tuple[str, ...]:
+    """The tap names that a pattern, or several, stand for, in graph order.
+
+    Raises `PlanError` if one matches nothing, with the nearest names. `model` is what the message calls the model.
+    """
+    if not isinstance(patterns, Iterable):
+        raise PlanError(f"taps={patterns!r}: expected a name, a pattern, or a list of them")
+    values = [n for n, t in graph.tensors.items() if not t.constant]
+    known = list(dict.fromkeys([*graph.endpoints, *values]))
+    found: dict[str, None] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if not isinstance(pattern, str):
+            raise PlanError(f"tap {pattern!r}: expected a name or pattern, got {type(pattern).__name__}")
+        prefix, bare = split_prefix(pattern)
+        names = [n for n in known if _accumulates(graph, n)] if prefix else known
+        hits = [bare] if bare in names else [n for n in names if fnmatch.fnmatchcase(n, bare)]
+        if not hits and not (prefix and bare in known):
+            near = ", ".join(prefix + name for name in nearest(bare, names))
+            hint = f"did you mean one of {near}?" if near else f"only {', '.join(ACCUMULATING)} have accumulators"
+            raise PlanError(f"tap '{pattern}' matches nothing in {model}; {hint}")
+        found.update(dict.fromkeys(prefix + n for n in hits or [bare]))
+    return tuple(found)
+
+
+def _accumulates(graph: Graph, name: str) -> bool:
+    node = graph.producers.get(graph.endpoints.get(name, name))
+    return node is not None and node.op in ACCUMULATING
 
 
 def with_taps(graph: Graph, taps: Iterable[str]) -> Tapped:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from npmobilenet.errors import InputError, MissingExtra
-from npmobilenet.images.decoding import MAX_SIDE, load_image, load_images
+from npmobilenet.images.decoding import MAX_SIDE, each_image, load_image, load_images
 from npmobilenet.images.inputs import check_input
-from npmobilenet.images.recipes import preprocess
+from npmobilenet.images.recipes import RECIPES, preprocess
 
 F32 = np.float32
 
@@ -49,6 +49,38 @@ def png_that_declares(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_grey_is_pillows(pillow: Any, tmp_path: Path) -> None:
+    """ITU-R 601 as Pillow's mode "L", of whatever holds an image; what is grey already stays."""
+    image = noise(61, 47)
+    image[:3] = [[[0, 0, 0]], [[255, 255, 255]], [[255, 0, 1]]]
+    picture = pillow.fromarray(image)
+    grey = np.asarray(picture.convert("L"))[:, :, None]
+    picture.save(tmp_path / "colours.png")
+    pillow.fromarray(grey[:, :, 0]).save(tmp_path / "grey.png")
+    sources = [
+        picture,
+        image,
+        encode(picture, "PNG"),
+        tmp_path / "colours.png",
+        tmp_path / "grey.png",
+        grey,
+        grey[:, :, 0],
+    ]
+    for found in (*load_images(sources, channels=1), *(load() for load in each_image(sources, channels=1))):
+        assert (found.dtype, found.shape) == (np.uint8, grey.shape)
+        np.testing.assert_array_equal(found, grey)
+    for batch in (np.stack([image, image]), np.stack([grey, grey])):
+        np.testing.assert_array_equal(np.stack(load_images(batch, channels=1)), np.stack([grey, grey]))
+    for recipe in RECIPES:
+        x = preprocess(image, 16, recipe, channels=1)
+        np.testing.assert_array_equal(x, preprocess(np.repeat(grey, 3, axis=2), 16, recipe)[..., :1])
+    for bad in (np.zeros((5, 5, 2), np.uint8), np.zeros((2, 5, 5), np.uint8), np.zeros((5, 5), F32)):
+        with pytest.raises(InputError, match=r"expected a uint8 array \(height, width, 3 or 1\)"):
+            load_image(bad, channels=1)
+    with pytest.raises(InputError, match=r"an input of 4 channels: pictures have 3, or 1 if grey"):
+        preprocess(image, 16, channels=4)
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "PPM", "TIFF", "WEBP"])

@@ -22,7 +22,9 @@ from models import images, random_weights, tiny
 import npmobilenet as nm
 from npmobilenet.errors import ConversionError, GraphError, InputError, ModelNotFound, PlanError
 from npmobilenet.formats import weightfile
+from npmobilenet.golden.inputs import load_input
 from npmobilenet.graph import MAX_NODES, Graph, GraphBuilder, Node, Tensor
+from npmobilenet.images.decoding import load_image, to_grey
 from npmobilenet.kernels.compiler.packed_arena import into_arena
 from npmobilenet.model import CHUNK, Model, find
 from npmobilenet.modeldata import ModelData, ModelInfo
@@ -353,6 +355,38 @@ def test_features_are_not_a_classification() -> None:
         model.predict(np.zeros((40, 40, 3), np.uint8))
 
 
+def test_one_channel_models_take_pictures() -> None:
+    model = tiny(in_channels=1)
+    rng = np.random.default_rng(5)
+    colours = rng.integers(0, 256, (2, 40, 50, 3), np.uint8)
+    grey = to_grey(colours)
+    expected = model.predict(grey)
+    assert model.predict(colours) == model.predict(list(colours)) == model.predict(iter(grey[..., 0])) == expected
+    x = model.preprocess(colours)
+    assert x.shape == (2, 32, 32, 1)
+    assert x.tobytes() == model.preprocess(list(grey)).tobytes()
+    model.run(x)
+    with pytest.raises(
+        InputError, match=r"an input of 2 channels: pictures have 3, or 1 if grey; make its tensor yourself"
+    ):
+        tiny(in_channels=2).predict(colours)
+    b = GraphBuilder("vector")
+    graph = b.finish([b.node("softmax", [b.input("input", (1, 7))], "softmax", beta=1.0)])
+    with pytest.raises(InputError, match=r"vector takes \(1, 7\), no pictures: make its tensor yourself"):
+        Model(ModelData(graph, {}, ModelInfo("vector"))).preprocess(colours)
+
+
+def test_a_published_one_channel_model_takes_pictures(data: Path) -> None:
+    """Also by `classify` and `golden record`, which give what an array that is grey already gives."""
+    pytest.importorskip("PIL", reason="decodes files: pip install 'npmobilenet[cli]'")
+    path, photo = data / "weights" / "person_detect.tflite", data / "images" / "photos" / "grace_hopper.bmp"
+    model = nm.load(path)
+    grey = to_grey(load_image(photo))
+    assert model.predict(photo) == model.predict(grey)
+    arrays, _ = load_input(model, photo)
+    assert arrays[model.input.name].tobytes() == model.preprocess(grey).tobytes()
+
+
 # -- load --------------------------------------------------------------------------------------------------------------
 
 
@@ -413,6 +447,25 @@ def test_a_folder_does_not_hide_a_model(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "flowers_uint8").write_text("a list of pictures")
     with pytest.raises(ConversionError, match=r"hides the model of that name, '.*flowers_uint8\.h5'"):
         nm.load("flowers_uint8")
+
+
+def test_taps_by_one_name_and_the_nearest_names() -> None:
+    model = tiny()
+    assert model.match_taps("layer_5") == ("layer_5",)
+    assert model.match_taps("acc:layer_5") == ("acc:layer_5",)
+    for wrong, near in (
+        ("Layer_3/Expansion-Output", "layer_3/expansion_output"),
+        ("acc:layer_1x", "acc:layer_1"),
+        ("expansion", "layer_3/expansion_output"),
+        ("conv2d_1c", "Logits/Conv2d_1c_1x1"),
+    ):
+        with pytest.raises(PlanError, match=rf"did you mean one of {near}, "):
+            model.match_taps(wrong)
+        assert any(
+            near == (prefix + n) for prefix in ("", "acc:") for n in (*model.graph.endpoints, *model.graph.tensors)
+        )
+    with pytest.raises(PlanError, match=r"did you mean one of \S+, \S+, \S+\?$"):
+        model.match_taps("x" * 10_000)
 
 
 def test_load_says_what_to_do(tmp_path: Path) -> None:
