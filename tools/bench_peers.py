@@ -38,6 +38,7 @@ from peer_report import JSON, write_page  # noqa: E402
 from peer_start import measure_scaling, measure_start  # noqa: E402
 
 from npmobilenet.errors import NpMobilenetError  # noqa: E402
+from npmobilenet.kernels.compiler.cache import cache_root  # noqa: E402
 from npmobilenet.measure.benchmark.machine import cpu_name, load_average  # noqa: E402
 from npmobilenet.measure.benchmark.subprocess_run import Options, measure_fresh  # noqa: E402
 
@@ -299,7 +300,7 @@ def attempt(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[st
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write the document whole."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
     os.replace(temporary, path)
 
 
@@ -320,7 +321,7 @@ def say(title: str, found: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write, or write only."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npmobilenet" / "peer-models"
+    cache = cache_root() / "peer-models"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--models", nargs="+", default=[], metavar="TITLE", help="only these rows, as the page calls them"

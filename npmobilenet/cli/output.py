@@ -203,13 +203,11 @@ def compile_notice() -> Iterator[None]:
         status.update(f"compiling {kernel} ({why})")
         status.start()
 
-    before = list(jit.LISTENERS)
-    jit.LISTENERS[:] = [show]
-    try:
-        yield
-    finally:
-        status.stop()
-        jit.LISTENERS[:] = before
+    with jit.listening(show):
+        try:
+            yield
+        finally:
+            status.stop()
 
 
 NAMED = 20  # unreadable images named one by one; --json names all

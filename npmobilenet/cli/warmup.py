@@ -182,7 +182,7 @@ class _Builder:
 def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     """Run every kernel of the plans once; for each, how long that took and whether anything had to be compiled."""
     from npmobilenet.kernels import as_functions
-    from npmobilenet.kernels.compiler import jit
+    from npmobilenet.kernels.compiler.jit import listening
     from npmobilenet.runtime import threads as parallel
 
     steps: dict[Any, Step] = {}
@@ -192,25 +192,20 @@ def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
         steps.update({_form(step): step for step in plan.steps if _form(step) not in steps})
     timings = []
     heard: list[str] = []
-    before = list(jit.LISTENERS)
-    jit.LISTENERS[:] = [heard.append]
-    try:
-        with _progress(len(steps)) as report:
-            for step in steps.values():
-                name, dtype = _name(step.kernel), step.args[0].dtype.name
-                report(f"{name} {dtype}", 0)
-                heard.clear()
-                start = time.perf_counter()
-                for function in as_functions([step]):
-                    function(1)
-                seconds = round(time.perf_counter() - start, 3)
-                timings.append({"kernel": name, "dtype": dtype, "seconds": seconds, "compiled": bool(heard)})
-                report(f"{name} {dtype}", 1)
-            with parallel.exclusive(None, "fast") as threads:  # the loop that runs them on several threads
-                for function in as_functions([step]):
-                    function(threads)
-    finally:
-        jit.LISTENERS[:] = before
+    with listening(heard.append), _progress(len(steps)) as report:
+        for step in steps.values():
+            name, dtype = _name(step.kernel), step.args[0].dtype.name
+            report(f"{name} {dtype}", 0)
+            heard.clear()
+            start = time.perf_counter()
+            for function in as_functions([step]):
+                function(1)
+            seconds = round(time.perf_counter() - start, 3)
+            timings.append({"kernel": name, "dtype": dtype, "seconds": seconds, "compiled": bool(heard)})
+            report(f"{name} {dtype}", 1)
+        with parallel.exclusive(None, "fast") as threads:  # the loop that runs them on several threads
+            for function in as_functions([step]):
+                function(threads)
     return timings
 
 

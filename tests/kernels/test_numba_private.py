@@ -10,7 +10,7 @@ from typing import Any
 
 import numba
 import pytest
-from numba.core.caching import CompileResultCacheImpl
+from numba.core.caching import CompileResultCacheImpl, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 
@@ -55,13 +55,22 @@ PARTS = {
         "FunctionCache._index_key": "what tells the forms of a function apart",
         "FunctionCache._load_overload": "loading without Numba's import of all that it can compile",
         "FunctionCache.save_overload": "keeping code",
+        "FunctionCache.cache_path": "where those files are",
+        "IndexDataCacheFile": "the files of one function",
+        "IndexDataCacheFile.load": "what a cache calls to load",
+        "IndexDataCacheFile.save": "what a cache calls to save",
+        "IndexDataCacheFile._load_data": "reading a file",
+        "IndexDataCacheFile._save_data": "writing one",
+        "IndexDataCacheFile._data_path": "where one is",
+        "IndexDataCacheFile._open_for_write": "the sum at a file's end",
         "CompileResultCacheImpl.rebuild": "tiles are loaded before the function that calls them is linked",
     },
 }
 # Of objects that Numba makes; the second test asks those.
 OF_OBJECTS = {
     "_cache": "the cache of a function compiled by njit, or of a CFunc",
-    "_impl": "what a FunctionCache reads and writes its files with",
+    "_impl": "what a FunctionCache makes of a file's content",
+    "_cache_file": "what a FunctionCache reads and writes its files with",
     "_engine": "of the code generator: where object files are added",
     "_ee": "LLVM's own engine below that",
     "_getvalue": "an array made of its parts, as LLVM's value",
@@ -105,7 +114,9 @@ def test_objects_have_their_parts(tmp_path: Path) -> None:
         assert callable(getattr(codegen.create_library("parts"), name)), "tiles are object files of their own"
     assert hasattr(numba.njit(nothing), "_cache")
     assert hasattr(CFunc(nothing, ((), numba.types.void), {}, {}), "_cache")
-    assert isinstance(FunctionFiles(nothing, tmp_path, False, lambda code: None)._impl, CompileResultCacheImpl)
+    files = FunctionFiles(nothing, tmp_path, False, lambda code: None)
+    assert isinstance(files._impl, CompileResultCacheImpl)
+    assert isinstance(files._cache_file, IndexDataCacheFile)
     assert hasattr(numba.config, "CACHE_DIR")
 
 

@@ -354,7 +354,7 @@ def test_code_from_the_cache_is_that_of_the_form(tmp_path: Path, monkeypatch: py
     """Every form is compiled once and then loaded; a task made anew stands for another process."""
     compiled: list[str] = []
     monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(jit, "LISTENERS", [compiled.append])
+    monkeypatch.setattr(jit, "_listeners", [compiled.append])
 
     def keep_value(first, stop, value, out):  # type: ignore[no-untyped-def]
         out[0] = value

@@ -27,12 +27,16 @@ from npmobilenet.kernels.compiler.cpu import isa
 
 
 def cache_root() -> Path:
-    """NPMOBILENET_CACHE, or `npmobilenet` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    """NPMOBILENET_CACHE, or `npmobilenet` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache).
+
+    A relative XDG_CACHE_HOME counts as none (XDG Base Directory Specification 0.8: "All paths set in these environment
+    variables must be absolute"): each working directory would have a cache of its own.
+    """
     chosen = os.environ.get("NPMOBILENET_CACHE")
     if chosen:
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "npmobilenet"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "npmobilenet"
 
 
 @functools.cache

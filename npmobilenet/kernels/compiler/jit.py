@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -54,8 +54,7 @@ class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
             except Exception:  # a damaged cache file raises whatever its bytes lead to; compile anew instead
                 found = None
         if found is None:
-            for listener in list(LISTENERS):
-                listener(self._name)
+            _listeners[-1](self._name)
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -64,12 +63,8 @@ class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
             return
         try:
             self._inner.save_overload(sig, data)
-        except Exception:  # Numba reads the index before it writes, so a damaged index fails here: start it anew
-            try:
-                self._inner.flush()
-                self._inner.save_overload(sig, data)
-            except Exception:  # a full disk, a folder that has become read-only: go on without
-                self._inner = None
+        except Exception:  # a full disk, a folder that has become read-only: go on without
+            self._inner = None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -89,8 +84,20 @@ def _default_listener(kernel: str) -> None:
     _say_once()
 
 
-# Called with a kernel's name whenever it is about to be compiled, not loaded. `warmup` puts its progress bar here.
-LISTENERS: list[Callable[[str], None]] = [_default_listener]
+_listeners: list[Callable[[str], None]] = [_default_listener]  # the last one is told
+
+
+@contextlib.contextmanager
+def listening(callback: Callable[[str], None]) -> Iterator[None]:
+    """A block in which `callback` gets the name of each kernel that is about to be compiled, not loaded.
+
+    It takes the place of the notice on standard error, and of a callback of a block around this one.
+    """
+    _listeners.append(callback)
+    try:
+        yield
+    finally:
+        _listeners.remove(callback)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -168,6 +175,6 @@ for _helper in (
     register_jitable(_helper)
 
 __all__ = [
-    "ISAS", "LANES", "LISTENERS", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "cache_root", "compile_kernel",
-    "isa", "most_of",
+    "ISAS", "LANES", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "cache_root", "compile_kernel",
+    "isa", "listening", "most_of",
 ]  # fmt: skip

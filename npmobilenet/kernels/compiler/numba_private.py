@@ -7,11 +7,13 @@ tests/kernels/test_numba_private.py names each part, says what it is for and fai
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
+import io
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,11 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.np.numpy_support import as_dtype, from_dtype
 
+from npmobilenet.kernels.compiler.entries import sealed, unsealed
+
 __all__ = [
     "FunctionFiles", "NullCache", "add_object", "alloca_once", "alloca_once_value", "array_data", "array_value",
-    "as_dtype", "c_function", "compile_object", "for_range", "for_range_slice", "from_dtype",
+    "as_dtype", "c_function", "compile_object", "compile_target", "for_range", "for_range_slice", "from_dtype",
     "get_or_insert_function", "load_openmp", "number_from_random_start", "use_cache",
 ]  # fmt: skip
 
@@ -61,6 +65,12 @@ def array_value(context: Any, builder: Any, kind: Any, **parts: Any) -> Any:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Machine code
+
+
+def compile_target() -> tuple[str, str, str]:
+    """What Numba compiles for, whatever its settings say: LLVM's triple, name of the CPU, and string of features."""
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return str(triple), str(name), str(features)
 
 
 def compile_object(symbol: str, define: Callable[[Any], None]) -> tuple[Any, bytes]:
@@ -134,11 +144,42 @@ class _Parts(caching.CompileResultCacheImpl):  # type: ignore[misc]  # Numba has
         return super().rebuild(target_context, payload)
 
 
+class _Entries(caching.IndexDataCacheFile):  # type: ignore[misc]  # Numba has no types
+    """A file for each form of a function, named by its key, with a sum (entries.py).
+
+    Numba numbers them and keeps the numbers in an index; two processes that write at the same time, or one that is
+    killed between its two files, can then leave a number that stands for another form's code.
+    """
+
+    def __init__(self, folder: str, base: str) -> None:
+        super().__init__(folder, base, None)
+        self._base = base
+
+    def _entry(self, key: Any) -> str:
+        return f"{self._base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+
+    def load(self, key: Any) -> Any:
+        """What was saved; None where there is no such file, or none that is whole."""
+        name = self._entry(key)
+        return None if unsealed(Path(self._data_path(name))) is None else self._load_data(name)
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write it, whole or not at all."""
+        self._save_data(self._entry(key), data)
+
+    @contextlib.contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[io.BytesIO]:
+        with super()._open_for_write(filepath) as file:
+            content = io.BytesIO()
+            yield content
+            file.write(sealed(Path(filepath).name, content.getvalue()))  # what follows a pickle isn't read
+
+
 class FunctionFiles(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
     """Numba's cache files of one function in a folder; of a `named` one, whose qualified name tells it from all others.
 
     Else Numba also pickles and hashes what the function closes over, which takes longer than loading its code, and
-    isn't the same in every process. Methods raise whatever a damaged file or a full disk leads to.
+    isn't the same in every process. Methods raise whatever a full disk leads to, or a file that isn't what it was.
     """
 
     _impl_class = _Parts
@@ -153,6 +194,7 @@ class FunctionFiles(caching.FunctionCache):  # type: ignore[misc]  # Numba has n
             config.CACHE_DIR = previous
         self._named = named
         self._impl.prepare = prepare
+        self._cache_file = _Entries(self.cache_path, self._impl.filename_base)
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return (sig, codegen.magic_tuple()) if self._named else super()._index_key(sig, codegen)

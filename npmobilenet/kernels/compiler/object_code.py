@@ -18,10 +18,10 @@ from typing import Any
 from llvmlite import ir
 
 from npmobilenet.kernels.compiler.cache import cache_folder
+from npmobilenet.kernels.compiler.entries import sealed, unsealed
 from npmobilenet.kernels.compiler.numba_private import add_object, compile_object
 
 NAME = re.compile(rb"npmobilenet_tile_\w+")
-DIGEST = hashlib.sha256().digest_size
 
 Body = Callable[[Any, Any], None]  # emits a tile's code, from a builder and its arguments
 
@@ -83,7 +83,7 @@ def _save(symbol: str, code: bytes) -> None:
         return
     part = folder / f".{symbol}-{os.getpid()}"
     try:
-        part.write_bytes(hashlib.sha256(code).digest() + code)
+        part.write_bytes(sealed(f"{symbol}.o", code))
         part.replace(folder / f"{symbol}.o")
     except OSError:  # a full disk, a folder that has become read-only: go on without
         with contextlib.suppress(OSError):
@@ -93,14 +93,8 @@ def _save(symbol: str, code: bytes) -> None:
 def _load(symbol: str) -> bool:
     """Whether the tile's code is on disk, undamaged; it is in memory then."""
     folder = cache_folder()
-    if folder is None:
-        return False
-    try:
-        content = (folder / f"{symbol}.o").read_bytes()
-    except OSError:
-        return False
-    digest, code = content[:DIGEST], content[DIGEST:]
-    if hashlib.sha256(code).digest() != digest:
+    code = None if folder is None else unsealed(folder / f"{symbol}.o")
+    if code is None:
         return False
     add_object(code)
     _there.add(symbol)
