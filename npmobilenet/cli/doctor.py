@@ -104,13 +104,15 @@ def _extras() -> dict[str, Any]:
 def _cpu() -> dict[str, Any]:
     from llvmlite import binding
 
-    features = dict(binding.get_host_cpu_features())
+    from npmobilenet.kernels.compiler.cpu import target_features
+
+    features = target_features()  # what kernels may use: less than the host's where Numba is told so
     wanted = ARM_FEATURES if platform.machine().lower() in {"aarch64", "arm64"} else CPU_FEATURES
     return {
         "name": cpu_name(),
         "llvm_name": binding.get_host_cpu_name(),
         "machine": platform.machine(),
-        "features": {name: bool(features.get(name)) for name in wanted},
+        "features": {name: name in features for name in wanted},
     }
 
 
@@ -211,7 +213,7 @@ def _cache_problem(root: Path | None) -> str:
         return f"'{root}' is not a folder; {remedy}"
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         return f"'{root}' belongs to another user, who could put code into it; {remedy}"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if hasattr(os, "getuid") and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to '{root}', and so put code into it; {remedy}, which only you may write to"
     return f"'{root}' can't be written, or a folder in it is not private; {remedy}"
 

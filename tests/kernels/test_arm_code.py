@@ -35,6 +35,7 @@ from npmobilenet.kernels.vectorcode.vector import matrix_tile
 TRIPLE = "aarch64-unknown-linux-gnu"
 ELF_AARCH64 = 183  # e_machine
 CPUS = {"dotprod": ("neoverse-n1", "+neon,+dotprod,+fullfp16"), "neon": ("cortex-a72", "+neon")}
+UNKNOWN = {"unknown": ("generic", "+neon,+fp-armv8")}
 ROWS, LANE = 12, 4
 INT = types.int64
 FLOATS, WORDS, ADDRESSES = (types.Array(t, 1, "C") for t in (types.float32, types.int32, types.int64))
@@ -157,7 +158,7 @@ def generated(tiles: list[Tile]) -> str:
 
 def compiled(target: Any, tiles: list[Tile], name: str = "dotprod") -> tuple[Any, Any]:
     """The module, verified and optimized as Numba does it, and the target machine."""
-    cpu, features = CPUS[name]
+    cpu, features = (CPUS | UNKNOWN)[name]
     text = generated(tiles)
     assert "llvm.x86" not in text
     machine = target.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default")
@@ -212,6 +213,13 @@ def test_dot_products(target: Any, rows: int, vectors: int, width: int | None, d
     assert count(loop, instruction) == rows * vectors
     assert not [line for line in loop if "sp" in line or line.startswith("mov\tv")], loop
     assert ("udot" in text) != ("sdot" in text)
+
+
+def test_dot_products_for_a_cpu_that_llvm_does_not_know(target: Any) -> None:
+    """Its features lack them, so functions that use them say that they may; else LLVM would end the process."""
+    for number, tile in enumerate((dot(ROWS, 2, "dotprod", "int8"), row_sums("int8"), columns(4, 2, "dotprod", None))):
+        assert generated([tile]).count('"target-features"="+dotprod"') == 1, number
+        assert "sdot" in assembly(target, tile, "unknown")
 
 
 def check_lines(text: str, accumulators: int) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels import KERNELS, kernel_set
-from npmobilenet.kernels.compiler.jit import ISAS
+from npmobilenet.kernels.compiler.jit import ISAS, isa
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.build import build
 from npmobilenet.zoo.checkpoints import CHECKPOINTS
@@ -198,6 +198,8 @@ def digest() -> str:
 def test_lesser_instruction_sets_give_the_same_bits(variable: str, tmp_path: Path) -> None:
     """Vectors of half the width; and a CPU without FMA, where libm's fmaf does it in 4 lanes of SSE."""
     name, value = variable.split("=")
+    if value not in ("generic", *ISAS[: ISAS.index(isa()) + 1]):
+        pytest.skip(f"this CPU has no {value}")
     env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": "1", name: value}
     program = "import sys; sys.path[:0] = sys.argv[1:]; import test_kernels; print(test_kernels.digest())"
     command = [sys.executable, "-c", program, *map(str, Path(__file__).parents[:2])]

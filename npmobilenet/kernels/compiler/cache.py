@@ -2,8 +2,8 @@
 
 Only this user can write it (Numba's cache files are pickles, so a folder that others can write would let them run code
 here). Its name is a hash of everything that the machine code depends on: the sources in `kernels/`, the versions of
-Python, Numba, llvmlite and NumPy, the CPU and its features. A folder that can't be made or written means no cache, not
-a failure.
+Python, Numba, llvmlite and NumPy, the CPU and features that Numba compiles for, and its settings. A folder that can't
+be made or written means no cache, not a failure.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import sys
 from pathlib import Path
 
 import llvmlite
-import llvmlite.binding
 import numba
 import numpy as np
 from numba import config
 
 from npmobilenet.arithmetic import fixedpoint
 from npmobilenet.kernels.compiler.cpu import isa
+from npmobilenet.kernels.compiler.numba_private import compile_target
 
 
 def cache_root() -> Path:
@@ -39,6 +39,16 @@ def cache_root() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "npmobilenet"
 
 
+# Numba's settings that change the code that it makes (numba.config; those of debugging that only print, of CUDA, of
+# threads and of caches don't). For which CPU it makes code, whatever they say, is asked besides.
+SETTINGS = (
+    "BOUNDSCHECK", "CPU_FEATURES", "CPU_NAME", "DEBUGINFO_DEFAULT", "DEBUG_ARRAY_OPT_RUNTIME", "DEBUG_NRT",
+    "DISABLE_INTEL_SVML", "ENABLE_AVX", "ENABLE_PROFILING", "ENABLE_SYS_MONITORING", "EXTEND_VARIABLE_LIFETIMES",
+    "LLVM_REFPRUNE_FLAGS", "LLVM_REFPRUNE_PASS", "LOOP_VECTORIZE", "NRT_STATS", "OPT", "PARFOR_MAX_TUPLE_SIZE",
+    "SLP_VECTORIZE", "USE_LLVMLITE_MEMORY_MANAGER", "USING_SVML",
+)  # fmt: skip
+
+
 @functools.cache
 def cache_key() -> str:
     """Hash of the kernel sources and of everything else that the compiled code depends on."""
@@ -46,19 +56,9 @@ def cache_key() -> str:
     folder = Path(__file__).parent.parent
     for source in [*sorted(folder.rglob("*.py")), Path(fixedpoint.__file__)]:
         digest.update(source.relative_to(folder.parent).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
-    features = ",".join(k for k, on in sorted(llvmlite.binding.get_host_cpu_features().items()) if on)
-    for fact in (
-        sys.version,
-        numba.__version__,
-        llvmlite.__version__,
-        np.__version__,
-        platform.machine(),
-        llvmlite.binding.get_host_cpu_name(),
-        str(config.CPU_NAME),
-        str(config.CPU_FEATURES),
-        features,
-        isa(),
-    ):
+    facts = [sys.version, numba.__version__, llvmlite.__version__, np.__version__, platform.machine()]
+    settings = [f"{name}={getattr(config, name, None)!r}" for name in SETTINGS]
+    for fact in (*facts, *compile_target(), isa(), *settings):
         digest.update(fact.encode() + b"\0")
     return digest.hexdigest()[:20]
 

@@ -58,6 +58,14 @@ def define(module: Any, name: str, kind: Any, body: Body) -> Any:
     return function
 
 
+def allow(function: Any, feature: str) -> None:
+    """Let LLVM use the instructions of a feature in a function, also where it doesn't know that the CPU has them.
+
+    Without, an instruction asked for by name ends the process. (`add` refuses what llvmlite has no name for.)
+    """
+    set.add(function.attributes, f'"target-features"="+{feature}"')
+
+
 def load_tiles_of(code: bytes) -> None:
     """Bring the tiles that a kernel's machine code names into memory. Raises LookupError where one isn't on disk.
 

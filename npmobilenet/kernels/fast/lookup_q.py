@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import llvmlite.binding
 import numpy as np
 from numba import types
 from numba.extending import overload
 
+from npmobilenet.kernels.compiler.cpu import target_features
 from npmobilenet.kernels.compiler.jit import LANES, isa
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
@@ -15,7 +15,7 @@ from npmobilenet.kernels.vectorcode.requant_rules import packs
 
 CHUNK = 4096  # elements that a thread takes at a time
 LANE = LANES[isa()]
-PERMUTES = LANE == 16 and bool(llvmlite.binding.get_host_cpu_features().get("avx512vbmi"))
+PERMUTES = LANE == 16 and "avx512vbmi" in target_features()
 VECTORS = packs(LANE)  # else byte by byte
 COST = 2 if VECTORS else 8  # of an element
 

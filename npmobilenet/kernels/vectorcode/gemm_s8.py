@@ -12,6 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler.numba_private import alloca_once, array_data, for_range
+from npmobilenet.kernels.compiler.object_code import allow
 from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINES, Line, Narrow, part_of
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.vectorcode.vector_s8 import (
@@ -49,6 +50,7 @@ def _multiply_add(
     if kind == "dotprod":
         x, w = (builder.bitcast(v, vector(INT8, 4 * lanes)) for v in (x, w))
         if on_arm(builder):
+            allow(builder.function, "dotprod")
             name = "llvm.aarch64.neon.sdot.v4i32.v16i8" if signed else "llvm.aarch64.neon.udot.v4i32.v16i8"
             return intrinsic_call(builder, name, words, [total, x, w])
         return _plainly(builder, total, x, w, lanes, signed)
