@@ -156,3 +156,48 @@ def test_who_computes_a_tensor_is_asked_of_the_graph() -> None:
     """Graph.producers is the one map from tensors to the nodes that compute them."""
     maps = [p for p in sources() if re.search(r"\{(\w+)\.output: \1\b", p.read_text(encoding="utf-8"))]
     assert [p.name for p in maps] == ["graph.py"]
+
+
+def python_files() -> list[Path]:
+    """Of the package, of its tools and of its tests."""
+    root = PACKAGE.parent
+    return [p for folder in ("npmobilenet", "tools", "tests") for p in sorted((root / folder).rglob("*.py"))]
+
+
+def test_written_text_is_the_same_on_every_system() -> None:
+    """Else lines end with \\r\\n on Windows, in the encoding of the machine: other bytes, other sums, other diffs."""
+    for path in python_files():
+        if path.is_relative_to(PACKAGE.parent / "tests"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {keyword.arg for keyword in node.keywords}
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "write_text":
+                assert given >= {"encoding", "newline"}, f"{path}:{node.lineno}"
+            elif isinstance(node.func, ast.Name) and node.func.id == "open":
+                mode = ast.unparse(node.args[1]) if len(node.args) > 1 else "'r'"
+                read = "r" in mode or ast.unparse(node.args[0]) == "os.devnull"
+                assert "b" in mode or given >= {"encoding", *([] if read else ["newline"])}, f"{path}:{node.lineno}"
+
+
+def test_what_a_system_may_lack_is_asked_for() -> None:
+    """Windows and macOS lack some of `os`: a function that uses one asks for it, or is skipped without it."""
+    lacking = {"fork", "getloadavg", "getuid", "mkfifo", "register_at_fork", "sched_getaffinity"}
+    for path in python_files():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            used = {
+                n.attr
+                for n in ast.walk(node)
+                if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "os"
+            }
+            for name in used & lacking:
+                text = ast.unparse(node)
+                assert f"hasattr(os, '{name}')" in text or "AttributeError" in text, f"{path}:{node.lineno}: {name}"
+
+
+def test_paths_are_taken_apart_by_pathlib() -> None:
+    """The one separator that `os` names isn't all that there is: Windows has two."""
+    name = "os." + "sep"
+    assert not [path for path in python_files() if re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"))]

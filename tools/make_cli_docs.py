@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{path.relative_to(ROOT)} is not current: run python tools/make_cli_docs.py")
             continue
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
         os.replace(temporary, path)
     return 1 if stale and options.check else 0
 

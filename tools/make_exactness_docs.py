@@ -114,7 +114,7 @@ def main() -> int:
             print("docs/exactness.md is out of date: run python tools/make_exactness_docs.py", file=sys.stderr)
             return 1
         return 0
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.write_text(text, encoding="utf-8", newline="\n")
     return 0
 
 

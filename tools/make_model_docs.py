@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if current else 1
     PAGE.parent.mkdir(exist_ok=True)
     temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     os.replace(temporary, PAGE)
     return 0
 

@@ -222,7 +222,7 @@ def make(slim: Slim, job: Job, images: list[Path], out: Path) -> None:
         "note": "random weights, batch-norm statistics fitted to the images; endpoints above 3e5 values are stored "
                 "at every 8th row and column",
     }  # fmt: skip
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8", newline="\n")
     print(f"{folder}: {len(golden)} endpoints, largest value {max(np.abs(a).max() for a in golden.values()):.3g}")
 
 

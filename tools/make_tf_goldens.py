@@ -164,7 +164,7 @@ def make(name: str, case: Case, folder: Path, formats: tuple[str, ...], seed: in
         "case": name, "function": case.function, "size": case.size, "arguments": case.args, "seed": seed,
         "keras": keras.__version__, "backend": keras.backend.backend(), "numpy": np.__version__, "files": files,
     }  # fmt: skip
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -339,6 +339,6 @@ def write_page(document: dict[str, Any], check: bool = False) -> int:
             print(f"{path.name} is not current: run python tools/bench_peers.py --from-json", file=sys.stderr)
             continue
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
         os.replace(temporary, path)
     return 1 if stale and check else 0

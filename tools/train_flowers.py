@@ -133,7 +133,7 @@ def build_fused() -> ctypes.CDLL | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "fused.c"), Path(folder, "fused.so")
-        source.write_text(FUSED_SOURCE)
+        source.write_text(FUSED_SOURCE, encoding="utf-8", newline="\n")
         flags = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno",
                  "-fno-trapping-math", "-shared", "-fPIC"]  # fmt: skip
         subprocess.run([compiler, *flags, str(source), "-o", str(library), "-lm"], check=True)
@@ -604,7 +604,9 @@ def main() -> None:
                 best = accuracy
                 np.savez(args.out.with_name(args.out.stem + "_best.npz"), **to_slim(average))
         log.append(row)
-        args.out.with_name(args.out.stem + "_log.json").write_text(json.dumps(log, indent=0))
+        args.out.with_name(args.out.stem + "_log.json").write_text(
+            json.dumps(log, indent=0), encoding="utf-8", newline="\n"
+        )
         val = "" if row["val_accuracy"] is None else f" val {row['val_accuracy']:.4f}"
         print(f"epoch {epoch:3d} {100 * progress:5.1f} % {size} px lr {lr:.2e} "
               f"loss {row['train_loss']:.4f}{val} {row['seconds']:.1f} s", flush=True)  # fmt: skip

@@ -98,7 +98,7 @@ def quantize(
 def _with_provenance(made: ModelData, images: Images, found: Calibration, exact: bool) -> ModelData:
     """What the calibration was, without the path of the machine that made it."""
     seen = "as the values have them" if exact else "as TensorFlow's calibrator sees them"
-    facts = {"calibration": f"{found.images} images of {os.path.basename(images.where.rstrip(os.sep))}; ranges {seen}"}
+    facts = {"calibration": f"{found.images} images of {Path(images.where).name}; ranges {seen}"}
     return dataclasses.replace(made, info=dataclasses.replace(made.info, provenance={**made.info.provenance, **facts}))
 
 

@@ -84,8 +84,8 @@ def export(
         if engine is not None and x is not None:
             manifest |= _vectors(engine, x, taps, writer)
         if format == "c":
-            (place / "params.h").write_text(_params(manifest), encoding="ascii")
-        (place / MANIFEST).write_text(_text(manifest), encoding="utf-8")
+            (place / "params.h").write_text(_params(manifest), encoding="ascii", newline="\n")
+        (place / MANIFEST).write_text(_text(manifest), encoding="utf-8", newline="\n")
     return manifest
 
 

@@ -30,9 +30,9 @@ def write(path: Path, array: Array, name: str, kind: str) -> None:
     if kind == "npy":
         np.save(path, np.ascontiguousarray(array, array.dtype.newbyteorder("<")), allow_pickle=False)
     elif kind == "hex":
-        path.write_text(to_hex(array), encoding="ascii")
+        path.write_text(to_hex(array), encoding="ascii", newline="\n")
     else:
-        path.write_text(to_c(array, name), encoding="ascii")
+        path.write_text(to_c(array, name), encoding="ascii", newline="\n")
 
 
 def to_hex(array: Array) -> str:

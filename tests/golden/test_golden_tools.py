@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from platforms import make_pipe
 
 import npmobilenet as nm
 from npmobilenet import golden
@@ -647,7 +648,7 @@ def test_harmless_forms(dump: golden.Dump, tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
 def test_a_pipe_is_not_read(dump: golden.Dump, tmp_path: Path) -> None:
     folder = foreign(tmp_path / "d", {"conv": dump["conv"]})
-    os.mkfifo(folder / "mean.npy")
+    make_pipe(folder / "mean.npy")
     with pytest.raises(InputError, match="regular file"):
         golden.diff(dump, folder)
 

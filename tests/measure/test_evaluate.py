@@ -670,6 +670,7 @@ def test_command_line_errors(folder: Path, ten_file: Path, tmp_path: Path) -> No
     assert path.read_bytes() == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="this platform can't send SIGINT to a process")
 def test_ctrl_c(tmp_path: Path, ten_file: Path) -> None:
     """The real program, stopped by the real signal: the state is kept, and the rest is done by the same command."""
     rng = np.random.default_rng(3)

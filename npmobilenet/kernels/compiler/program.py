@@ -100,12 +100,13 @@ def _read(typingctx, counters, at):
 
 @intrinsic
 def _let_others_run(typingctx):
-    """sched_yield where there is one."""
+    """The system's function for that: POSIX's, or that of Windows; both have this type. Nothing where there is none."""
 
     def codegen(context, builder, signature, args):
-        if llvmlite.binding.address_of_symbol("sched_yield"):
+        names = [name for name in ("sched_yield", "SwitchToThread") if llvmlite.binding.address_of_symbol(name)]
+        if names:
             kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(get_or_insert_function(builder.module, kind, "sched_yield"), [])
+            builder.call(get_or_insert_function(builder.module, kind, names[0]), [])
         return context.get_dummy_value()
 
     return types.void(), codegen
