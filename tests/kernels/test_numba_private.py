@@ -91,7 +91,7 @@ def test_every_part_is_there(module: str, path: str) -> None:
     assert attribute(module, path) is not None, PARTS[module][path]
 
 
-def test_objects_have_their_parts(tmp_path: Path) -> None:
+def test_objects_have_their_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing() -> None:
         pass
 
@@ -114,7 +114,11 @@ def test_objects_have_their_parts(tmp_path: Path) -> None:
         assert callable(getattr(codegen.create_library("parts"), name)), "tiles are object files of their own"
     assert hasattr(numba.njit(nothing), "_cache")
     assert hasattr(CFunc(nothing, ((), numba.types.void), {}, {}), "_cache")
+    monkeypatch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "InTreeCacheLocator", raising=False)
+    before = dict(vars(numba.config))
     files = FunctionFiles(nothing, tmp_path, False, lambda code: None)
+    assert vars(numba.config) == before
+    assert tmp_path in Path(files.cache_path).parents  # the private folder, whatever a user's settings say
     assert isinstance(files._impl, CompileResultCacheImpl)
     assert isinstance(files._cache_file, IndexDataCacheFile)
     assert hasattr(numba.config, "CACHE_DIR")

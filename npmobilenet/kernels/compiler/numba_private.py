@@ -187,11 +187,13 @@ class FunctionFiles(caching.FunctionCache):  # type: ignore[misc]  # Numba has n
     def __init__(
         self, function: Callable[..., Any], folder: Path, named: bool, prepare: Callable[[bytes], None]
     ) -> None:
-        previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+        ours = {"CACHE_DIR": str(folder), "CACHE_LOCATOR_CLASSES": ""}  # the second: other places that a user named
+        previous = {name: getattr(config, name, "") for name in ours}
+        vars(config).update(ours)
         try:
             super().__init__(function)
         finally:
-            config.CACHE_DIR = previous
+            vars(config).update(previous)
         self._named = named
         self._impl.prepare = prepare
         self._cache_file = _Entries(self.cache_path, self._impl.filename_base)
