@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import llvmlite.binding
 import numpy as np
 import pytest
+from llvmlite import ir
+from numba.core.registry import cpu_target
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler import jit
-from npmobilenet.kernels.compiler.program import GRAIN, Call, Program, Work
+from npmobilenet.kernels.compiler.program import GRAIN, Call, Program, Work, _let_others_run
 from npmobilenet.kernels.compiler.task import TaskFamily, in_one, task
 from npmobilenet.runtime import threads as parallel
 
@@ -405,3 +408,14 @@ def test_memory_that_there_is_not_is_said(threads: int) -> None:
     assert out.tolist() == [1.0] * 4
     with pytest.raises(PlanError, match="no memory for its intermediate values"):
         Program([asks_for_memory.bind(out, 1 << 56)]).run(threads)
+
+
+@pytest.mark.parametrize("there", ["sched_yield", "SwitchToThread", None])
+def test_a_waiting_thread_gives_way_as_the_system_can(there: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llvmlite.binding, "address_of_symbol", lambda name: 1 if name == there else None)
+    builder = ir.IRBuilder()
+    module = ir.Module("waiting")
+    builder.position_at_end(ir.Function(module, ir.FunctionType(ir.VoidType(), []), "wait").append_basic_block())
+    _, codegen = _let_others_run._defn(None)
+    codegen(cpu_target.target_context, builder, None, ())
+    assert [f.name for f in module.functions] == ["wait", *([there] if there else [])]

@@ -25,9 +25,11 @@ from npmobilenet.formats import weightfile
 from npmobilenet.golden.inputs import load_input
 from npmobilenet.graph import MAX_NODES, Graph, GraphBuilder, Node, Tensor
 from npmobilenet.images.decoding import load_image, to_grey
+from npmobilenet.kernels.compiler import numba_private
 from npmobilenet.kernels.compiler.packed_arena import into_arena
 from npmobilenet.model import CHUNK, Model, find
 from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.runtime import threads as parallel
 from npmobilenet.runtime.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.runtime.plan import Plan, ideal_bytes
 from npmobilenet.zoo import SPECS
@@ -507,3 +509,25 @@ def test_packed_weights_lie_together() -> None:
     moved[3][:] = -1
     assert all(np.array_equal(a, b) for i, (a, b) in enumerate(zip(made, moved, strict=True)) if i != 3)
     assert len({id(laid.base) for laid in moved}) < len(moved)
+
+
+@pytest.mark.parametrize(("platform", "variables", "loaded"), [
+    ("linux", {}, [("GOMP_SPINCOUNT", parallel.SPINS)]),
+    ("linux", {"GOMP_SPINCOUNT": "1"}, []),
+    ("linux", {"OMP_WAIT_POLICY": "passive"}, []),
+    ("darwin", {}, []),
+    ("win32", {}, []),
+])  # fmt: skip
+def test_only_gnu_openmp_is_told_how_to_wait(
+    platform: str, variables: dict[str, str], loaded: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere Numba's OpenMP doesn't read the variable, and loading it ahead of other layers has no reason."""
+    found: list[tuple[str, str]] = []
+    monkeypatch.setattr(numba_private, "load_openmp", lambda *how: found.append(how))
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    parallel.limit_spinning()
+    assert found == loaded
