@@ -49,6 +49,15 @@ document to standard output. Messages go to standard error.
 
 MODEL is a name (`npmobilenet models`) or the path of a model file: this project's `.h5`, a `.tflite`, a TensorFlow
 checkpoint or a Keras file. The variables of the environment are listed in [architecture.md](architecture.md#variables).
+
+The Tab key completes verbs, options, model names, recipes, dialects and paths once the shell knows how; a line for its
+start-up file:
+
+| shell | file | line |
+|---|---|---|
+| bash | `~/.bashrc` | `eval "$(_NPMOBILENET_COMPLETE=bash_source npmobilenet)"` |
+| zsh | `~/.zshrc` | `eval "$(_NPMOBILENET_COMPLETE=zsh_source npmobilenet)"` |
+| fish | `~/.config/fish/completions/npmobilenet.fish` | `_NPMOBILENET_COMPLETE=fish_source npmobilenet \\| source` |
 """
 
 

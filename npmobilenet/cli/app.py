@@ -14,6 +14,7 @@ import npmobilenet
 from npmobilenet.cli import BAD_INPUT
 from npmobilenet.cli.bench import bench
 from npmobilenet.cli.classify import classify
+from npmobilenet.cli.completion import complete
 from npmobilenet.cli.convert import convert
 from npmobilenet.cli.doctor import doctor
 from npmobilenet.cli.evaluate import evaluate
@@ -39,7 +40,7 @@ class _App(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without a verb, the help is the error message."""
-        if not args:
+        if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(BAD_INPUT)
         return super().parse_args(ctx, args)
@@ -79,6 +80,7 @@ def app() -> None:
 
 for _verb in (classify, models, info, convert, evaluate, quantize, bench, golden, doctor, warmup):
     app.add_command(_verb)
+complete(app)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
