@@ -159,7 +159,7 @@ def _ends(x: Tensor, z_in: int) -> tuple[int, int]:
     return min(low - z_in, 0), max(high - z_in, 0)
 
 
-def accumulator_reach(x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> tuple[Array, Array]:
+def accumulator_range(x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> tuple[Array, Array]:
     """The least and the greatest accumulator of each output channel: x - z_in at an end for each sign of w - z_w.
 
     sums: signed_sums.

@@ -111,18 +111,18 @@ class KernelSet:
         packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zeros)
         return packed
 
-    def step_q(self, step: Any, reach: tuple[Any, Any], dtype: str) -> Any:
-        """A layer's Requantization as the integer kernels of this set read it; reach: the least and the greatest
+    def requant_q(self, step: Any, acc_range: tuple[Any, Any], dtype: str) -> Any:
+        """A layer's Requantization as the integer kernels of this set read it; acc_range: the least and the greatest
         accumulator of each channel, dtype: the output's.
         """
         if self.name != "fast":
             return step
-        from npmobilenet.kernels.vectorcode.linear_requant import with_lines
+        from npmobilenet.kernels.vectorcode.linear_requant import linear_requant
 
         kept = {} if self._packed is None else self._packed
-        key = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in (*step, *reach, dtype))
+        key = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in (*step, *acc_range, dtype))
         if key not in kept:
-            kept[key] = with_lines(step, reach, dtype)
+            kept[key] = linear_requant(step, acc_range, dtype)
         return kept[key]
 
     def _pack(self, kernel: str, arrays: tuple[Any, ...], *more: Any) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 No test here runs Arm code. What can be said without an Arm machine is: LLVM makes the instructions that are meant, the
 accumulators stay in registers, nothing of x86 is left; and packing, zero points and row sums of the dot products fit
-together, as all around the one instruction runs anywhere (dot_q._multiply_add).
+together, as all around the one instruction runs anywhere (gemm_s8._multiply_add).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, 
 from npmobilenet.kernels.vectorcode.gemm_s8 import dot_tile, line_tile
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
-from npmobilenet.kernels.vectorcode.requant_rules import LINES
+from npmobilenet.kernels.vectorcode.requant_rules import LINE_FORMS
 from npmobilenet.kernels.vectorcode.vector import matrix_tile
 
 TRIPLE = "aarch64-unknown-linux-gnu"
@@ -41,7 +41,7 @@ INT = types.int64
 FLOATS, WORDS, ADDRESSES = (types.Array(t, 1, "C") for t in (types.float32, types.int32, types.int64))
 SCALES = types.Array(types.float64, 1, "C")
 BYTES = {name: types.Array(getattr(types, name), 1, "C") for name in ("uint8", "int8", "int16", "int32")}
-LINE_ARRAYS = (FLOATS, FLOATS, FLOATS, WORDS)  # slope, offset, below, odd
+LINE_ARRAYS = (FLOATS, FLOATS, FLOATS, WORDS)  # slope, offset, below, exceptions
 
 Tile = tuple[Any, tuple[Any, ...]]  # an intrinsic and the types of its arguments
 
@@ -54,7 +54,7 @@ def dot(rows: int, vectors: int, kind: str, dtype: str, width: int | None = None
     )  # fmt: skip
 
 
-def lined_dot(rows: int, vectors: int, kind: str, dtype: str, out: str) -> Tile:
+def linear_dot(rows: int, vectors: int, kind: str, dtype: str, out: str) -> Tile:
     """The same, to bytes by lines."""
     arguments = dot(rows, vectors, kind, dtype)[1][:12]
     return line_tile(rows, vectors, LANE, kind, 2 * LANE), (
@@ -201,7 +201,7 @@ def count(lines: list[str], instruction: str) -> int:
     return sum(line.split()[0] == instruction for line in lines)
 
 
-DOTS = [(ROWS, 2, None), (3, 2, None), (1, 2, None), (ROWS, 1, 2 * LANE), (1, 1, 2 * LANE)]  # those of tiles_q.py
+DOTS = [(ROWS, 2, None), (3, 2, None), (1, 2, None), (ROWS, 1, 2 * LANE), (1, 1, 2 * LANE)]  # those of gemm_s8.py
 
 
 @pytest.mark.parametrize(("dtype", "instruction"), [("uint8", "udot"), ("int8", "sdot")])
@@ -225,11 +225,11 @@ def test_dot_products_for_a_cpu_that_llvm_does_not_know(target: Any) -> None:
 def check_lines(text: str, accumulators: int) -> None:
     """Lines of every kind: one multiply-add and one conversion for each vector, no call.
 
-    The one or two with which bent and mended ones begin alike, LLVM may emit once.
+    The one or two with which two-offset and patched ones begin alike, LLVM may emit once.
     """
     for instruction in ("fmla", "fcvtns"):
         found = len(re.findall(rf"\t{instruction}\tv\d+\.4s", text))
-        assert len(LINES) * accumulators - 2 <= found <= len(LINES) * accumulators
+        assert len(LINE_FORMS) * accumulators - 2 <= found <= len(LINE_FORMS) * accumulators
     assert not re.search(r"\tfmadd\t|\t(fcvt\w+|scvtf|frint\w)\t[swdx]\d", text)  # lane by lane
     assert not re.search(r"\tst1\t\{ v\d+\.b", text)
     check_calls(text)
@@ -250,7 +250,7 @@ def test_tiles_that_end_by_lines(target: Any, name: str, kind: str, dtype: str, 
     """The products as without lines, accumulators in registers; then the lines, by vectors."""
     each = 2 if instruction == "smlal" else 1
     for vectors in (2, 1):
-        text = assembly(target, lined_dot(ROWS, vectors, kind, dtype, out), name)
+        text = assembly(target, linear_dot(ROWS, vectors, kind, dtype, out), name)
         loop = the_loop(text, instruction)
         assert count(loop, instruction) == ROWS * vectors * each
         assert not [line for line in loop if "sp" in line or line.startswith("mov\tv")], loop
@@ -327,7 +327,7 @@ def test_all_tiles_make_one_object(target: Any, name: str) -> None:
     kind = "dotprod" if name == "dotprod" else "generic"
     dtypes = ("uint8", "int8") if kind == "dotprod" else ("int16",)
     tiles = [dot(*form[:2], kind, dtype, form[2]) for form in DOTS for dtype in dtypes]
-    tiles += [lined_dot(ROWS, 2, kind, dtype, "int8") for dtype in dtypes]
+    tiles += [linear_dot(ROWS, 2, kind, dtype, "int8") for dtype in dtypes]
     tiles += [columns(8, 1, kind, (3, 2), "uint8")]
     tiles += [columns(4, 2, kind, (3, 1)), columns(8, 1, kind, (3, 2)), columns(8, 1, kind, None), *others(kind)]
     tiles += [matrix(rows, vectors) for rows in (ROWS, 4, 1) for vectors in ((4, 4), (4, 2), (4,), (2,))]
@@ -365,9 +365,9 @@ import sys
 from npmobilenet.kernels.compiler import jit
 jit.isa = lambda: sys.argv[1]
 sys.path[:0] = sys.argv[3:]
-from npmobilenet.kernels.fast import gemm_s8 as tiles_q
+from npmobilenet.kernels.fast import gemm_s8
 tests = __import__(sys.argv[2])
-print(tiles_q.KIND, tiles_q.ROWS, tests.digest())
+print(gemm_s8.KIND, gemm_s8.ROWS, tests.digest())
 """
 
 

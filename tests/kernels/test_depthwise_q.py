@@ -19,7 +19,7 @@ from npmobilenet.kernels.compiler.jit import ISAS, LANES, isa
 from npmobilenet.kernels.fast.depthwise_conv2d_q import depthwise_conv2d_q, pack_depthwise_conv2d_q
 from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, interleave_one, interleave_tile, raised
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, group_of
-from npmobilenet.kernels.vectorcode.linear_requant import with_lines
+from npmobilenet.kernels.vectorcode.linear_requant import linear_requant
 
 Array = np.ndarray[Any, Any]
 HERE = ISAS[: ISAS.index(isa()) + 1]  # the instruction sets that this machine can run
@@ -171,10 +171,10 @@ def case(number: int) -> dict[str, Any]:
     size = tuple(int(n) for n in rng.integers(1, (24, 90) if channels > 60 and number % 5 == 0 else 12, 2))
     stride = ((1, 1), (2, 2), (1, 1), (1, 2), (2, 1), (3, 3))[int(rng.integers(6))]
     dilation = (1, 1) if number % 4 else tuple(int(n) for n in rng.integers(1, 3, 2))
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    pad = tuple(int(rng.integers(0, n + 1)) for n in reach)
+    acc_range = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pad = tuple(int(rng.integers(0, n + 1)) for n in acc_range)
     out = tuple((n + int(rng.integers(0, r + 1)) + p - r) // s + 1 if n + p >= r else 1
-                for n, p, r, s in zip(size, pad, reach, stride, strict=True))  # fmt: skip
+                for n, p, r, s in zip(size, pad, acc_range, stride, strict=True))  # fmt: skip
     multiplier = 2 if number % 7 == 0 else 1
     low, high = LIMITS[dtype]
     zeros = (int(rng.choice([low, high, 3])), int(rng.choice([0, 255, 131])) if dtype == "uint8" else 0)
@@ -185,13 +185,13 @@ def case(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def computed(what: dict[str, Any], step: Requantization, dtype: str, lined: bool = True) -> Array:
+def computed(what: dict[str, Any], step: Requantization, dtype: str, linear: bool = True) -> Array:
     """The kernel's output, by lines where there are some and they are wanted."""
     x, w = what["x"], what["w"]
     packed = pack_depthwise_conv2d_q(w, what["bias"], what["zeros"])
     out = np.full((x.shape[0], *what["size"], w.shape[2]), 99, dtype)
     ends = [np.full(w.shape[2], end) for end in (-(2**26), 2**26)]
-    end = with_lines(step, (ends[0], ends[1]), dtype if lined else "int32")
+    end = linear_requant(step, (ends[0], ends[1]), dtype if linear else "int32")
     depthwise_conv2d_q(x, *packed, what["zeros"], w.shape[:2], what["stride"], what["pad"], what["dilation"], end, out)
     return out
 
@@ -217,8 +217,8 @@ def test_outputs_under_two_rules() -> None:
         step = step_of(channels, "upward", 3, LIMITS[dtype], tail)
         acc = sums(**what)
         expected = [requantized(int(a), i % channels, step) for i, a in enumerate(acc.reshape(-1))]
-        for lined in (False, True):
-            assert computed(what, step, dtype, lined).reshape(-1).tolist() == expected, (number, tail, lined)
+        for linear in (False, True):
+            assert computed(what, step, dtype, linear).reshape(-1).tolist() == expected, (number, tail, linear)
         plain = [requantized(int(a), i % channels, step._replace(tail=INT32_MAX)) for i, a in enumerate(acc.flat)]
         differ += plain != expected
     assert differ

@@ -179,7 +179,7 @@ def test_many_parameters(lanes: int, kind: str, dtype: str) -> None:
 
 @functools.cache
 def unit(lanes: int) -> Callable[..., None]:
-    """pairs_q.Unit of `lanes` pairs of int16 at a time, callable from Python; its results as it orders them."""
+    """elementwise_s8.Unit of `lanes` pairs of int16 at a time, callable from Python; its results as it orders them."""
 
     @intrinsic
     def inner(typingctx, v, at, multiplier, shift, out):  # type: ignore[no-untyped-def]

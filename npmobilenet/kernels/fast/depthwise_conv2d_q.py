@@ -7,11 +7,11 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, PACKED, line_of, requantize_block
+from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, PACKED, line_form, requantize_block
 from npmobilenet.kernels.fast.lhs_packing import is_signed
 from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, interleave_one, interleave_tile, raised
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
-from npmobilenet.kernels.vectorcode.linear_requant import Lined
+from npmobilenet.kernels.vectorcode.linear_requant import LinearRequant
 from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING
 
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
@@ -59,7 +59,7 @@ def pack_depthwise_conv2d_q(weights, bias, zeros):
     the window is shifted by 0, 1, ... rows within the groups, so that one set of interleaved rows serves several rows
     of outputs; rows outside the window get 0.
 
-    Bytes (dot_q.BYTES) can't hold weights outside -128 ... 127: what is left of them goes into a further part for the
+    Bytes (gemm_s8.BYTES) can't hold weights outside -128 ... 127: what is left of them goes into a further part for the
     same group. As sum (x - z_in) w = sum x w - z_in sum w, the last term goes into the bias; a tap outside the image
     then has to read z_in. Bytes are read as x + raised (see depthwise_q), so that z_in + raised takes its place.
     """
@@ -167,38 +167,38 @@ def filter_block(form, words, group_step, vector_step, column_step, stride, coun
 
 
 @register_jitable
-def filter_lined(form, words, group_step, vector_step, stride, count, parts, vectors, first, number, w, taps, shifts,
+def filter_linear(form, words, group_step, vector_step, stride, count, parts, vectors, first, number, w, taps, shifts,
                  bias, channel, step, line, out, out_at, channels, out_row):  # fmt: skip
     """The outputs of a block of channels that have a line, as filter_block for forms 1 to 4."""
     if form == 1:
         line_tile_3_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
                       shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
     elif form == 2:
         line_tile_3_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
                       shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
     elif form == 3:
         line_tile_5_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
                       shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
     else:
         line_tile_5_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
                       shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.odd, line, step.low, step.high)  # fmt: skip
+                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
 
 
 @register_jitable
 def requantize(acc, acc_at, width, pixels, columns, channel, step, out, out_at, channels):
     """The outputs of a block of channels. Those from step.tail on follow the other rule."""
     rest = acc[acc_at:]
-    head = columns if line_of(step, channel, columns) else min(max(step.tail - channel, 0), columns)
+    head = columns if line_form(step, channel, columns) else min(max(step.tail - channel, 0), columns)
     if head > 0:
         requantize_block(rest, width, pixels, head, channel, step, out, out_at, channels)
     if head < columns:
-        other = Lined(step.multiplier, step.shift, step.scale, DOUBLE_ROUNDING, step.zero_point, step.low, step.high,
-                      step.tail, step.slope, step.offset, step.below, step.odd, step.straight, step.even,
-                      step.lined)  # fmt: skip
+        other = LinearRequant(step.multiplier, step.shift, step.scale, DOUBLE_ROUNDING, step.zero_point, step.low,
+                              step.high, step.tail, step.slope, step.offset, step.below, step.exceptions,
+                              step.one_offset, step.two_offsets, step.patched)  # fmt: skip
         requantize_block(rest[head:], width, pixels, columns - head, channel + head, other, out, out_at + head,
                          channels)  # fmt: skip
 
@@ -231,7 +231,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
     groups = (taps[0] + GROUP - 1) // GROUP
     shifts = groups * GROUP - taps[0] + 1
     most = (shifts - 1) // stride[0] + 1 if dilation[0] == 1 else 1  # rows of outputs at a time
-    form, reach = form_of(taps, stride, dilation, most), (taps[1] - 1) * dilation[1] + 1
+    form, extent = form_of(taps, stride, dilation, most), (taps[1] - 1) * dilation[1] + 1
     blank, outside = np.full(in_c, zeros[0], x.dtype), outside_word(x, zeros[0])
     rows = np.zeros(2 * groups * GROUP, np.int64)  # addresses and distances
     pixel = most + groups * stride[1]  # words that an output takes for each channel
@@ -241,7 +241,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
     for run, width in ((wide, WIDE), (middle, MIDDLE), (narrow, NARROW)):
         pixels = max(run, MOST_PIXELS)
         size = max(size, most * pixels * width)
-        room = max(room, groups * ((pixels - 1) * stride[1] + reach) * width)
+        room = max(room, groups * ((pixels - 1) * stride[1] + extent) * width)
     acc, words = words_in_lines(size + LANE), words_in_lines(room)
     row, filled = start, 0
     while row < stop:
@@ -259,9 +259,9 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
             run = wide if width == WIDE else middle if width == MIDDLE else narrow
             for ox in range(0, out_w, run):
                 count = min(run, out_w - ox)
-                ix, needed = ox * stride[1] - pad[1], (count - 1) * stride[1] + reach
+                ix, needed = ox * stride[1] - pad[1], (count - 1) * stride[1] + extent
                 left, right = min(max(-ix, 0), needed), min(max(in_w - ix, 0), needed)
-                step_v = ((max(count, MOST_PIXELS) - 1) * stride[1] + reach) * LANE
+                step_v = ((max(count, MOST_PIXELS) - 1) * stride[1] + extent) * LANE
                 step_g = step_v * number
                 if width != filled or count < out_w:  # else what is outside the image is there already
                     fill(words, 0, step_v, groups * number, 0, left, outside)
@@ -270,7 +270,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
                 for g in range(groups):
                     interleave(x, rows, 2 * g * GROUP, ix + left, first, right - left, words, g * step_g + left * LANE,
                                step_v, channels, width)  # fmt: skip
-                line = line_of(step, first, columns)
+                line = line_form(step, first, columns)
                 if (
                     line
                     and form
@@ -278,7 +278,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
                     and together == most
                     and count >= MOST_PIXELS - PIXELS * (form % 2)
                 ):
-                    filter_lined(form, words, step_g, step_v, stride, count, parts, vectors, vector, number, packed,
+                    filter_linear(form, words, step_g, step_v, stride, count, parts, vectors, vector, number, packed,
                                  taps, shifts, bias, first, step, line, flat_out, (row * out_w + ox) * channels + first,
                                  channels, out_w * channels)  # fmt: skip
                     continue

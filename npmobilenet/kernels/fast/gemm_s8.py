@@ -8,7 +8,7 @@ from numba.extending import register_jitable
 from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, dot_tile, group_of, line_tile
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
-from npmobilenet.kernels.vectorcode.requant_rules import BENT, MENDED, STRAIGHT
+from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
 from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING, UPWARD
 
 LANE = LANES[isa()]
@@ -17,7 +17,7 @@ KIND = {"avx512vnni": "vnni", "dotprod": "dotprod"}.get(isa(), "pairs" if LANE >
 GROUP = group_of(KIND)
 PACKED = np.int8 if KIND in BYTES else np.int16
 TURNED = 128 if KIND == "vnni" else 0  # by how much uint8 weights move down and int8 rows up, see pack_dot
-# Rows x vectors: accumulators + weight vectors + one broadcast fill the registers, as in tiles.py.
+# Rows x vectors: accumulators + weight vectors + one broadcast fill the registers, as in gemm_f32.py.
 ROWS = 12 if REGISTERS[isa()] == 32 else 6
 VECTORS = 2
 WIDTH = VECTORS * LANE  # output channels in a panel
@@ -39,10 +39,10 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
     """(depth, Cout) and bias -> panels (panels, groups, WIDTH, GROUP), bias (panels * WIDTH,), zeros filling up.
 
     sum (x - z_in)(w - z_w) = sum x' w' - v' sum x' - z' sum (w - z_w), where x' = x + z' - z_in and w' = w + v' - z_w
-    are what the tiles multiply. The last term goes into the bias here; the one before it is from rows_q.row_sums, which
-    the tile subtracts. "vnni": the instruction wants x' unsigned and w' signed: uint8 weights become w' = w - 128, int8
-    rows x' = x + 128. "dotprod": two unsigned or two signed operands, so x' = x and w' = w. "pairs" and "generic": the
-    weights without their zero point (v' = 0); rows lose theirs when they are copied (z' = 0).
+    are what the tiles multiply. The last term goes into the bias here; the tile subtracts the one before it, which is
+    lhs_packing.row_sums. "vnni": the instruction wants x' unsigned and w' signed: uint8 weights become w' = w - 128,
+    int8 rows x' = x + 128. "dotprod": two unsigned or two signed operands, so x' = x and w' = w. "pairs", "generic":
+    the weights without their zero point (v' = 0); rows lose theirs when they are copied (z' = 0).
     """
     depth, channels = weights.shape
     panels, groups = -(-channels // WIDTH), -(-depth // GROUP)
@@ -62,14 +62,14 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
 
 
 @register_jitable
-def line_of(step, channel, columns):
-    """One of scaling_q.LINES where these channels have a line, else 0."""
+def line_form(step, channel, columns):
+    """One of requant_rules.LINE_FORMS where these channels have a line, else 0."""
     stop = channel + columns
-    if step.straight[stop] - step.straight[channel] == columns:
-        return STRAIGHT
-    if step.even[stop] - step.even[channel] == columns:
-        return BENT
-    return MENDED if step.lined[stop] - step.lined[channel] == columns else 0
+    if step.one_offset[stop] - step.one_offset[channel] == columns:
+        return ONE_OFFSET
+    if step.two_offsets[stop] - step.two_offsets[channel] == columns:
+        return TWO_OFFSETS
+    return PATCHED if step.patched[stop] - step.patched[channel] == columns else 0
 
 
 @register_jitable
@@ -81,8 +81,8 @@ def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, o
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
     rule = UPWARD if step.rule == DOUBLE_ROUNDING and step.low >= step.zero_point else step.rule
     requantize_vectors(acc, 0, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, rule,
-                       step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.odd,
-                       line_of(step, channel, columns), out, out_at, out_step)  # fmt: skip
+                       step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.exceptions,
+                       line_form(step, channel, columns), out, out_at, out_step)  # fmt: skip
 
 
 @register_jitable
@@ -92,40 +92,40 @@ def new_accumulators():
 
 
 @register_jitable
-def lined_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out, at,
-                channels, columns, count):  # fmt: skip
+def linear_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out,
+                 at, channels, columns, count):  # fmt: skip
     """`count` tiles of ROWS rows from `start` on."""
     sums_at = 0 if sums.size > 0 else -1
     if columns > LANE:
         tall_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
-                       step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
-                       count, columns)  # fmt: skip
+                       step.slope, step.offset, step.below, step.exceptions, line, step.low, step.high, out, at,
+                       channels, count, columns)  # fmt: skip
     else:
         tall_half_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
-                            step.slope, step.offset, step.below, step.odd, line, step.low, step.high, out, at, channels,
-                            count, columns)  # fmt: skip
+                            step.slope, step.offset, step.below, step.exceptions, line, step.low, step.high, out, at,
+                            channels, count, columns)  # fmt: skip
 
 
 @register_jitable
-def lined_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
-               first, count, channel, columns):  # fmt: skip
+def linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
+                first, count, channel, columns):  # fmt: skip
     """The rows of a panel whose channels have a line, in tiles of ROWS; how many those are.
 
     Where the rest is better computed by a tile that begins earlier, and does some rows again, it is all of them. (In
     clocks of Zen 4, a tile takes some 24 for each group and 100; low tiles 2 and 100 for each row.)
     """
-    line, at = line_of(step, channel, columns), first * channels + channel
+    line, at = line_form(step, channel, columns), first * channels + channel
     if line == 0 or count < ROWS or (columns % LANE != 0 and LANE != 16):
         return 0
     tiles = count // ROWS
     rest, depth = count - tiles * ROWS, segments * groups
-    lined_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out, at,
-                channels, columns, tiles)  # fmt: skip
+    linear_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out,
+                 at, channels, columns, tiles)  # fmt: skip
     if rest * (2 * depth + 100) <= 2 * ROWS * depth + 100:
         return count - rest
     skip = count - ROWS
-    lined_tiles(buffer, start + skip * row_step, row_step, x_segment, segments, groups, w, w_at, sums[skip:], bias,
-                channel, step, line, out, at + skip * channels, channels, columns, 1)  # fmt: skip
+    linear_tiles(buffer, start + skip * row_step, row_step, x_segment, segments, groups, w, w_at, sums[skip:], bias,
+                 channel, step, line, out, at + skip * channels, channels, columns, 1)  # fmt: skip
     return count
 
 
@@ -139,8 +139,8 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
     for p in range(panel, panel_stop):
         channel, w_at = p * WIDTH, p * segments * groups * WIDTH * GROUP
         columns = min(WIDTH, channels - channel)
-        r = lined_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
-                       first, count, channel, columns)  # fmt: skip
+        r = linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
+                        first, count, channel, columns)  # fmt: skip
         while r < count:
             rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW and channels - channel > LANE else 1
             at, sums_at = start + r * row_step, r if sums.size > 0 else -1

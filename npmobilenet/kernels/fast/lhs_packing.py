@@ -1,4 +1,4 @@
-"""The rows that the tiles of dot products read (tiles_q.pack_dot): where they are, or copied, and their sums."""
+"""The rows that the tiles of dot products read (gemm_s8.pack_dot): where they are, or copied, and their sums."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_rows(x, size):
 
 
 def rows_dtype(dtype):
-    """What the tiles read for x of a dtype, see tiles_q.pack_dot."""
+    """What the tiles read for x of a dtype, see gemm_s8.pack_dot."""
     if KIND not in BYTES:
         return np.dtype(np.int16)
     return np.dtype(np.uint8) if TURNED else np.dtype(dtype)
@@ -50,7 +50,7 @@ if KIND in BYTES:
 
     @register_jitable
     def zero_of_weights(x, zeros):
-        """v', see tiles_q.pack_dot."""
+        """v', see gemm_s8.pack_dot."""
         return zeros[1] - (0 if is_signed(x) else TURNED)
 
     @register_jitable
@@ -68,7 +68,7 @@ else:
 
     @register_jitable
     def zero_of_weights(x, zeros):
-        """v', see tiles_q.pack_dot."""
+        """v', see gemm_s8.pack_dot."""
         return 0
 
     @register_jitable

@@ -12,7 +12,7 @@ ROOM = 16384  # bytes of rows that pass over all panels together: half of a firs
 
 
 def pack_pointwise_conv2d_q(weights, bias, zeros):
-    """(Cin, Cout) -> panels of output channels in groups of products, see tiles_q.pack_dot."""
+    """(Cin, Cout) -> panels of output channels in groups of products, see gemm_s8.pack_dot."""
     return pack_dot(weights, bias, zeros)
 
 
@@ -24,7 +24,7 @@ def blocks(x, weights, bias, zeros, step, out):
 @task(blocks)
 def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     """As the reference. Moves: weights in panels of grouped products; rows read where they are, or copied into the form
-    that the tiles need; register tiles of ROWS pixels, requantized in the registers where lines do (staircase_q.py),
+    that the tiles need; register tiles of ROWS pixels, requantized in the registers where lines do (linear_requant.py),
     else while in the first-level cache; units as the float kernel's, as many at once as follow each other.
     """
     pixels, depth = x.shape

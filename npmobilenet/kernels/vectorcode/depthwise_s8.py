@@ -1,6 +1,6 @@
 """Generators of the integer depthwise convolution's vector code.
 
-A depthwise filter has no depth to sum over, so the products that one instruction sums (dot_q._multiply_add) come from
+A depthwise filter has no depth to sum over, so the products that one instruction sums (gemm_s8._multiply_add) come from
 different rows of the image: four rows of bytes, or two of int16, are interleaved, value by value, into words of 32
 bits. A word is then multiplied by a word of weights, those of one column of the window; as windows overlap, each
 interleaved column serves several outputs.
@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range, for_range_slice
-from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, LineEnd, _multiply_add, group_of
+from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, LinearEpilogue, _multiply_add, group_of
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.vectorcode.vector_s8 import (
     INT,
@@ -226,7 +226,7 @@ def interleave_one(lanes: int, kind: str) -> Any:
 
 
 def column_tile(
-    pixels: int, rows: int, lanes: int, kind: str, window: tuple[int, int] | None = None, lined: bool = False
+    pixels: int, rows: int, lanes: int, kind: str, window: tuple[int, int] | None = None, linear: bool = False
 ) -> Any:
     """An intrinsic that filters `count` neighbouring outputs in each of `rows` rows, in `number` vectors of channels.
 
@@ -239,25 +239,25 @@ def column_tile(
     `pixels` outputs are filled up to as many. `window` = (taps, stride), where given, is what these are, and
     column_step is 1: each of words is then loaded once for all outputs that read it. Nothing is checked.
 
-    `lined`: acc is the output, of bytes, and further arguments (slope, offset, below, odd, line, low, high) say by
-    which lines the accumulators become that, see dot_q.line_tile. No outputs are filled up: count must be at least
-    `pixels`.
+    `linear`: acc is the output, of bytes, and further arguments (slope, offset, below, exceptions, line, low, high) say
+    by which lines the accumulators become that, see gemm_s8.line_tile. No outputs are filled up: count must be at
+    least `pixels`.
     """
 
     def generator(given: Any) -> Any:
         """The tile's code for arguments of these types."""
-        signed = lined and given[17].dtype == types.int8
+        signed = linear and given[17].dtype == types.int8
 
         def codegen(context, builder, signature, args):
             pointers = pointers_of(context, builder, signature, args)
-            name = f"columns_{pixels}_{rows}_{lanes}_{kind}_{window}_{signed if lined else 'sums'}"
+            name = f"columns_{pixels}_{rows}_{lanes}_{kind}_{window}_{signed if linear else 'sums'}"
             outlined(builder, name, pointers, body)
             return context.get_dummy_value()
 
         def body(builder, args):
             (words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w, taps, shifts,
              shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row, *more) = args  # fmt: skip
-            end = LineEnd(builder, more, lanes, signed) if lined else None
+            end = LinearEpilogue(builder, more, lanes, signed) if linear else None
             slots = [[alloca_once(builder, vector(INT32, lanes)) for _ in range(pixels)] for _ in range(rows)]
             taps, stride = (INT(n) for n in window) if window else (taps, stride)
             tap_step = builder.mul(shifts, INT(lanes))
@@ -342,9 +342,9 @@ def column_tile(
     @intrinsic
     def line_tile(typingctx, words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number,
                   w, taps, shifts, shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row, slope, offset,
-                  below, odd, line, low, high):  # fmt: skip
+                  below, exceptions, line, low, high):  # fmt: skip
         return generator((words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w,
                           taps, shifts, shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row, slope, offset,
-                          below, odd, types.int64, types.int64, types.int64))  # fmt: skip
+                          below, exceptions, types.int64, types.int64, types.int64))  # fmt: skip
 
-    return line_tile if lined else tile
+    return line_tile if linear else tile

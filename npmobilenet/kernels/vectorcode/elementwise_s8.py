@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.vectorcode.lookup_vectors import for_blocks
-from npmobilenet.kernels.vectorcode.requant_rules import HALVED, Narrow
+from npmobilenet.kernels.vectorcode.requant_rules import HALVED, NarrowToBytes
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
 from npmobilenet.kernels.vectorcode.vector_s8 import (
     INT,
@@ -99,10 +99,11 @@ class Unit:
         return [builder.ashr(builder.add(value, self.half), self.right) for value in sums]
 
 
-class End(Narrow):
+class End(NarrowToBytes):
     """double_rounding(v, m, -s), 1 <= s <= 31, plus the zero point, clamped: from 2 v, |v| < 2^30, to bytes in order.
 
-    The upper words of 2 v m + 2^31 are high_mul(v, m). The rest is as in scaling_q.Down.double: t, which Narrow halves.
+    The upper words of 2 v m + 2^31 are high_mul(v, m). The rest is as in
+    requant_rules.DownscaleRequant.double: t, which NarrowToBytes halves.
     """
 
     def __init__(self, builder: Any, step: list[Any], lanes: int, signed: bool) -> None:

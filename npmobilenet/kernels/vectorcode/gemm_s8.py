@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler.numba_private import alloca_once, array_data, for_range
 from npmobilenet.kernels.compiler.object_code import allow
-from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINES, Line, Narrow, part_of
+from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINE_FORMS, Line, NarrowToBytes, part_of
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.vectorcode.vector_s8 import (
     INT,
@@ -132,12 +132,12 @@ class Product:
                         builder.store(total, slot)
 
 
-class LineEnd:
-    """The step from accumulators in registers to bytes in memory, by lines (staircase_q.py)."""
+class LinearEpilogue:
+    """The step from accumulators in registers to bytes in memory, by lines (linear_requant.py)."""
 
     def __init__(self, builder: Any, args: list[Any], lanes: int, signed: bool) -> None:
         *self.arrays, self.line, low, high = args
-        self.narrow, self.lanes = Narrow(builder, INT(0), low, high, lanes, signed), lanes
+        self.narrow, self.lanes = NarrowToBytes(builder, INT(0), low, high, lanes, signed), lanes
 
     def lines(self, builder: Any, channel: Any, vectors: int) -> list[Line]:
         """The lines of some vectors of channels."""
@@ -151,7 +151,7 @@ class LineEnd:
 
         Four vectors go together.
         """
-        for form, method in LINES.items():
+        for form, method in LINE_FORMS.items():
             with builder.if_then(builder.icmp_signed("==", self.line, INT(form))):
                 for first in range(0, len(slots), 4):
                     for row, part in self._four(builder, lines, method, slots, first):
@@ -214,18 +214,18 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | 
 
 
 def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) -> Any:
-    """An intrinsic as dot_tile, for `count` times `rows` rows, that takes the step to bytes by lines (staircase_q.py).
+    """An intrinsic as dot_tile, for `count` times `rows` rows, whose outputs are bytes by lines (linear_requant.py).
 
     tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset, below,
-    odd, line, low, high, out, out_at, out_step, count, columns): out[out_at + r * out_step + j] is the line of
+    exceptions, line, low, high, out, out_at, out_step, count, columns): out[out_at + r * out_step + j] is the line of
     channel + j at the accumulator, clamped to low ... high, for j < columns (all, but with AVX-512). line: one of
-    LINES. Nothing is checked.
+    LINE_FORMS. Nothing is checked.
     """
     width = panel_width
 
     @intrinsic
     def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
-             slope, offset, below, odd, line, low, high, out, out_at, out_step, count, columns):  # fmt: skip
+             slope, offset, below, exceptions, line, low, high, out, out_at, out_step, count, columns):  # fmt: skip
         signed, result_signed = x.dtype == types.int8, out.dtype == types.int8
 
         def codegen(context, builder, signature, args):
@@ -236,7 +236,7 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
 
         def body(builder, args):
             (x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset,
-             below, odd, line, low, high, out, out_at, out_step, count, columns) = args  # fmt: skip
+             below, exceptions, line, low, high, out, out_at, out_step, count, columns) = args  # fmt: skip
             matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
             product = Product((rows, vectors, lanes), kind, width, signed, matrices)
             slots = product.slots(builder)
@@ -246,7 +246,7 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
             numbers = ir.Constant(vector(INT8, vectors * lanes), list(range(vectors * lanes)))
             left = splat(builder, builder.trunc(columns, INT8), vectors * lanes)
             mask = builder.icmp_unsigned("<", numbers, left) if lanes == 16 else None
-            end = LineEnd(builder, [slope, offset, below, odd, line, low, high], lanes, result_signed)
+            end = LinearEpilogue(builder, [slope, offset, below, exceptions, line, low, high], lanes, result_signed)
             lines = end.lines(builder, channel, vectors)
             with for_range(builder, count) as loop:
                 row = builder.mul(loop.index, INT(rows))
@@ -258,7 +258,7 @@ def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) 
         integer = types.int64
         return types.void(
             x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, slope, offset,
-            below, odd, integer, integer, integer, out, integer, integer, integer, integer,
+            below, exceptions, integer, integer, integer, out, integer, integer, integer, integer,
         ), codegen  # fmt: skip
 
     return tile

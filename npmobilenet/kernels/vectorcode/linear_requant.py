@@ -8,12 +8,12 @@ each from x = T_k - 1 to x = T_k, the least accumulator whose output is at least
 Conversion, fma, rint and clamp each round to nearest or cut off, and so never fall where their argument grows: f is a
 staircase too. Two staircases that take each step at the same place are the same function. So f is the rule itself, for
 every x that the layer can reach, if f(T_k) >= k and f(T_k - 1) < k for each k; and that is a pair of bounds for the
-offset, which `lines` computes. About a thousand accumulators lie within a step, so that float32's 24 bits place most
-steps right, and some slope near the real factor nearly always places all of them.
+offset, which `fit_lines` computes. About a thousand accumulators lie within a step, so that float32's 24 bits place
+most steps right, and some slope near the real factor nearly always places all of them.
 
 "double" rounds away from zero: its steps below zero lie apart from those above, by more than a line can hide where
 the output shows both. There the offset is another for x < 0. And where no slope takes all steps right, the line may
-take one or two of them one accumulator late, which is then mended: at those "odd" accumulators one is added.
+take one or two of them one accumulator late. That is patched: at those "exceptions" one is added.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import INT32_MIN, Requantization
 from npmobilenet.kernels.compiler.jit import isa
-from npmobilenet.kernels.vectorcode.requant_rules import ODDS
+from npmobilenet.kernels.vectorcode.requant_rules import MOST_EXCEPTIONS
 from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING, SINGLE, UPWARD
 
 Array = np.ndarray[Any, Any]
@@ -33,16 +33,17 @@ Array = np.ndarray[Any, Any]
 RULES = (DOUBLE_ROUNDING, UPWARD, SINGLE) if isa() != "generic" else ()  # a machine without fma would have to call one
 CENTRES = {"uint8": 128, "int8": 0}  # taken off the output: values about zero have the finest float32
 DEEPEST = 22  # shifts to the right for which k 2^(31 + s) is an int64
-NONE = INT32_MIN  # no odd accumulator
+NO_EXCEPTION = INT32_MIN  # in `exceptions`
 NEIGHBOURS = 6  # slopes tried on either side of the real factor: 4 in 5 channels take the first, 1 in 50 none
 
 
-class Lined(NamedTuple):
+class LinearRequant(NamedTuple):
     """A Requantization (its fields) and its lines, channel by channel.
 
-    slope, offset, below: float32; `below` is the offset for negative accumulators. odd: int32 (channels, ODDS), the
-    accumulators at which the line is one too low. straight, even, lined: int32, one more than there are channels: how
-    many of those before this one have a line with one offset and no odd accumulator; with no odd one; a line at all.
+    slope, offset, below: float32; `below` is the offset for negative accumulators. exceptions: int32 (channels,
+    MOST_EXCEPTIONS), the accumulators at which the line is one too low. one_offset, two_offsets, patched: int32, one
+    more than there are channels: how many of those before this one have a line with one offset and no exceptions; with
+    one or two and none; a line at all.
     """
 
     multiplier: Any
@@ -56,10 +57,10 @@ class Lined(NamedTuple):
     slope: Any
     offset: Any
     below: Any
-    odd: Any
-    straight: Any
-    even: Any
-    lined: Any
+    exceptions: Any
+    one_offset: Any
+    two_offsets: Any
+    patched: Any
 
 
 def thresholds(multiplier: Array, shift: Array, rule: Array, results: Array) -> Array:
@@ -75,7 +76,7 @@ def thresholds(multiplier: Array, shift: Array, rule: Array, results: Array) -> 
     return -((np.int64(2**30) * (rules != SINGLE) - (least << np.int64(31))) // m)
 
 
-class _Reach:
+class _StepsWithin:
     """The steps that lie within accumulators first ... last, and what they ask of a line: of each channel (rows), where
     it is at least and at most `least` and `most` (columns: steps).
     """
@@ -87,7 +88,7 @@ class _Reach:
         self.least = np.where(steps <= last, places[0], -np.inf)
         self.most = np.where(steps > first, places[1], np.inf)
 
-    def of(self, rows: Array) -> _Reach:
+    def of(self, rows: Array) -> _StepsWithin:
         """The same of some rows."""
         if len(rows) == len(self.at):
             return self
@@ -98,7 +99,7 @@ class _Reach:
     def offsets(self, slope: Array) -> tuple[Array, Array]:
         """A float32 offset for each row with its slope, and whether there is one that takes all steps right.
 
-        Where the reach has steps on one side only, half a step from them.
+        Where the range has steps on one side only, half a step from them.
         """
         slope = slope.astype(np.float64)[:, None]
         least = (self.least - slope * self.at).max(1)
@@ -112,55 +113,62 @@ class _Reach:
         return (self.least - slope.astype(np.float64)[:, None] * self.at).argmax(1)
 
 
-class _Layer:
+class _LineSearch:
     """Lines as they are found, and what they are looked for by."""
 
-    def __init__(self, steps: Array, factor: Array, places: tuple[Array, Array], reach: tuple[Array, Array]) -> None:
-        self.steps, self.factor, self.places, self.reach = steps, factor, places, reach
+    def __init__(
+        self, steps: Array, factor: Array, places: tuple[Array, Array], acc_range: tuple[Array, Array]
+    ) -> None:
+        self.steps, self.factor, self.places, self.reach = steps, factor, places, acc_range
         self.slope, self.offset, self.below = (np.zeros(len(factor), np.float32) for _ in range(3))
-        self.odd = np.full((len(factor), ODDS), NONE, np.int32)
+        self.exceptions = np.full((len(factor), MOST_EXCEPTIONS), NO_EXCEPTION, np.int32)
         self.found = np.zeros(len(factor), bool)
 
-    def search(self, channels: Array, bent: bool, late: int) -> None:
-        """Lines of these channels, with two offsets (`bent`), with so many steps taken late and mended."""
+    def search(self, channels: Array, two_offsets: bool, late: int) -> None:
+        """Lines of these channels, with `two_offsets` or one, with so many steps taken late and patched."""
         left = np.flatnonzero(channels & ~self.found)
         steps, (first, last) = self.steps[left], (end[left].astype(np.int64)[:, None] for end in self.reach)
-        sides = [(np.maximum(first, 0), last), (first, np.minimum(last, -1))] if bent else [(first, last)]
-        reaches = [_Reach(steps, self.places, *side) for side in sides]
+        sides = [(np.maximum(first, 0), last), (first, np.minimum(last, -1))] if two_offsets else [(first, last)]
+        spans = [_StepsWithin(steps, self.places, *side) for side in sides]
         rows = np.arange(len(left))
         for j in sorted(range(-NEIGHBOURS, NEIGHBOURS + 1), key=abs):
             if not len(rows):
                 break
             slope = (self.factor[left[rows]].view(np.int32) + np.int32(j)).view(np.float32)
-            some, odd = [reach.of(rows) for reach in reaches], []
+            some, exceptions = [acc_range.of(rows) for acc_range in spans], []
             delayed = steps[rows] if late else steps
             for _ in range(late):
-                odd.append(self._delay(delayed, slope, some))
-                some = [_Reach(delayed, self.places, *(end[rows] for end in side)) for side in sides]
+                exceptions.append(self._delay(delayed, slope, some))
+                some = [_StepsWithin(delayed, self.places, *(end[rows] for end in side)) for side in sides]
             (above, good), (below, well) = some[0].offsets(slope), some[-1].offsets(slope)
             taken = good & well
             done = left[rows[taken]]
             self.found[done] = True
-            for k, places in enumerate(odd):
-                self.odd[done, k] = places[taken]
+            for k, places in enumerate(exceptions):
+                self.exceptions[done, k] = places[taken]
             self.slope[done], self.offset[done], self.below[done] = slope[taken], above[taken], below[taken]
             rows = rows[~taken]
 
     @staticmethod
-    def _delay(steps: Array, slope: Array, reaches: list[_Reach]) -> Array:
+    def _delay(steps: Array, slope: Array, spans: list[_StepsWithin]) -> Array:
         """One T_k of each channel, that which asks most; in `steps` it is one later then."""
         rows = np.arange(len(steps))
-        latest = np.where(reaches[0].offsets(slope)[1], reaches[-1].latest(slope), reaches[0].latest(slope))
-        odd = steps[rows, latest]
+        latest = np.where(spans[0].offsets(slope)[1], spans[-1].latest(slope), spans[0].latest(slope))
+        exceptions = steps[rows, latest]
         steps[rows, latest] += 1
-        return odd
+        return exceptions
 
 
-def lines(
-    multiplier: Array, shift: Array, rule: Array, ends: tuple[int, int, int], centre: int, reach: tuple[Array, Array]
+def fit_lines(
+    multiplier: Array,
+    shift: Array,
+    rule: Array,
+    ends: tuple[int, int, int],
+    centre: int,
+    acc_range: tuple[Array, Array],
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """Slope, offset, offset below zero and odd accumulators of each channel, and whether there is such a line, for
-    accumulators within `reach`.
+    """Slope, offset, offset below zero and exceptions of each channel, and whether there is such a line, for
+    accumulators within `acc_range`.
 
     ends: zero point, lowest and highest output. Channels with a left shift or a shift beyond DEEPEST have no line.
 
@@ -178,39 +186,42 @@ def lines(
     side = np.where((results - centre) % 2 == 1, half, -half)
     places = exact + side + half * 2.0**-10, exact + side - half * 2.0**-10
     steps = thresholds(np.where(able, multiplier, 1), np.where(able, shift, -1), rule, results - zero_point)
-    layer = _Layer(steps, (multiplier * 2.0 ** (shift - 31.0)).astype(np.float32), places, reach)
+    layer = _LineSearch(steps, (multiplier * 2.0 ** (shift - 31.0)).astype(np.float32), places, acc_range)
     layer.found = ((multiplier == 0) | (low >= high)) & ruled  # one result for all accumulators
     layer.offset[layer.found] = layer.below[layer.found] = min(max(zero_point, low), high) - centre
     # Where "double" shows results of both signs, a straight line doesn't fit: 2^-s lies between, and a step is less.
-    both = (rule == DOUBLE_ROUNDING) & (reach[0] < 0) & (low < zero_point)
-    for late in range(ODDS + 1):
+    both = (rule == DOUBLE_ROUNDING) & (acc_range[0] < 0) & (low < zero_point)
+    for late in range(MOST_EXCEPTIONS + 1):
         layer.search(able & ~both, False, late)
         layer.search(able & both, True, late)
-    return layer.slope, layer.offset, layer.below, layer.odd, layer.found
+    return layer.slope, layer.offset, layer.below, layer.exceptions, layer.found
 
 
-def with_lines(step: Requantization, reach: tuple[Array, Array], dtype: str) -> Lined:
-    """The step for a layer of outputs of that dtype, whose accumulators lie within `reach` (least, greatest; channels).
+def linear_requant(step: Requantization, acc_range: tuple[Array, Array], dtype: str) -> LinearRequant:
+    """The step for outputs of that dtype, of accumulators within `acc_range` (least, greatest; channels).
 
     Where one factor serves the whole layer, so does one line. `step` is filled up to whole panels, and so are the
     lines; the channels that fill up have one, as they don't count.
     """
-    count, size = len(reach[0]), len(step.multiplier)
+    count, size = len(acc_range[0]), len(step.multiplier)
     slope, offset, below = (np.zeros(size, np.float32) for _ in range(3))
-    odd, there = np.full((size, ODDS), NONE, np.int32), np.zeros(size, bool)
+    exceptions, there = np.full((size, MOST_EXCEPTIONS), NO_EXCEPTION, np.int32), np.zeros(size, bool)
     if dtype in CENTRES and step.rule in RULES:
         rule = np.where(np.arange(count) < step.tail, step.rule, DOUBLE_ROUNDING)
         keys: Any = [step.multiplier[:count], step.shift[:count], rule]
         if all((key == key[0]).all() for key in keys):
-            keys, reach = [key[:1] for key in keys], (reach[0].min(keepdims=True), reach[1].max(keepdims=True))
+            keys, acc_range = (
+                [key[:1] for key in keys],
+                (acc_range[0].min(keepdims=True), acc_range[1].max(keepdims=True)),
+            )
         multiplier, shift, rule = keys
-        found = lines(multiplier, shift, rule, (step.zero_point, step.low, step.high), CENTRES[dtype], reach)
-        slope[:count], offset[:count], below[:count], odd[:count], there[:count] = found
+        found = fit_lines(multiplier, shift, rule, (step.zero_point, step.low, step.high), CENTRES[dtype], acc_range)
+        slope[:count], offset[:count], below[:count], exceptions[:count], there[:count] = found
         there[count:] = True
-    even = there & (odd == NONE).all(1)
-    kinds = even & (offset == below), even, there
+    regular = there & (exceptions == NO_EXCEPTION).all(1)
+    kinds = regular & (offset == below), regular, there
     counts = (np.add.accumulate(np.concatenate([[False], flags]), dtype=np.int32) for flags in kinds)
-    return Lined(*step, slope, offset, below, odd, *counts)
+    return LinearRequant(*step, slope, offset, below, exceptions, *counts)
 
 
-__all__ = ["Lined", "lines", "thresholds", "with_lines"]
+__all__ = ["LinearRequant", "fit_lines", "linear_requant", "thresholds"]

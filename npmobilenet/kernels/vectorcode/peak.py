@@ -28,7 +28,7 @@ FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * GROUP  # multiplie
 def _tile(kind: str) -> Any:
     """An intrinsic: out[at ...] += over `passes` and DEPTH steps k, x[k, row] * w[k, lane] for ROWS x VECTORS x LANE.
 
-    tile(x, w, passes, out, at). kind: "float", or a `kind` of dot_q.dot_tile, whose groups of GROUP values are 32-bit
+    tile(x, w, passes, out, at). kind: "float", or a `kind` of gemm_s8.dot_tile, whose groups of GROUP values are 32-bit
     words here. Arrays are flat; nothing is checked.
     """
     cell, word = (FLOAT, FLOAT) if kind == "float" else (INT32, INT32)

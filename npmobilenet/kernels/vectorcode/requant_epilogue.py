@@ -1,7 +1,8 @@
 """The generator of the step from int32 accumulators to uint8, int8 or int32 outputs, a block of them at a time.
 
-Bytes under a rule that only ever scales down, which is nearly every layer, take one of the short ways of scaling_q.py,
-where their proofs are. All else goes lane by lane through vector_q.Step, which follows fixedpoint.py to the letter.
+Bytes under a rule that only ever scales down, which is nearly every layer, take one of the short ways of
+requant_rules.py, where their proofs are. All else goes lane by lane through vector_s8.GeneralRequant, which follows
+fixedpoint.py to the letter.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from npmobilenet.kernels.compiler.numba_private import alloca_once, alloca_once_
 from npmobilenet.kernels.vectorcode.requant_rules import (
     CENTRED,
     HALVED,
-    LINES,
+    LINE_FORMS,
     SCALED,
-    Down,
+    DownscaleRequant,
     Line,
-    Narrow,
+    NarrowToBytes,
     packs,
     part_of,
 )
@@ -33,7 +34,7 @@ from npmobilenet.kernels.vectorcode.vector_s8 import (
     INT32,
     SINGLE,
     UPWARD,
-    Step,
+    GeneralRequant,
     load,
     max_of,
     min_of,
@@ -124,7 +125,7 @@ def _any_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
     whole = builder.icmp_signed(">=", block.columns, INT(lanes))
     with for_range_slice(builder, start, block.columns, INT(lanes)) as (first, _):
         column = _below(builder, first, builder.sub(block.columns, INT(lanes)))
-        step = Step(builder, *block.parameters_at(builder, column), lanes)
+        step = GeneralRequant(builder, *block.parameters_at(builder, column), lanes)
         for code, function in step.by_rule().items():
             with (
                 builder.if_then(builder.icmp_signed("==", block.rule, INT(code))),
@@ -141,7 +142,9 @@ def _any_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
                         _store_some(builder, value, pointer, block.columns, block.slot)
 
 
-def _rows(builder: Any, block: Block, columns: list[Any], narrow: Narrow, form: int, functions: list[Any]) -> None:
+def _rows(
+    builder: Any, block: Block, columns: list[Any], narrow: NarrowToBytes, form: int, functions: list[Any]
+) -> None:
     """Two vectors of channels, all rows, two at a time; where both are the same channels, four rows at a time.
 
     Rows that would come after the last are the last, computed again. functions: accumulators -> int32 of a `form` that
@@ -182,7 +185,7 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
     """The columns of bytes that may go the short way, from the first on; the last argument gets how many they are."""
     *shared, done = args
     block = Block(builder, shared, lanes, signed)
-    narrow = Narrow(builder, block.zero_point, block.low, block.high, lanes, signed)
+    narrow = NarrowToBytes(builder, block.zero_point, block.low, block.high, lanes, signed)
     plain, leave = block.plain(builder), builder.append_basic_block()
     is_rule = {code: builder.icmp_signed("==", block.rule, INT(code)) for code in (DOUBLE_ROUNDING, SINGLE, FLOAT32)}
     once = builder.or_(builder.icmp_signed("==", block.rule, INT(UPWARD)), is_rule[SINGLE])
@@ -195,7 +198,7 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
         first = _below(builder, start, builder.sub(block.columns, taken))
         columns = [first, _below(builder, builder.add(first, INT(lanes)), builder.sub(block.columns, INT(lanes)))]
         following = builder.append_basic_block()
-        for code, method in LINES.items():
+        for code, method in LINE_FORMS.items():
             with builder.if_then(builder.icmp_signed("==", block.line, INT(code))):
                 each = [block.line_at(builder, column) for column in columns]
                 _rows(
@@ -207,12 +210,12 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
                     [functools.partial(method, line, builder) for line in each],
                 )
                 builder.branch(following)
-        downs = [Down(builder, *block.parameters_at(builder, column), lanes) for column in columns]
+        downs = [DownscaleRequant(builder, *block.parameters_at(builder, column), lanes) for column in columns]
         fits = builder.not_(_any(builder, builder.or_(*(down.short(builder, least) for down in downs))))
         ways = [
-            (builder.and_(is_rule[DOUBLE_ROUNDING], fits), Down.double, HALVED),
-            (builder.and_(once, fits), Down.once, HALVED),
-            (is_rule[FLOAT32], Down.float32, SCALED),
+            (builder.and_(is_rule[DOUBLE_ROUNDING], fits), DownscaleRequant.double, HALVED),
+            (builder.and_(once, fits), DownscaleRequant.once, HALVED),
+            (is_rule[FLOAT32], DownscaleRequant.float32, SCALED),
         ]
         for wanted, way, form in ways:
             with builder.if_then(builder.and_(plain, wanted)):
@@ -231,9 +234,9 @@ def requantize_tile(lanes: int) -> Any:
     """An intrinsic that takes the step from accumulators to outputs for a block of rows and channels.
 
     tile(acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low, high, slope,
-    offset, below, odd, line, out, out_at, out_step): out[out_at + r * out_step + j] =
+    offset, below, exceptions, line, out, out_at, out_step): out[out_at + r * out_step + j] =
     fixedpoint.requantized(acc[acc_at + r * acc_step + j], channel + j, ...) for r < rows and j < columns. line:
-    one of LINES where all these channels have such a line, else 0. Nothing is checked.
+    one of LINE_FORMS where all these channels have such a line, else 0. Nothing is checked.
 
     Vectors of channels load their parameters once for all rows. Where columns are no whole number of vectors (or, of
     bytes, of pairs of them), the last one starts earlier and computes some outputs again; of fewer columns than a
@@ -242,7 +245,7 @@ def requantize_tile(lanes: int) -> Any:
 
     @intrinsic
     def tile(typingctx, acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low,
-             high, slope, offset, below, odd, line, out, out_at, out_step):  # fmt: skip
+             high, slope, offset, below, exceptions, line, out, out_at, out_step):  # fmt: skip
         signed = out.dtype == types.int8
 
         def codegen(context, builder, signature, args):
@@ -260,7 +263,7 @@ def requantize_tile(lanes: int) -> Any:
         integer = types.int64
         return types.void(
             acc, integer, integer, integer, integer, integer, multiplier, shift, scale, integer, integer, integer,
-            integer, slope, offset, below, odd, integer, out, integer, integer,
+            integer, slope, offset, below, exceptions, integer, out, integer, integer,
         ), codegen  # fmt: skip
 
     return tile

@@ -1,6 +1,6 @@
 """Generators of integer vector code: the short ways from accumulators to bytes, for rules that only ever scale down.
 
-`Line` is the shortest, for layers whose staircase a line takes (staircase_q.py); `Down` is for the others.
+`Line` is the shortest, for layers whose steps a line takes (linear_requant.py); `DownscaleRequant` is for the others.
 """
 
 from __future__ import annotations
@@ -59,39 +59,40 @@ def part_of(builder: Any, value: Any, first: int, count: int) -> Any:
     return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), chosen)
 
 
-HALVED, SCALED, CENTRED = range(3)  # see Narrow
-STRAIGHT, BENT, MENDED = 1, 2, 3  # see Line
-ODDS = 2  # odd accumulators of a line at most: with one, 2.6 % of V2 int8's channels had no line, with two 1.2 %
+HALVED, SCALED, CENTRED = range(3)  # see NarrowToBytes
+ONE_OFFSET, TWO_OFFSETS, PATCHED = 1, 2, 3  # see Line
+MOST_EXCEPTIONS = 2  # of a line: with one, 2.6 % of V2 int8's channels had no line, with two 1.2 %
 
 
 class Line:
-    """rint(fma(float32(x), slope, offset)) of `lanes` channels, see staircase_q.py: the output less its centre.
+    """rint(fma(float32(x), slope, offset)) of `lanes` channels, see linear_requant.py: the output less its centre.
 
     |result| < 2^30, as the slope is less than 1/2 and |x| at most 2^31.
     """
 
     def __init__(self, builder: Any, arrays: list[Any], channel: Any, lanes: int) -> None:
-        """arrays: slope, offset, below, odd; the lanes are the channels from `channel` on."""
+        """arrays: slope, offset, below, exceptions; the lanes are the channels from `channel` on."""
         self.lanes = lanes
-        *floats, odd = arrays
+        *floats, exceptions = arrays
+        count = MOST_EXCEPTIONS
         self.slope, self.offset, self.below = (load(builder, builder.gep(a, [channel]), FLOAT, lanes) for a in floats)
-        both = load(builder, builder.gep(odd, [builder.mul(channel, INT(ODDS))]), INT32, ODDS * lanes)
-        self.odd = [lanes_of(builder, both, [*range(k, ODDS * lanes, ODDS)]) for k in range(ODDS)]
+        all_of = load(builder, builder.gep(exceptions, [builder.mul(channel, INT(count))]), INT32, count * lanes)
+        self.exceptions = [lanes_of(builder, all_of, [*range(k, count * lanes, count)]) for k in range(count)]
 
-    def straight(self, builder: Any, acc: Any) -> Any:
+    def one_offset(self, builder: Any, acc: Any) -> Any:
         """One offset for all accumulators."""
         return self._at(builder, acc, self.offset)
 
-    def bent(self, builder: Any, acc: Any) -> Any:
+    def two_offsets(self, builder: Any, acc: Any) -> Any:
         """Another offset for negative ones."""
         negative = builder.icmp_signed("<", acc, constant(INT32, 0, self.lanes))
         return self._at(builder, acc, builder.select(negative, self.below, self.offset))
 
-    def mended(self, builder: Any, acc: Any) -> Any:
-        """That, and one more at the odd ones."""
-        value = self.bent(builder, acc)
+    def patched(self, builder: Any, acc: Any) -> Any:
+        """That, and one more at the exceptions."""
+        value = self.two_offsets(builder, acc)
         more = builder.add(value, constant(INT32, 1, self.lanes))
-        there = [builder.icmp_signed("==", acc, odd) for odd in self.odd]
+        there = [builder.icmp_signed("==", acc, x) for x in self.exceptions]
         return builder.select(functools.reduce(builder.or_, there), more, value)
 
     def _at(self, builder: Any, acc: Any, offset: Any) -> Any:
@@ -100,10 +101,10 @@ class Line:
         return to_integers(builder, intrinsic_call(builder, f"llvm.fma.v{self.lanes}f32", kind, args), self.lanes)
 
 
-LINES = {STRAIGHT: Line.straight, BENT: Line.bent, MENDED: Line.mended}
+LINE_FORMS = {ONE_OFFSET: Line.one_offset, TWO_OFFSETS: Line.two_offsets, PATCHED: Line.patched}
 
 
-class Down:
+class DownscaleRequant:
     """The parameters of `lanes` channels for the short way, loaded once for all rows.
 
     With s = -shift, "double" and "upward" give shift_upward(V, s), where v = high_mul(x, m) and V = v - [v < 0] under
@@ -113,8 +114,8 @@ class Down:
 
         result = floor((t + 1) / 2), t = floor(V / 2^(s - 1)) or t = floor((x m + h) / 2^(30 + s)),
 
-    as shift_upward(V, s) = floor((V + 2^(s - 1)) / 2^s) and v = floor((x m + 2^30) / 2^31). Narrow takes the step from
-    t to the result.
+    as shift_upward(V, s) = floor((V + 2^(s - 1)) / 2^s) and v = floor((x m + 2^30) / 2^31). NarrowToBytes takes the
+    step from t to the result.
 
     Nothing overflows, whatever int32 x is: |x m| < 2^62, and v >= 1 - 2^31, as m < 2^31. Nor does the reference's
     result wrap: no left shift comes first, and s >= 1 leaves |result| <= 2^30, to which a zero point is added. A
@@ -174,7 +175,7 @@ class Down:
         return to_integers(builder, v, lanes)
 
 
-class Narrow:
+class NarrowToBytes:
     """From two rows of two vectors of int32 to bytes, clamped. The int32 are of one of three forms.
 
     HALVED: t, which saturates to int16, where t + (2z + 1), saturating, is halved: floor((t + 1 + 2z) / 2) =
@@ -232,7 +233,7 @@ class Narrow:
         return [part_of(builder, packed, first, 2 * lanes) for first in (0, 2 * lanes)]
 
     def _plain(self, builder: Any, rows: list[list[Any]], form: int) -> list[Any]:
-        """By operations that every machine has, on int32: |t| <= 2^30, as s >= 2 (requantize_q.py asks for it)."""
+        """By operations that every machine has, on int32: |t| <= 2^30, as s >= 2 (requant_epilogue.py asks for it)."""
         lanes = self.lanes
         move, one = self.moves.get(form, self.centre), constant(INT32, 1, lanes)
         done = []

@@ -105,7 +105,7 @@ def pointers_of(context: Any, builder: Any, signature: Any, args: Any) -> list[A
 
 
 def outlined(builder: Any, name: str, args: list[Any], body: tilecode.Body) -> None:
-    """Call the tile whose code is `body(builder, args)`, a function of its own that is compiled once, see tilecode.py.
+    """Call the tile whose code is `body(builder, args)`, a function of its own that is compiled once (object_code.py).
 
     Inlined at each of its calls, it would multiply the time to compile a kernel, and share the registers with what is
     around it; a call costs a few ns. `name` is for who reads the machine code.

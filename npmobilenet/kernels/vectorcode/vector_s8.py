@@ -108,7 +108,7 @@ def multiply_pairs(builder: Any, values: Any, factors: tuple[Any, Any], addend: 
     return even, odd
 
 
-class Step:
+class GeneralRequant:
     """The requantization's parameters for `lanes` channels, loaded once for all rows of a tile."""
 
     def __init__(self, builder: Any, multiplier: Any, shift: Any, scale: Any, lanes: int) -> None:

@@ -27,8 +27,8 @@ def _zeros_and_step(ctx: NodeContext) -> tuple[tuple[int, int], Any]:
     z_in, z_w = zero_point_of(x), conv.weight_zero_point(ctx.node, weights)
     sums, bias = conv.signed_sums(ctx.inputs[1], z_w), ctx.inputs[2]
     conv.check_accumulators(ctx.node, x, sums, bias, z_in)
-    reach = conv.accumulator_reach(x, sums, bias, z_in)
-    return (z_in, z_w), ctx.kernels.step_q(_requantization(ctx), reach, str(ctx.out.dtype))
+    acc_range = conv.accumulator_range(x, sums, bias, z_in)
+    return (z_in, z_w), ctx.kernels.requant_q(_requantization(ctx), acc_range, str(ctx.out.dtype))
 
 
 def _requantization(ctx: NodeContext) -> Requantization:

@@ -15,9 +15,9 @@ from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATI
 from npmobilenet.graph import Graph, Quantization
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE
-from npmobilenet.kernels.vectorcode.linear_requant import NONE, RULES, Lined, thresholds, with_lines
+from npmobilenet.kernels.vectorcode.linear_requant import NO_EXCEPTION, RULES, LinearRequant, linear_requant, thresholds
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
-from npmobilenet.kernels.vectorcode.requant_rules import BENT, MENDED, STRAIGHT
+from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
 
 Array = np.ndarray[Any, Any]
 WIDTHS = sorted({lanes for lanes in LANES.values() if lanes <= LANE})
@@ -39,15 +39,15 @@ def step_of(rng: np.random.Generator, count: int, rule: str, dtype: str, shifts:
     return Requantization(m, s, m * 2.0 ** (s - 31.0), code, zero_point, low, high, tail)
 
 
-def reach_of(rng: np.random.Generator, step: Requantization) -> tuple[Array, Array]:
+def acc_range_of(rng: np.random.Generator, step: Requantization) -> tuple[Array, Array]:
     """Some that show all results, some that don't, on both sides of 0 or on one."""
     size = np.ceil(rng.uniform(1, 600, len(step.multiplier)) / np.maximum(step.scale, 1e-6)).astype(np.int64)
     centre = (size * rng.choice([0, 0, -0.4, 2.0], len(size))).astype(np.int64)
     return np.maximum(centre - size, -INT32_MAX), np.minimum(centre + size, INT32_MAX)
 
 
-def near_steps(step: Requantization, c: int, reach: tuple[int, int], rng: np.random.Generator) -> list[int]:
-    """The accumulators of a channel beside every step of the output, the reach's ends, and some others."""
+def near_steps(step: Requantization, c: int, acc_range: tuple[int, int], rng: np.random.Generator) -> list[int]:
+    """The accumulators of a channel beside every step of the output, the range's ends, and some others."""
     factor = max(float(step.scale[c]), 1e-9)
     places = (np.arange(step.low - 1, step.high + 2) - step.zero_point + 0.5) / factor
     places = places[np.abs(places) < 2**31].astype(np.int64)
@@ -56,19 +56,19 @@ def near_steps(step: Requantization, c: int, reach: tuple[int, int], rng: np.ran
         0,
         -1,
         1,
-        *reach,
-        *rng.integers(*reach, 40, endpoint=True),
+        *acc_range,
+        *rng.integers(*acc_range, 40, endpoint=True),
     ]
-    return [int(x) for x in some if reach[0] <= x <= reach[1]]
+    return [int(x) for x in some if acc_range[0] <= x <= acc_range[1]]
 
 
-def line(step: Lined, c: int, x: int) -> int:
+def line(step: LinearRequant, c: int, x: int) -> int:
     """The line's value in exact arithmetic, rounded as the instructions round."""
     acc, slope = np.longdouble(np.float32(np.int32(x))), np.longdouble(step.slope[c])
     value = np.float32(
         acc * slope + np.longdouble((step.below if x < 0 else step.offset)[c])
     )  # 64 bits hold the product
-    return int(np.rint(value)) + (x in step.odd[c])
+    return int(np.rint(value)) + (x in step.exceptions[c])
 
 
 def test_thresholds() -> None:
@@ -88,43 +88,43 @@ def test_thresholds() -> None:
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("rule", NAMES)
 def test_lines_take_every_step(rule: str, dtype: str) -> None:
-    """A channel that has a line has the rule's outputs; and most channels have one, some of them with odd points."""
+    """A channel that has a line has the rule's outputs; and most channels have one, some of them with exceptions."""
     rng, centre = np.random.default_rng(NAMES.index(rule)), 128 if dtype == "uint8" else 0
-    lined, parted, mended = 0, 0, np.zeros(3, int)
+    with_line, parted, patched = 0, 0, np.zeros(3, int)
     for turn in range(12):
         step = step_of(rng, 50, rule, dtype, tail=25 if turn % 3 == 0 else INT32_MAX)
-        reach = reach_of(rng, step)
-        got = with_lines(step, reach, dtype)
-        there = np.diff(got.lined) > 0
-        straight, even = np.diff(got.straight) > 0, np.diff(got.even) > 0
+        acc_range = acc_range_of(rng, step)
+        got = linear_requant(step, acc_range, dtype)
+        there = np.diff(got.patched) > 0
+        one_offset, regular = np.diff(got.one_offset) > 0, np.diff(got.two_offsets) > 0
         for c in np.flatnonzero(there):
-            odd = int((got.odd[c] != NONE).sum())
-            mended[odd], parted = mended[odd] + 1, parted + int(got.offset[c] != got.below[c])
-            assert even[c] == (odd == 0)
-            assert straight[c] == (odd == 0 and got.offset[c] == got.below[c])
-            for x in near_steps(step, c, (int(reach[0][c]), int(reach[1][c])), rng):
+            exceptions = int((got.exceptions[c] != NO_EXCEPTION).sum())
+            patched[exceptions], parted = patched[exceptions] + 1, parted + int(got.offset[c] != got.below[c])
+            assert regular[c] == (exceptions == 0)
+            assert one_offset[c] == (exceptions == 0 and got.offset[c] == got.below[c])
+            for x in near_steps(step, c, (int(acc_range[0][c]), int(acc_range[1][c])), rng):
                 value = min(max(line(got, c, x) + centre, step.low), step.high)
                 assert value == requantized(x, c, step), (turn, c, x)
-        lined += int(there.sum())
-    assert lined > 500
-    assert (mended > [400, 5, 0]).all()
+        with_line += int(there.sum())
+    assert with_line > 500
+    assert (patched > [400, 5, 0]).all()
     assert parted > 20 or rule != "double"
 
 
 def test_one_line_for_a_layer_of_one_factor() -> None:
-    """It has to serve the reach of all channels; and there is none for int32 outputs, or other rules."""
+    """It has to serve the ranges of all channels; and there is none for int32 outputs, or other rules."""
     rng = np.random.default_rng(3)
     step = step_of(rng, 64, "double", "uint8")
     step = step._replace(multiplier=np.full(64, 1_500_000_000, np.int32), shift=np.full(64, -6, np.int32))
-    reach = np.arange(-64, 0) * 100, np.arange(64) * 100
-    got = with_lines(step, reach, "uint8")
-    assert (np.diff(got.lined) == 1).all()
+    acc_range = np.arange(-64, 0) * 100, np.arange(64) * 100
+    got = linear_requant(step, acc_range, "uint8")
+    assert (np.diff(got.patched) == 1).all()
     assert len(set(got.slope.tolist())) == 1
     for c, x in itertools.product((0, 63), range(-6400, 6301)):
         assert min(max(line(got, c, x) + 128, step.low), step.high) == requantized(x, c, step)
-    assert not with_lines(step, reach, "int32").lined.any()
+    assert not linear_requant(step, acc_range, "int32").patched.any()
     for rule in ("none", "float32", "float64"):
-        assert not with_lines(step._replace(rule=REQUANTIZATIONS.index(rule)), reach, "uint8").lined.any()
+        assert not linear_requant(step._replace(rule=REQUANTIZATIONS.index(rule)), acc_range, "uint8").patched.any()
 
 
 def test_channels_without_a_line() -> None:
@@ -132,7 +132,7 @@ def test_channels_without_a_line() -> None:
     m = np.full(64, 2**31 - 1, np.int32)
     for shift in (0, 3, -23, -31):
         step = Requantization(m, np.full(64, shift, np.int32), m * 2.0 ** (shift - 31), 1, 0, -128, 127)
-        assert not with_lines(step, (np.full(64, -(2**30)), np.full(64, 2**30)), "int8").lined.any(), shift
+        assert not linear_requant(step, (np.full(64, -(2**30)), np.full(64, 2**30)), "int8").patched.any(), shift
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def tile(lanes: int) -> Callable[..., None]:
 
     def run(acc, acc_step, rows, columns, channel, step, line, out, out_step):  # type: ignore[no-untyped-def]
         inner(acc, 0, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, step.rule,
-              step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.odd, line, out, 0,
+              step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.exceptions, line, out, 0,
               out_step)  # fmt: skip
 
     run.__qualname__ = f"line_tile_{lanes}"
@@ -153,22 +153,24 @@ def tile(lanes: int) -> Callable[..., None]:
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("lanes", WIDTHS)
 def test_generated_lines(lanes: int, dtype: str) -> None:
-    """Blocks of every width; accumulators beside the steps and at random; lines with one offset, with two, with odd."""
+    """Blocks of every width; accumulators beside the steps and at random; lines of each form."""
     for turn, rule in enumerate(NAMES * 3):
         rng = np.random.default_rng([turn, lanes])
         step = step_of(rng, 64, rule, dtype)
-        reach = reach_of(rng, step)
-        got = with_lines(step, reach, dtype)
-        lines, counts = ((STRAIGHT, got.straight), (BENT, got.even), (MENDED, got.lined))[turn // 3]
+        acc_range = acc_range_of(rng, step)
+        got = linear_requant(step, acc_range, dtype)
+        lines, counts = ((ONE_OFFSET, got.one_offset), (TWO_OFFSETS, got.two_offsets), (PATCHED, got.patched))[
+            turn // 3
+        ]
         chosen = np.flatnonzero(np.diff(counts))
         picked = chosen[rng.integers(0, len(chosen), 64)]
-        fields = ("multiplier", "shift", "scale", "slope", "offset", "below", "odd")
+        fields = ("multiplier", "shift", "scale", "slope", "offset", "below", "exceptions")
         got = got._replace(**{name: np.ascontiguousarray(getattr(got, name)[picked]) for name in fields})
         acc = np.zeros((200, 64), np.int32)
         for c in range(64):
-            values = near_steps(step, picked[c], (int(reach[0][picked[c]]), int(reach[1][picked[c]])), rng)
+            values = near_steps(step, picked[c], (int(acc_range[0][picked[c]]), int(acc_range[1][picked[c]])), rng)
             acc[:, c] = rng.choice(values, 200)
-            acc[:2, c] = np.where(got.odd[c] == NONE, acc[:2, c], got.odd[c])
+            acc[:2, c] = np.where(got.exceptions[c] == NO_EXCEPTION, acc[:2, c], got.exceptions[c])
         for columns in (64, 63, 48, 33, 17, 16, 9, 1):
             out = np.full((200, 70), 77, dtype)
             tile(lanes)(acc.reshape(-1), 64, 200, columns, 0, got, lines, out.reshape(-1), 70)

@@ -12,7 +12,7 @@ import pytest
 from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE, requantize_block
-from npmobilenet.kernels.vectorcode.linear_requant import Lined, with_lines
+from npmobilenet.kernels.vectorcode.linear_requant import LinearRequant, linear_requant
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
 
 Array = np.ndarray[Any, Any]
@@ -30,8 +30,8 @@ def tile(lanes: int) -> Callable[..., None]:
 
     def run(acc, acc_at, acc_step, rows, columns, channel, step, line, out, out_at, out_step):  # type: ignore[no-untyped-def]
         inner(acc, acc_at, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, step.rule,
-              step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.odd, line, out, out_at,
-              out_step)  # fmt: skip
+              step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.exceptions, line, out,
+              out_at, out_step)  # fmt: skip
 
     run.__qualname__ = f"tile_{lanes}"  # its cache files' name
     return compile_kernel(run)
@@ -43,17 +43,17 @@ def block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step):  
 
 
 def step_of(multiplier: Array, shift: Array, rule: str, dtype: str, zero_point: int = 0,
-            limits: tuple[int, int] | None = None) -> Lined:  # fmt: skip
+            limits: tuple[int, int] | None = None) -> LinearRequant:  # fmt: skip
     """A step filled up with zeros to a whole number of panels, as the binder fills it, and without lines."""
     more = -len(multiplier) % 64
     m, s = (np.pad(np.asarray(v, np.int32), (0, more)) for v in (multiplier, shift))
     low, high = limits or LIMITS[dtype]
     scale = m * 2.0 ** (s - 31.0)
     step = Requantization(m, s, scale, REQUANTIZATIONS.index(rule), zero_point, low, high)
-    return with_lines(step, (np.zeros(0), np.zeros(0)), "int32")
+    return linear_requant(step, (np.zeros(0), np.zeros(0)), "int32")
 
 
-def accumulators(step: Lined, rows: int, rng: np.random.Generator) -> Array:
+def accumulators(step: LinearRequant, rows: int, rng: np.random.Generator) -> Array:
     """Rows of accumulators: the ends of int32, those at and beside ties of small results, and some at random."""
     count = len(step.multiplier)
     factor = np.where(step.scale == 0, 1.0, step.scale)
@@ -64,7 +64,7 @@ def accumulators(step: Lined, rows: int, rng: np.random.Generator) -> Array:
     return np.where(kind == 0, rng.choice(EDGES, (rows, count)), np.where(kind == 1, some, near)).astype(np.int32)
 
 
-def check(lanes: int, step: Lined, dtype: str, columns: int, channel: int = 0, rows: int = 5,
+def check(lanes: int, step: LinearRequant, dtype: str, columns: int, channel: int = 0, rows: int = 5,
           seed: int = 0) -> None:  # fmt: skip
     """Compare a block; what lies around the outputs has to stay."""
     rng = np.random.default_rng(seed)
