@@ -184,8 +184,8 @@ def _parameters(what: IsolatedNode, dialect: str) -> tuple[dict[str, Any], dict[
     arrays: dict[str, Array] = {}
     for step in calls:
         given |= parameters(step)
-        if "zeros" in (names := argument_names(step)):
-            given["input_zero_point"], given["weights_zero_point"] = step.args[names.index("zeros")]
+        if "zero_points" in (names := argument_names(step)):
+            given["input_zero_point"], given["weights_zero_point"] = step.args[names.index("zero_points")]
         for record in step.args:
             if isinstance(record, Requantization):
                 channels = what.result.shape[-1]

@@ -31,7 +31,7 @@ PLACES = (
     "dilation",
     "kernel",
     "taps",
-    "zeros",
+    "zero_points",
 )  # parameters that the node's description has
 
 

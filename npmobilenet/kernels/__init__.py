@@ -106,23 +106,23 @@ class KernelSet:
         """The weights in the layout that `kernel` of this set reads."""
         return self._pack(kernel, (weights,))[0]
 
-    def pack_q(self, kernel: str, weights: Any, bias: Any, zeros: tuple[int, int]) -> tuple[Any, Any]:
-        """Weights and bias as the integer `kernel` of this set reads them; zeros: zero points of input and weights."""
-        packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zeros)
+    def pack_q(self, kernel: str, weights: Any, bias: Any, zero_points: tuple[int, int]) -> tuple[Any, Any]:
+        """Weights and bias as the integer `kernel` of this set reads them; zero_points: of input and weights."""
+        packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zero_points)
         return packed
 
-    def requant_q(self, step: Any, acc_range: tuple[Any, Any], dtype: str) -> Any:
+    def requant_q(self, requant: Any, acc_range: tuple[Any, Any], dtype: str) -> Any:
         """A layer's Requantization as the integer kernels of this set read it; acc_range: the least and the greatest
         accumulator of each channel, dtype: the output's.
         """
         if self.name != "fast":
-            return step
+            return requant
         from npmobilenet.kernels.vectorcode.linear_requant import linear_requant
 
         kept = {} if self._packed is None else self._packed
-        key = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in (*step, *acc_range, dtype))
+        key = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in (*requant, *acc_range, dtype))
         if key not in kept:
-            kept[key] = linear_requant(step, acc_range, dtype)
+            kept[key] = linear_requant(requant, acc_range, dtype)
         return kept[key]
 
     def _pack(self, kernel: str, arrays: tuple[Any, ...], *more: Any) -> tuple[Any, ...]:

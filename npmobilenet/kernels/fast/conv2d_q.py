@@ -11,13 +11,13 @@ from npmobilenet.kernels.fast.gemm_s8 import GROUP, ROWS, dot_block, new_accumul
 from npmobilenet.kernels.fast.lhs_packing import as_row_value, copy_rows, new_rows, new_sums, row_sums
 
 
-def pack_conv2d_q(weights, bias, zeros):
+def pack_conv2d_q(weights, bias, zero_points):
     """(kh, kw, Cin, Cout) -> (panels, kh, groups, WIDTH, GROUP): filter rows are filled up to whole groups."""
     _, kw, depth, channels = weights.shape
-    rows = [pack_dot(row.reshape(kw * depth, channels), 0 * bias, zeros) for row in weights]
-    start = sum(part.astype(np.int64) for _, part in rows)
-    start[:channels] += bias
-    return np.ascontiguousarray(np.stack([panels for panels, _ in rows], 1)), start.astype(np.int32)
+    rows = [pack_dot(row.reshape(kw * depth, channels), 0 * bias, zero_points) for row in weights]
+    folded_bias = sum(part.astype(np.int64) for _, part in rows)
+    folded_bias[:channels] += bias
+    return np.ascontiguousarray(np.stack([panels for panels, _ in rows], 1)), folded_bias.astype(np.int32)
 
 
 @register_jitable
@@ -63,13 +63,13 @@ def copy_lines(x, n, iy, ix, dilation, lines, z_in, buffer, line):
         fill(to[right:], outside)
 
 
-def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def output_rows(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """Units are output rows."""
     return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size)
 
 
 @task(output_rows)
-def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """As the reference. Moves: the image's rows under a row of outputs are copied, with the padding around them and in
     the form that the tiles need. In the copy the taps (kx, ci) of a filter row lie side by side: the tiles read windows
     where they are, filter row by filter row, weights of 0 covering what a group reads too much. Dilated windows are
@@ -80,22 +80,22 @@ def conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, 
     in_c, (out_h, out_w, channels) = x.shape[3], out.shape[1:]
     padded, window, lines = groups * GROUP, taps[1] * in_c, taps[0]
     line = (out_w - 1) * stride[1] * in_c + padded
-    acc, sums = new_accumulators(), new_sums(x, zeros, out_w)
+    acc, sums = new_accumulators(), new_sums(x, zero_points, out_w)
     buffer = new_rows(x, max(lines * line, ROWS * lines * padded))
     for row in range(start, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         if dilation[1] == 1:
-            copy_lines(x, n, iy, -pad[1], dilation[0], lines, zeros[0], buffer, line)
-            row_sums(buffer, 0, stride[1] * in_c, line, lines, window, out_w, x, zeros, sums)
-            dot_block(buffer, 0, stride[1] * in_c, line, lines, groups, packed, sums, bias, step, flat_out, channels,
+            copy_lines(x, n, iy, -pad[1], dilation[0], lines, zero_points[0], buffer, line)
+            row_sums(buffer, 0, stride[1] * in_c, line, lines, window, out_w, x, zero_points, sums)
+            dot_block(buffer, 0, stride[1] * in_c, line, lines, groups, packed, sums, bias, requant, flat_out, channels,
                       row * out_w, out_w, 0, panels, acc)  # fmt: skip
             continue
         for ox in range(0, out_w, ROWS):
             count = min(ROWS, out_w - ox)
             for r in range(count):
-                copy_window(x, n, iy, (ox + r) * stride[1] - pad[1], dilation, taps, zeros[0], buffer,
+                copy_window(x, n, iy, (ox + r) * stride[1] - pad[1], dilation, taps, zero_points[0], buffer,
                             r * lines * padded, padded)  # fmt: skip
-            row_sums(buffer, 0, lines * padded, 0, 1, lines * padded, count, x, zeros, sums)
-            dot_block(buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, step, flat_out, channels,
+            row_sums(buffer, 0, lines * padded, 0, 1, lines * padded, count, x, zero_points, sums)
+            dot_block(buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, requant, flat_out, channels,
                       row * out_w + ox, count, 0, panels, acc)  # fmt: skip

@@ -50,7 +50,7 @@ def blocks_of(channels):
     return blocks
 
 
-def pack_depthwise_conv2d_q(weights, bias, zeros):
+def pack_depthwise_conv2d_q(weights, bias, zero_points):
     """(kh, kw, Cout) and bias -> ((words, parts, vectors, blocks), bias).
 
     blocks: the first channel and the width of each block. For each vector of LANE channels of each block, `vectors`
@@ -64,14 +64,16 @@ def pack_depthwise_conv2d_q(weights, bias, zeros):
     then has to read z_in. Bytes are read as x + raised (see depthwise_q), so that z_in + raised takes its place.
     """
     height, width, channels = weights.shape
-    lost, groups = weights.astype(np.int64) - zeros[1], -(-height // GROUP)
+    centred_weights, groups = weights.astype(np.int64) - zero_points[1], -(-height // GROUP)
     shifts = groups * GROUP - height + 1
-    start = np.zeros(max(channels, LANE), np.int64)
-    start[:channels] = bias - (zeros[0] + raised(KIND, weights.dtype == np.int8)) * lost.sum((0, 1))
+    folded_bias = np.zeros(max(channels, LANE), np.int64)
+    folded_bias[:channels] = bias - (zero_points[0] + raised(KIND, weights.dtype == np.int8)) * centred_weights.sum(
+        (0, 1)
+    )
     limits, blocks = np.iinfo(PACKED), blocks_of(channels)
     words, parts, vectors, at = [], [], [], 0
     for first in (block + v for block, size in blocks for v in range(0, size, LANE)):
-        some = lost[:, :, first : first + LANE]
+        some = centred_weights[:, :, first : first + LANE]
         rows = np.zeros((groups * GROUP, width, shifts, LANE), np.int64)
         for shift in range(shifts):
             rows[shift : shift + height, :, shift, : some.shape[2]] = some
@@ -87,7 +89,7 @@ def pack_depthwise_conv2d_q(weights, bias, zeros):
         vectors += vector
     packed = np.concatenate([np.zeros(0, PACKED), *words])
     tables = (np.array(parts, np.int64), np.array(vectors, np.int64), np.array(blocks, np.int64))
-    return (in_lines(packed), *tables), start.astype(np.int32)
+    return (in_lines(packed), *tables), folded_bias.astype(np.int32)
 
 
 def in_lines(array):
@@ -168,37 +170,37 @@ def filter_block(form, words, group_step, vector_step, column_step, stride, coun
 
 @register_jitable
 def filter_linear(form, words, group_step, vector_step, stride, count, parts, vectors, first, number, w, taps, shifts,
-                 bias, channel, step, line, out, out_at, channels, out_row):  # fmt: skip
+                 bias, channel, requant, line, out, out_at, channels, out_row):  # fmt: skip
     """The outputs of a block of channels that have a line, as filter_block for forms 1 to 4."""
     if form == 1:
         line_tile_3_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
+                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
     elif form == 2:
         line_tile_3_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
+                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
     elif form == 3:
         line_tile_5_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
+                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
     else:
         line_tile_5_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, step.slope, step.offset,
-                      step.below, step.exceptions, line, step.low, step.high)  # fmt: skip
+                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
+                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
 
 
 @register_jitable
-def requantize(acc, acc_at, width, pixels, columns, channel, step, out, out_at, channels):
-    """The outputs of a block of channels. Those from step.tail on follow the other rule."""
+def requantize(acc, acc_at, width, pixels, columns, channel, requant, out, out_at, channels):
+    """The outputs of a block of channels. Those from requant.tail on follow the other rule."""
     rest = acc[acc_at:]
-    head = columns if line_form(step, channel, columns) else min(max(step.tail - channel, 0), columns)
+    head = columns if line_form(requant, channel, columns) else min(max(requant.tail - channel, 0), columns)
     if head > 0:
-        requantize_block(rest, width, pixels, head, channel, step, out, out_at, channels)
+        requantize_block(rest, width, pixels, head, channel, requant, out, out_at, channels)
     if head < columns:
-        other = LinearRequant(step.multiplier, step.shift, step.scale, DOUBLE_ROUNDING, step.zero_point, step.low,
-                              step.high, step.tail, step.slope, step.offset, step.below, step.exceptions,
-                              step.one_offset, step.two_offsets, step.patched)  # fmt: skip
+        other = LinearRequant(requant.multiplier, requant.shift, requant.scale, DOUBLE_ROUNDING, requant.zero_point,
+                              requant.low, requant.high, requant.tail, requant.slope, requant.offset, requant.below,
+                              requant.exceptions, requant.one_offset, requant.two_offsets, requant.patched)  # fmt: skip
         requantize_block(rest[head:], width, pixels, columns - head, channel + head, other, out, out_at + head,
                          channels)  # fmt: skip
 
@@ -212,13 +214,13 @@ def pixels_at_once(size, out_w):
     return min((even + PIXELS - 1) // PIXELS * PIXELS, out_w)
 
 
-def output_rows(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def output_rows(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """Units are output rows. An output's requantization takes as long as some six multiply-adds elsewhere."""
     return Work(out.shape[0] * out.shape[1], out.shape[2] * out.shape[3] * (6 + taps[0] * taps[1] // 2))
 
 
 @task(output_rows)
-def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """As the reference. Moves: GROUP rows of the input interleaved, so that one instruction multiplies and adds as many
     taps of 16 channels; rows of outputs that fit into the same groups of rows side by side; taps outside the image read
     zero points; accumulators requantized, a run at a time, while they are in the first-level cache. Threads take output
@@ -232,7 +234,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
     shifts = groups * GROUP - taps[0] + 1
     most = (shifts - 1) // stride[0] + 1 if dilation[0] == 1 else 1  # rows of outputs at a time
     form, extent = form_of(taps, stride, dilation, most), (taps[1] - 1) * dilation[1] + 1
-    blank, outside = np.full(in_c, zeros[0], x.dtype), outside_word(x, zeros[0])
+    blank, outside = np.full(in_c, zero_points[0], x.dtype), outside_word(x, zero_points[0])
     rows = np.zeros(2 * groups * GROUP, np.int64)  # addresses and distances
     pixel = most + groups * stride[1]  # words that an output takes for each channel
     wide, middle, narrow = (pixels_at_once(pixel * WIDE, out_w), pixels_at_once(pixel * MIDDLE, out_w),
@@ -270,7 +272,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
                 for g in range(groups):
                     interleave(x, rows, 2 * g * GROUP, ix + left, first, right - left, words, g * step_g + left * LANE,
                                step_v, channels, width)  # fmt: skip
-                line = line_form(step, first, columns)
+                line = line_form(requant, first, columns)
                 if (
                     line
                     and form
@@ -279,8 +281,8 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
                     and count >= MOST_PIXELS - PIXELS * (form % 2)
                 ):
                     filter_linear(form, words, step_g, step_v, stride, count, parts, vectors, vector, number, packed,
-                                 taps, shifts, bias, first, step, line, flat_out, (row * out_w + ox) * channels + first,
-                                 channels, out_w * channels)  # fmt: skip
+                                  taps, shifts, bias, first, requant, line, flat_out,
+                                  (row * out_w + ox) * channels + first, channels, out_w * channels)  # fmt: skip
                     continue
                 acc_row = max(count, PIXELS) * width
                 filter_block(form, words, step_g, step_v, dilation[1], stride, count, parts, vectors, vector, number,
@@ -288,7 +290,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zeros, taps, stride, pad, 
                 joined = count == out_w and count >= PIXELS  # then the rows of outputs follow each other
                 for r in range(1 if joined else together):
                     out_at = ((row + r) * out_w + ox) * channels + first
-                    requantize(acc, r * acc_row, width, together * count if joined else count, columns, first, step,
+                    requantize(acc, r * acc_row, width, together * count if joined else count, columns, first, requant,
                                flat_out, out_at, channels)  # fmt: skip
             vector += number
         row += together

@@ -35,7 +35,7 @@ tall_half_line_tile = line_tile(ROWS, 1, LANE, KIND, WIDTH)
 requantize_vectors = requantize_tile(LANE)
 
 
-def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def pack_dot(weights: np.ndarray, bias: np.ndarray, zero_points: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(depth, Cout) and bias -> panels (panels, groups, WIDTH, GROUP), bias (panels * WIDTH,), zeros filling up.
 
     sum (x - z_in)(w - z_w) = sum x' w' - v' sum x' - z' sum (w - z_w), where x' = x + z' - z_in and w' = w + v' - z_w
@@ -46,43 +46,43 @@ def pack_dot(weights: np.ndarray, bias: np.ndarray, zeros: tuple[int, int]) -> t
     """
     depth, channels = weights.shape
     panels, groups = -(-channels // WIDTH), -(-depth // GROUP)
-    lost, start = weights.astype(np.int64) - zeros[1], np.zeros(panels * WIDTH, np.int64)
-    start[:channels] = bias
+    centred_weights, folded_bias = weights.astype(np.int64) - zero_points[1], np.zeros(panels * WIDTH, np.int64)
+    folded_bias[:channels] = bias
     padded = np.zeros((groups * GROUP, panels * WIDTH), PACKED)
     if KIND in BYTES:
         signed = weights.dtype == np.int8  # as the rows are
         padded[:depth, :channels] = weights.view(np.int8)
         if TURNED and not signed:
             padded[:depth, :channels] ^= np.int8(-128)  # the uppermost bit turned over: w - 128
-        start[:channels] -= (zeros[0] + TURNED * signed) * lost.sum(0)
+        folded_bias[:channels] -= (zero_points[0] + TURNED * signed) * centred_weights.sum(0)
     else:
-        padded[:depth, :channels] = lost
+        padded[:depth, :channels] = centred_weights
     packed = padded.reshape(groups, GROUP, panels, WIDTH).transpose(2, 0, 3, 1)
-    return np.ascontiguousarray(packed), start.astype(np.int32)
+    return np.ascontiguousarray(packed), folded_bias.astype(np.int32)
 
 
 @register_jitable
-def line_form(step, channel, columns):
+def line_form(requant, channel, columns):
     """One of requant_rules.LINE_FORMS where these channels have a line, else 0."""
     stop = channel + columns
-    if step.one_offset[stop] - step.one_offset[channel] == columns:
+    if requant.one_offset[stop] - requant.one_offset[channel] == columns:
         return ONE_OFFSET
-    if step.two_offsets[stop] - step.two_offsets[channel] == columns:
+    if requant.two_offsets[stop] - requant.two_offsets[channel] == columns:
         return TWO_OFFSETS
-    return PATCHED if step.patched[stop] - step.patched[channel] == columns else 0
+    return PATCHED if requant.patched[stop] - requant.patched[channel] == columns else 0
 
 
 @register_jitable
-def requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step):
+def requantize_block(acc, acc_step, rows, columns, channel, requant, out, out_at, out_step):
     """The outputs of `rows` rows by `columns` channels from their accumulators.
 
     acc and the parameters are read a whole vector at least, so fewer columns have to be filled up to LANE.
     """
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
-    rule = UPWARD if step.rule == DOUBLE_ROUNDING and step.low >= step.zero_point else step.rule
-    requantize_vectors(acc, 0, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, rule,
-                       step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.exceptions,
-                       line_form(step, channel, columns), out, out_at, out_step)  # fmt: skip
+    rule = UPWARD if requant.rule == DOUBLE_ROUNDING and requant.low >= requant.zero_point else requant.rule
+    requantize_vectors(acc, 0, acc_step, rows, columns, channel, requant.multiplier, requant.shift, requant.scale, rule,
+                       requant.zero_point, requant.low, requant.high, requant.slope, requant.offset, requant.below,
+                       requant.exceptions, line_form(requant, channel, columns), out, out_at, out_step)  # fmt: skip
 
 
 @register_jitable
@@ -92,45 +92,45 @@ def new_accumulators():
 
 
 @register_jitable
-def linear_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out,
+def linear_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, requant, line, out,
                  at, channels, columns, count):  # fmt: skip
     """`count` tiles of ROWS rows from `start` on."""
     sums_at = 0 if sums.size > 0 else -1
     if columns > LANE:
         tall_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
-                       step.slope, step.offset, step.below, step.exceptions, line, step.low, step.high, out, at,
-                       channels, count, columns)  # fmt: skip
+                       requant.slope, requant.offset, requant.below, requant.exceptions, line, requant.low,
+                       requant.high, out, at, channels, count, columns)  # fmt: skip
     else:
         tall_half_line_tile(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
-                            step.slope, step.offset, step.below, step.exceptions, line, step.low, step.high, out, at,
-                            channels, count, columns)  # fmt: skip
+                            requant.slope, requant.offset, requant.below, requant.exceptions, line, requant.low,
+                            requant.high, out, at, channels, count, columns)  # fmt: skip
 
 
 @register_jitable
-def linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
+def linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, requant, out, channels,
                 first, count, channel, columns):  # fmt: skip
     """The rows of a panel whose channels have a line, in tiles of ROWS; how many those are.
 
     Where the rest is better computed by a tile that begins earlier, and does some rows again, it is all of them. (In
     clocks of Zen 4, a tile takes some 24 for each group and 100; low tiles 2 and 100 for each row.)
     """
-    line, at = line_form(step, channel, columns), first * channels + channel
+    line, at = line_form(requant, channel, columns), first * channels + channel
     if line == 0 or count < ROWS or (columns % LANE != 0 and LANE != 16):
         return 0
     tiles = count // ROWS
     rest, depth = count - tiles * ROWS, segments * groups
-    linear_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, step, line, out,
+    linear_tiles(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, requant, line, out,
                  at, channels, columns, tiles)  # fmt: skip
     if rest * (2 * depth + 100) <= 2 * ROWS * depth + 100:
         return count - rest
     skip = count - ROWS
     linear_tiles(buffer, start + skip * row_step, row_step, x_segment, segments, groups, w, w_at, sums[skip:], bias,
-                 channel, step, line, out, at + skip * channels, channels, columns, 1)  # fmt: skip
+                 channel, requant, line, out, at + skip * channels, channels, columns, 1)  # fmt: skip
     return count
 
 
 @register_jitable
-def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bias, step, out, channels, first, count,
+def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bias, requant, out, channels, first, count,
               panel, panel_stop, acc):  # fmt: skip
     """`count` rows of the buffer from `start`, the output rows from `first`, by panels panel ... panel_stop - 1.
 
@@ -139,8 +139,8 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
     for p in range(panel, panel_stop):
         channel, w_at = p * WIDTH, p * segments * groups * WIDTH * GROUP
         columns = min(WIDTH, channels - channel)
-        r = linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, step, out, channels,
-                        first, count, channel, columns)  # fmt: skip
+        r = linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, requant, out,
+                        channels, first, count, channel, columns)  # fmt: skip
         while r < count:
             rows = ROWS if count - r >= ROWS else FEW if count - r >= FEW and channels - channel > LANE else 1
             at, sums_at = start + r * row_step, r if sums.size > 0 else -1
@@ -159,6 +159,6 @@ def dot_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bia
                 few_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
             else:
                 one_tile(buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
-            requantize_block(acc, WIDTH, rows, columns, channel, step, out, (first + r) * channels + channel,
+            requantize_block(acc, WIDTH, rows, columns, channel, requant, out, (first + r) * channels + channel,
                              channels)  # fmt: skip
             r += rows

@@ -49,15 +49,15 @@ if KIND in BYTES:
         return value + (TURNED if is_signed(x) else 0)
 
     @register_jitable
-    def zero_of_weights(x, zeros):
+    def zero_of_weights(x, zero_points):
         """v', see gemm_s8.pack_dot."""
-        return zeros[1] - (0 if is_signed(x) else TURNED)
+        return zero_points[1] - (0 if is_signed(x) else TURNED)
 
     @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
+    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zero_points, sums):
         """What the tile subtracts for each row: v' times the sum of its values. Nothing where there are no sums."""
         if sums.size > 0:
-            sum_rows(buffer, at, row_step, x_segment, segments, length, count, zero_of_weights(x, zeros), sums)
+            sum_rows(buffer, at, row_step, x_segment, segments, length, count, zero_of_weights(x, zero_points), sums)
 
 else:
 
@@ -67,12 +67,12 @@ else:
         return np.int16(value) - np.int16(z_in)
 
     @register_jitable
-    def zero_of_weights(x, zeros):
+    def zero_of_weights(x, zero_points):
         """v', see gemm_s8.pack_dot."""
         return 0
 
     @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zeros, sums):
+    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zero_points, sums):
         """Nothing: there are no sums."""
 
 
@@ -90,9 +90,9 @@ def _rows_in_place(x, depth, first, count):
 
 
 @register_jitable
-def new_sums(x, zeros, count):
+def new_sums(x, zero_points, count):
     """Room for the sums of rows; none where the tiles need none."""
-    return np.empty(count if zero_of_weights(x, zeros) != 0 else 0, np.int32)
+    return np.empty(count if zero_of_weights(x, zero_points) != 0 else 0, np.int32)
 
 
 @register_jitable
@@ -103,18 +103,18 @@ def copy_rows(x, buffer, z_in):
 
 
 @register_jitable
-def gather_rows(x, depth, first, count, padded, zeros, sums):
+def gather_rows(x, depth, first, count, padded, zero_points, sums):
     """Rows first ... first + count - 1 of a flat x as the tiles read them, and what to subtract for each."""
     there, buffer = rows_in_place(x, depth, first, count)
     if not there:
         buffer = new_rows(x, count * padded)
         source = x[first * depth : (first + count) * depth]
         if depth == padded:
-            copy_rows(source, buffer, zeros[0])
+            copy_rows(source, buffer, zero_points[0])
         else:
             for r in range(count):
                 row = buffer[r * padded : (r + 1) * padded]
-                copy_rows(source[r * depth : (r + 1) * depth], row[:depth], zeros[0])
+                copy_rows(source[r * depth : (r + 1) * depth], row[:depth], zero_points[0])
                 row[depth:] = 0
-    row_sums(buffer, 0, padded, 0, 1, padded, count, x, zeros, sums)
+    row_sums(buffer, 0, padded, 0, 1, padded, count, x, zero_points, sums)
     return buffer

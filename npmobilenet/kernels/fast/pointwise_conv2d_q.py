@@ -11,18 +11,18 @@ from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
 ROOM = 16384  # bytes of rows that pass over all panels together: half of a first-level cache
 
 
-def pack_pointwise_conv2d_q(weights, bias, zeros):
+def pack_pointwise_conv2d_q(weights, bias, zero_points):
     """(Cin, Cout) -> panels of output channels in groups of products, see gemm_s8.pack_dot."""
-    return pack_dot(weights, bias, zeros)
+    return pack_dot(weights, bias, zero_points)
 
 
-def blocks(x, weights, bias, zeros, step, out):
+def blocks(x, weights, bias, zero_points, requant, out):
     """As the float kernel's; where units are single panels, each piece has to gather all rows."""
     return share(x, weights, out, PER_THREAD if x.shape[0] >= MANY else 1)
 
 
 @task(blocks)
-def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
+def pointwise_conv2d_q(start, stop, x, weights, bias, zero_points, requant, out):
     """As the reference. Moves: weights in panels of grouped products; rows read where they are, or copied into the form
     that the tiles need; register tiles of ROWS pixels, requantized in the registers where lines do (linear_requant.py),
     else while in the first-level cache; units as the float kernel's, as many at once as follow each other.
@@ -35,18 +35,18 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zeros, step, out):
     groups = (pixels + rows - 1) // rows
     many, acc = pixels >= MANY, new_accumulators()
     together = max(ROOM // (rows * padded), 1) * rows if many else pixels
-    sums = new_sums(x, zeros, together)
-    everything = gather_rows(flat_x, depth, 0, 0 if many else pixels, padded, zeros, sums)
+    sums = new_sums(x, zero_points, together)
+    everything = gather_rows(flat_x, depth, 0, 0 if many else pixels, padded, zero_points, sums)
     unit = start
     while unit < stop:
         first = unit % groups * rows
         count = min(together, (stop - unit) * rows, pixels - first)
         if many:
-            buffer = gather_rows(flat_x, depth, first, count, padded, zeros, sums)
-            dot_block(buffer, 0, padded, 0, 1, weights.shape[1], flat_w, sums, bias, step, flat_out, channels, first,
+            buffer = gather_rows(flat_x, depth, first, count, padded, zero_points, sums)
+            dot_block(buffer, 0, padded, 0, 1, weights.shape[1], flat_w, sums, bias, requant, flat_out, channels, first,
                       count, 0, panels, acc)  # fmt: skip
         else:
             panel = unit // groups
-            dot_block(everything, first * padded, padded, 0, 1, weights.shape[1], flat_w, sums[first:], bias, step,
+            dot_block(everything, first * padded, padded, 0, 1, weights.shape[1], flat_w, sums[first:], bias, requant,
                       flat_out, channels, first, count, panel, panel + 1, acc)  # fmt: skip
         unit += (count + rows - 1) // rows

@@ -12,15 +12,15 @@ import numpy as np
 from npmobilenet.arithmetic.fixedpoint import requantized
 
 
-def conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def conv2d_q(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """out[n,oy,ox,co] = requantized(bias[co] + sum over ky, kx, ci of (x[n,iy,ix,ci] - z_in) * (weights[...] - z_w)).
 
     With iy = oy * stride - pad + ky * dilation (ix alike); taps outside the image are skipped, their real value being
     0. |x - z_in| <= 255 and |w - z_w| <= 255, so that 33,000 terms fit into int32; the plan checks each layer's bound.
 
     x: (N, H, W, Cin) uint8 or int8. weights: (kh, kw, Cin, Cout) of the same dtype. bias: (Cout,) int32.
-    zeros: (z_in, z_w). taps, stride, dilation: (h, w); taps = (kh, kw). pad: (top, left). step: Requantization.
-    out: (N, OH, OW, Cout) of x's dtype, or int32 for accumulators.
+    zero_points: (z_in, z_w). taps, stride, dilation: (h, w); taps = (kh, kw). pad: (top, left).
+    requant: Requantization. out: (N, OH, OW, Cout) of x's dtype, or int32 for accumulators.
     """
     batch, in_h, in_w, in_c = x.shape
     for n in range(batch):
@@ -37,7 +37,7 @@ def conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
                             if ix < 0 or ix >= in_w:
                                 continue
                             for ci in range(in_c):
-                                a = np.int64(x[n, iy, ix, ci]) - zeros[0]
-                                b = np.int64(weights[ky, kx, ci, co]) - zeros[1]
+                                a = np.int64(x[n, iy, ix, ci]) - zero_points[0]
+                                b = np.int64(weights[ky, kx, ci, co]) - zero_points[1]
                                 acc += a * b
-                    out[n, oy, ox, co] = requantized(acc, co, step)
+                    out[n, oy, ox, co] = requantized(acc, co, requant)

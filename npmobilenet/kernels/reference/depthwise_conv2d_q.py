@@ -7,15 +7,15 @@ import numpy as np
 from npmobilenet.arithmetic.fixedpoint import requantized
 
 
-def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, step, out):
+def depthwise_conv2d_q(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """out[n,oy,ox,c] = requantized(bias[c] + sum over ky, kx of (x[n,iy,ix,c//M] - z_in) * (weights[ky,kx,c] - z_w)).
 
     With iy = oy * stride - pad + ky * dilation (ix alike); taps outside the image are skipped. M = Cout / Cin is the
     channel multiplier. A 5x5 filter sums 25 products of at most 255 * 255: 21 bits.
 
     x: (N, H, W, Cin) uint8 or int8. weights: (kh, kw, Cout) of the same dtype. bias: (Cout,) int32.
-    zeros: (z_in, z_w). taps, stride, dilation: (h, w); taps = (kh, kw). pad: (top, left). step: Requantization.
-    out: (N, OH, OW, Cout) of x's dtype, or int32 for accumulators.
+    zero_points: (z_in, z_w). taps, stride, dilation: (h, w); taps = (kh, kw). pad: (top, left).
+    requant: Requantization. out: (N, OH, OW, Cout) of x's dtype, or int32 for accumulators.
     """
     batch, in_h, in_w, in_c = x.shape
     multiplier = out.shape[3] // in_c
@@ -32,6 +32,6 @@ def depthwise_conv2d_q(x, weights, bias, zeros, taps, stride, pad, dilation, ste
                             ix = ox * stride[1] - pad[1] + kx * dilation[1]
                             if ix < 0 or ix >= in_w:
                                 continue
-                            a = np.int64(x[n, iy, ix, c // multiplier]) - zeros[0]
-                            acc += a * (np.int64(weights[ky, kx, c]) - zeros[1])
-                    out[n, oy, ox, c] = requantized(acc, c, step)
+                            a = np.int64(x[n, iy, ix, c // multiplier]) - zero_points[0]
+                            acc += a * (np.int64(weights[ky, kx, c]) - zero_points[1])
+                    out[n, oy, ox, c] = requantized(acc, c, requant)

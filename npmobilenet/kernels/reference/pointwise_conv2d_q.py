@@ -7,18 +7,18 @@ import numpy as np
 from npmobilenet.arithmetic.fixedpoint import requantized
 
 
-def pointwise_conv2d_q(x, weights, bias, zeros, step, out):
+def pointwise_conv2d_q(x, weights, bias, zero_points, requant, out):
     """out[p,co] = requantized(bias[co] + sum over ci of (x[p,ci] - z_in) * (weights[ci,co] - z_w)).
 
     Equal to conv2d_q with a 1x1 kernel, stride 1 and no padding; pixels of all images are numbered p.
 
-    x: (P, Cin) uint8 or int8. weights: (Cin, Cout) of the same dtype. bias: (Cout,) int32. zeros: (z_in, z_w).
-    step: Requantization. out: (P, Cout) of x's dtype, or int32 for accumulators.
+    x: (P, Cin) uint8 or int8. weights: (Cin, Cout) of the same dtype. bias: (Cout,) int32. zero_points: (z_in, z_w).
+    requant: Requantization. out: (P, Cout) of x's dtype, or int32 for accumulators.
     """
     pixels, in_c = x.shape
     for p in range(pixels):
         for co in range(out.shape[1]):
             acc = np.int64(bias[co])
             for ci in range(in_c):
-                acc += (np.int64(x[p, ci]) - zeros[0]) * (np.int64(weights[ci, co]) - zeros[1])
-            out[p, co] = requantized(acc, co, step)
+                acc += (np.int64(x[p, ci]) - zero_points[0]) * (np.int64(weights[ci, co]) - zero_points[1])
+            out[p, co] = requantized(acc, co, requant)

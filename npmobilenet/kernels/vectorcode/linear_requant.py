@@ -197,31 +197,33 @@ def fit_lines(
     return layer.slope, layer.offset, layer.below, layer.exceptions, layer.found
 
 
-def linear_requant(step: Requantization, acc_range: tuple[Array, Array], dtype: str) -> LinearRequant:
+def linear_requant(requant: Requantization, acc_range: tuple[Array, Array], dtype: str) -> LinearRequant:
     """The step for outputs of that dtype, of accumulators within `acc_range` (least, greatest; channels).
 
-    Where one factor serves the whole layer, so does one line. `step` is filled up to whole panels, and so are the
+    Where one factor serves the whole layer, so does one line. `requant` is filled up to whole panels, and so are the
     lines; the channels that fill up have one, as they don't count.
     """
-    count, size = len(acc_range[0]), len(step.multiplier)
+    count, size = len(acc_range[0]), len(requant.multiplier)
     slope, offset, below = (np.zeros(size, np.float32) for _ in range(3))
     exceptions, there = np.full((size, MOST_EXCEPTIONS), NO_EXCEPTION, np.int32), np.zeros(size, bool)
-    if dtype in CENTRES and step.rule in RULES:
-        rule = np.where(np.arange(count) < step.tail, step.rule, DOUBLE_ROUNDING)
-        keys: Any = [step.multiplier[:count], step.shift[:count], rule]
+    if dtype in CENTRES and requant.rule in RULES:
+        rule = np.where(np.arange(count) < requant.tail, requant.rule, DOUBLE_ROUNDING)
+        keys: Any = [requant.multiplier[:count], requant.shift[:count], rule]
         if all((key == key[0]).all() for key in keys):
             keys, acc_range = (
                 [key[:1] for key in keys],
                 (acc_range[0].min(keepdims=True), acc_range[1].max(keepdims=True)),
             )
         multiplier, shift, rule = keys
-        found = fit_lines(multiplier, shift, rule, (step.zero_point, step.low, step.high), CENTRES[dtype], acc_range)
+        found = fit_lines(
+            multiplier, shift, rule, (requant.zero_point, requant.low, requant.high), CENTRES[dtype], acc_range
+        )
         slope[:count], offset[:count], below[:count], exceptions[:count], there[:count] = found
         there[count:] = True
     regular = there & (exceptions == NO_EXCEPTION).all(1)
     kinds = regular & (offset == below), regular, there
     counts = (np.add.accumulate(np.concatenate([[False], flags]), dtype=np.int32) for flags in kinds)
-    return LinearRequant(*step, slope, offset, below, exceptions, *counts)
+    return LinearRequant(*requant, slope, offset, below, exceptions, *counts)
 
 
 __all__ = ["LinearRequant", "fit_lines", "linear_requant", "thresholds"]

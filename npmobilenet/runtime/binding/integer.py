@@ -17,8 +17,8 @@ from npmobilenet.runtime.binding.context import NodeContext, Step, top_left
 LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
 
 
-def _zeros_and_step(ctx: NodeContext) -> tuple[tuple[int, int], Any]:
-    """Zero points of input and weights, and the step after the accumulators as the kernels read it.
+def _zero_points_and_requant(ctx: NodeContext) -> tuple[tuple[int, int], Any]:
+    """Zero points of input and weights, and the requantization as the kernels read it.
 
     Raises `GraphError` for dtypes that don't go together, `PlanError` for accumulators that may not fit into int32.
     """
@@ -41,45 +41,57 @@ def _requantization(ctx: NodeContext) -> Requantization:
     return _padded(conv.preactivation(full) if ctx.stage == "preactivation" else full)
 
 
-def _padded(step: Requantization) -> Requantization:
+def _padded(requant: Requantization) -> Requantization:
     """The channels' parameters filled up with zeros to whole panels: fast kernels compute the last panel whole."""
-    channels = len(step.multiplier)
+    channels = len(requant.multiplier)
     more = -channels % LARGEST_PANEL
-    multiplier, shift, scale = (np.pad(array, (0, more)) for array in (step.multiplier, step.shift, step.scale))
-    return step._replace(multiplier=multiplier, shift=shift, scale=scale)
+    multiplier, shift, scale = (
+        np.pad(array, (0, more)) for array in (requant.multiplier, requant.shift, requant.scale)
+    )
+    return requant._replace(multiplier=multiplier, shift=shift, scale=scale)
 
 
 def conv2d(ctx: NodeContext) -> list[Step]:
     """A 1x1 convolution without stride and padding is pointwise: pixels of all images in one matrix."""
     node, (x, weights, bias), out, kernels = ctx.node, ctx.inputs, ctx.out, ctx.kernels
-    zeros, step = _zeros_and_step(ctx)
+    zero_points, requant = _zero_points_and_requant(ctx)
     plain = node.attrs["stride"] == (1, 1) and node.attrs["padding"] == ((0, 0), (0, 0))
     if weights.shape[:2] == (1, 1) and plain:
-        packed = kernels.pack_q("pointwise_conv2d_q", weights[0, 0], bias, zeros)
-        flat = (x.reshape(-1, x.shape[3]), *packed, zeros, step, out.reshape(-1, out.shape[3]))
+        packed = kernels.pack_q("pointwise_conv2d_q", weights[0, 0], bias, zero_points)
+        flat = (x.reshape(-1, x.shape[3]), *packed, zero_points, requant, out.reshape(-1, out.shape[3]))
         return [Step(kernels.pointwise_conv2d_q, flat, node.name)]
-    packed = kernels.pack_q("conv2d_q", weights, bias, zeros)
+    packed = kernels.pack_q("conv2d_q", weights, bias, zero_points)
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], top_left(node), dilation, step, out)
+    args = (x, *packed, zero_points, weights.shape[:2], node.attrs["stride"], top_left(node), dilation, requant, out)
     return [Step(kernels.conv2d_q, args, node.name)]
 
 
 def depthwise_conv2d(ctx: NodeContext) -> list[Step]:
     """The multiplier shows in the shapes."""
     node, (x, weights, bias), kernels = ctx.node, ctx.inputs, ctx.kernels
-    zeros, step = _zeros_and_step(ctx)
-    packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zeros)
+    zero_points, requant = _zero_points_and_requant(ctx)
+    packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zero_points)
     dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, *packed, zeros, weights.shape[:2], node.attrs["stride"], top_left(node), dilation, step, ctx.out)
+    args = (
+        x,
+        *packed,
+        zero_points,
+        weights.shape[:2],
+        node.attrs["stride"],
+        top_left(node),
+        dilation,
+        requant,
+        ctx.out,
+    )
     return [Step(kernels.depthwise_conv2d_q, args, node.name)]
 
 
 def fully_connected(ctx: NodeContext) -> list[Step]:
     """The input is flattened to one row for each image."""
     x, weights, bias = ctx.inputs
-    zeros, step = _zeros_and_step(ctx)
-    packed = ctx.kernels.pack_q("fully_connected_q", weights, bias, zeros)
-    args = (x.reshape(x.shape[0], -1), *packed, zeros, step, ctx.out)
+    zero_points, requant = _zero_points_and_requant(ctx)
+    packed = ctx.kernels.pack_q("fully_connected_q", weights, bias, zero_points)
+    args = (x.reshape(x.shape[0], -1), *packed, zero_points, requant, ctx.out)
     return [Step(ctx.kernels.fully_connected_q, args, ctx.node.name)]
 
 
