@@ -13,6 +13,8 @@ RETIRED = {
     "NodeContext, top_left, as_nhwc": r"\bSite\b|\bcorner\(|\brank4\b",
     "row_tiled_block (the pass of NPMOBILENET_FUSIONS stays `bands`), packed_arena": r"\bbands_f32|\bslab\b",
     "LinearRequant, one_offset, two_offsets, patched, exceptions": r"\b(Lined|STRAIGHT|BENT|MENDED|ODDS)\b",
+    "LinearEpilogue, DownscaleRequant, NarrowToBytes": r"\bLineEnd\b|\bclass (Down|Narrow|Step)\b(?!\(NamedTuple)",
+    "micro-kernel (gemm_f32_kernel, gemm_s8_kernel), pack_rhs, kr_of": r"\b(matrix_tile|dot_tile|pack_dot|group_of)\b",
     "the name of that module": r"\b(staircase|scaling|requantize|dot|tiles|rows|row_sums|pairs|streams)_q\b",
 }
 NOT_OURS = ("npmobilenet/data/", "tests/test_words.py", "CHANGELOG.md")  # labels; this table; what was

@@ -20,23 +20,23 @@ from llvmlite import ir
 from numba import types
 from numba.core.registry import cpu_target
 
-from npmobilenet.kernels.compiler import object_code as tilecode
+from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.jit import ISAS, LANES, REGISTERS, isa, most_of
 from npmobilenet.kernels.compiler.program import WORD
 from npmobilenet.kernels.compiler.task import _value
 from npmobilenet.kernels.vectorcode.depthwise import depthwise_image_tile, depthwise_tile
 from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, interleave_one, interleave_tile
-from npmobilenet.kernels.vectorcode.gemm_s8 import dot_tile, line_tile
+from npmobilenet.kernels.vectorcode.gemm_s8 import gemm_s8_kernel, gemm_s8_linear_kernel
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
 from npmobilenet.kernels.vectorcode.requant_rules import LINE_FORMS
-from npmobilenet.kernels.vectorcode.vector import matrix_tile
+from npmobilenet.kernels.vectorcode.vector import gemm_f32_kernel
 
 TRIPLE = "aarch64-unknown-linux-gnu"
 ELF_AARCH64 = 183  # e_machine
 CPUS = {"dotprod": ("neoverse-n1", "+neon,+dotprod,+fullfp16"), "neon": ("cortex-a72", "+neon")}
 UNKNOWN = {"unknown": ("generic", "+neon,+fp-armv8")}
-ROWS, LANE = 12, 4
+MR, LANE = 12, 4
 INT = types.int64
 FLOATS, WORDS, ADDRESSES = (types.Array(t, 1, "C") for t in (types.float32, types.int32, types.int64))
 SCALES = types.Array(types.float64, 1, "C")
@@ -49,7 +49,7 @@ Tile = tuple[Any, tuple[Any, ...]]  # an intrinsic and the types of its argument
 def dot(rows: int, vectors: int, kind: str, dtype: str, width: int | None = None) -> Tile:
     """A tile of dot products; weights are as the packing gives them."""
     w = BYTES["int8" if kind == "dotprod" else "int16"]
-    return dot_tile(rows, vectors, LANE, kind, width), (
+    return gemm_s8_kernel(rows, vectors, LANE, kind, width), (
         BYTES[dtype], INT, INT, INT, INT, w, INT, INT, WORDS, INT, WORDS, INT, WORDS,
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ def dot(rows: int, vectors: int, kind: str, dtype: str, width: int | None = None
 def linear_dot(rows: int, vectors: int, kind: str, dtype: str, out: str) -> Tile:
     """The same, to bytes by lines."""
     arguments = dot(rows, vectors, kind, dtype)[1][:12]
-    return line_tile(rows, vectors, LANE, kind, 2 * LANE), (
+    return gemm_s8_linear_kernel(rows, vectors, LANE, kind, 2 * LANE), (
         *arguments, *LINE_ARRAYS, INT, INT, INT, BYTES[out], INT, INT, INT, INT,
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def row_sums(dtype: str) -> Tile:
 
 
 def matrix(rows: int, vectors: tuple[int, ...]) -> Tile:
-    return matrix_tile(rows, vectors), (
+    return gemm_f32_kernel(rows, vectors), (
         FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INT, FLOATS, INT, INT, FLOATS, INT, FLOATS, INT, INT, INT,
     )  # fmt: skip
 
@@ -123,19 +123,19 @@ def target() -> Any:
         pytest.skip(f"this llvmlite has no AArch64 target: {error}")
 
 
-def embedded(module: Any, name: str, kind: Any, body: tilecode.Body) -> Any:
-    """As tilecode.declare, with the tile's code in the module itself."""
+def embedded(module: Any, name: str, kind: Any, body: object_code.Body) -> Any:
+    """As object_code.declare, with the tile's code in the module itself."""
     name = re.sub(r"\W+", "_", f"{name}_{kind}")
     found = module.globals.get(name)
     if found is None:
-        found = tilecode.define(module, name, kind, body)
+        found = object_code.define(module, name, kind, body)
         found.linkage = "internal"
     return found
 
 
 @pytest.fixture(autouse=True)
 def whole_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tilecode, "declare", embedded)
+    monkeypatch.setattr(object_code, "declare", embedded)
 
 
 def generated(tiles: list[Tile]) -> str:
@@ -201,7 +201,7 @@ def count(lines: list[str], instruction: str) -> int:
     return sum(line.split()[0] == instruction for line in lines)
 
 
-DOTS = [(ROWS, 2, None), (3, 2, None), (1, 2, None), (ROWS, 1, 2 * LANE), (1, 1, 2 * LANE)]  # those of gemm_s8.py
+DOTS = [(MR, 2, None), (3, 2, None), (1, 2, None), (MR, 1, 2 * LANE), (1, 1, 2 * LANE)]  # those of gemm_s8.py
 
 
 @pytest.mark.parametrize(("dtype", "instruction"), [("uint8", "udot"), ("int8", "sdot")])
@@ -217,7 +217,7 @@ def test_dot_products(target: Any, rows: int, vectors: int, width: int | None, d
 
 def test_dot_products_for_a_cpu_that_llvm_does_not_know(target: Any) -> None:
     """Its features lack them, so functions that use them say that they may; else LLVM would end the process."""
-    for number, tile in enumerate((dot(ROWS, 2, "dotprod", "int8"), row_sums("int8"), columns(4, 2, "dotprod", None))):
+    for number, tile in enumerate((dot(MR, 2, "dotprod", "int8"), row_sums("int8"), columns(4, 2, "dotprod", None))):
         assert generated([tile]).count('"target-features"="+dotprod"') == 1, number
         assert "sdot" in assembly(target, tile, "unknown")
 
@@ -250,11 +250,11 @@ def test_tiles_that_end_by_lines(target: Any, name: str, kind: str, dtype: str, 
     """The products as without lines, accumulators in registers; then the lines, by vectors."""
     each = 2 if instruction == "smlal" else 1
     for vectors in (2, 1):
-        text = assembly(target, linear_dot(ROWS, vectors, kind, dtype, out), name)
+        text = assembly(target, linear_dot(MR, vectors, kind, dtype, out), name)
         loop = the_loop(text, instruction)
-        assert count(loop, instruction) == ROWS * vectors * each
+        assert count(loop, instruction) == MR * vectors * each
         assert not [line for line in loop if "sp" in line or line.startswith("mov\tv")], loop
-        check_lines(text, ROWS * vectors)
+        check_lines(text, MR * vectors)
     for pixels, rows, window in ((4, 2, (3, 1)), (8, 1, (3, 2)), (4, 4, (5, 1)), (8, 2, (5, 2))):
         text = assembly(target, columns(pixels, rows, kind, window, out), name)
         assert len(re.findall(rf"\t{'sdot' if kind == 'dotprod' else 'smlal'}2?\t", text)) == (
@@ -275,7 +275,7 @@ def test_row_sums(target: Any, dtype: str, instruction: str) -> None:
     check_calls(text)
 
 
-@pytest.mark.parametrize("rows", [ROWS, 3, 1])
+@pytest.mark.parametrize("rows", [MR, 3, 1])
 def test_products_of_int16(target: Any, rows: int) -> None:
     """Without dot products: two multiply-adds of half a vector for each accumulator and step of two."""
     loop = the_loop(assembly(target, dot(rows, 2, "generic", "int16"), "neon"), "smlal")
@@ -285,7 +285,7 @@ def test_products_of_int16(target: Any, rows: int) -> None:
 
 
 @pytest.mark.parametrize("name", CPUS)
-@pytest.mark.parametrize(("rows", "vectors"), [(ROWS, (4, 4)), (4, (4, 4)), (1, (4, 4)), (ROWS, (4,)), (ROWS, (2,))])
+@pytest.mark.parametrize(("rows", "vectors"), [(MR, (4, 4)), (4, (4, 4)), (1, (4, 4)), (MR, (4,)), (MR, (2,))])
 def test_float_chains(target: Any, rows: int, vectors: tuple[int, ...], name: str) -> None:
     """One fused multiply-add for each accumulator and term, none of them a call of fmaf.
 
@@ -327,10 +327,10 @@ def test_all_tiles_make_one_object(target: Any, name: str) -> None:
     kind = "dotprod" if name == "dotprod" else "generic"
     dtypes = ("uint8", "int8") if kind == "dotprod" else ("int16",)
     tiles = [dot(*form[:2], kind, dtype, form[2]) for form in DOTS for dtype in dtypes]
-    tiles += [linear_dot(ROWS, 2, kind, dtype, "int8") for dtype in dtypes]
+    tiles += [linear_dot(MR, 2, kind, dtype, "int8") for dtype in dtypes]
     tiles += [columns(8, 1, kind, (3, 2), "uint8")]
     tiles += [columns(4, 2, kind, (3, 1)), columns(8, 1, kind, (3, 2)), columns(8, 1, kind, None), *others(kind)]
-    tiles += [matrix(rows, vectors) for rows in (ROWS, 4, 1) for vectors in ((4, 4), (4, 2), (4,), (2,))]
+    tiles += [matrix(rows, vectors) for rows in (MR, 4, 1) for vectors in ((4, 4), (4, 2), (4,), (2,))]
     tiles += [
         filtered_image(3, 1),
         filters(4),
@@ -367,7 +367,7 @@ jit.isa = lambda: sys.argv[1]
 sys.path[:0] = sys.argv[3:]
 from npmobilenet.kernels.fast import gemm_s8
 tests = __import__(sys.argv[2])
-print(gemm_s8.KIND, gemm_s8.ROWS, tests.digest())
+print(gemm_s8.KIND, gemm_s8.MR, tests.digest())
 """
 
 
@@ -380,4 +380,4 @@ def test_kernels_of_arm_give_the_same_bits(name: str, module: str, tmp_path: Pat
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     expected = __import__(module).digest()
-    assert done.stdout.split() == ["dotprod" if name == "dotprod" else "generic", str(ROWS), expected]
+    assert done.stdout.split() == ["dotprod" if name == "dotprod" else "generic", str(MR), expected]

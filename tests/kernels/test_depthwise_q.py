@@ -18,7 +18,7 @@ from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATI
 from npmobilenet.kernels.compiler.jit import ISAS, LANES, isa
 from npmobilenet.kernels.fast.depthwise_conv2d_q import depthwise_conv2d_q, pack_depthwise_conv2d_q
 from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, interleave_one, interleave_tile, raised
-from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, group_of
+from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, kr_of
 from npmobilenet.kernels.vectorcode.linear_requant import linear_requant
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +66,7 @@ def filterer(tile: Any) -> Callable[..., None]:
 def test_interleaving(name: str) -> None:
     """Words hold the rows' values in order, of int8 plus 128 where they are bytes; nothing else is written."""
     lanes, kind = LANES[name], KINDS[name]
-    group, rng, pixels, channels = group_of(kind), np.random.default_rng(1), 3, 70
+    group, rng, pixels, channels = kr_of(kind), np.random.default_rng(1), 3, 70
     for dtype, vectors in itertools.product(LIMITS, (1, 2, 4)):
         x = extremes(rng, (group, 1, pixels, channels), dtype)
         x[-1] = x[-1, 0, 0]  # a row of one pixel
@@ -102,7 +102,7 @@ FORMS = [(4, 2, (3, 1)), (8, 1, (3, 2)), (4, 4, (5, 1)), (4, 2, (5, 2)), (8, 1, 
 def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> None:
     """Sums of several parts for several rows; counts that aren't whole tiles; wrapped at 32 bits."""
     lanes, kind, (pixels, rows, window) = LANES[name], KINDS[name], form
-    group, rng = group_of(kind), np.random.default_rng(2)
+    group, rng = kr_of(kind), np.random.default_rng(2)
     run = filterer(column_tile(pixels, rows, lanes, kind, window))
     taps, stride = window or (4, 3)
     dilation, shifts, shift_step, number = 1 if window else 2, rows + 1, 1, 2

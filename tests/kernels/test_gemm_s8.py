@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
-from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, dot_tile, group_of
+from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, kr_of
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +32,7 @@ SUMS = [("dotprod", 4), ("vnni", 16)] if VNNI else [("dotprod", 4)]
 @functools.cache
 def dot(rows: int, vectors: int, lanes: int, kind: str) -> Callable[..., None]:
     """The tile, callable from Python. The cache of compiled code tells tiles apart by name alone."""
-    inner = dot_tile(rows, vectors, lanes, kind)
+    inner = gemm_s8_kernel(rows, vectors, lanes, kind)
 
     def run(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc):  # type: ignore[no-untyped-def]
         inner(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
@@ -71,7 +71,7 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
           ends: tuple[str, str] = ("all", "all"), row_step: int | None = None) -> None:  # fmt: skip
     """One tile, with gaps between its rows and segments."""
     rng = np.random.default_rng([rows, vectors, lanes, segments, groups])
-    width, group = vectors * lanes, group_of(kind)
+    width, group = vectors * lanes, kr_of(kind)
     x_at, w_at, sums_at, channel = (int(v) for v in rng.integers(0, 7, 4))
     row_step = groups * group + 3 if row_step is None else row_step
     x_segment = rows * row_step + 1
@@ -104,9 +104,9 @@ def dtypes(kind: str) -> tuple[str, ...]:
     return {"dotprod": ("uint8", "int8"), "vnni": ("uint8",)}.get(kind, ("int16",))
 
 
-@pytest.mark.equal("accumulators of the integer matrix tile", "generated vector code", "Python's integers", "bits")
+@pytest.mark.equal("accumulators of the integer micro-kernel", "generated vector code", "Python's integers", "bits")
 @pytest.mark.parametrize(("rows", "vectors", "lanes", "kind"), TILES)
-def test_dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> None:
+def test_gemm_s8_kernel(rows: int, vectors: int, lanes: int, kind: str) -> None:
     for dtype in dtypes(kind):
         for segments, groups in ((1, 0), (0, 2), (1, 1), (1, 5), (2, 1), (3, 2)):
             check(rows, vectors, lanes, kind, dtype, segments, groups)
@@ -114,7 +114,7 @@ def test_dot_tile(rows: int, vectors: int, lanes: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("rows", "vectors", "lanes", "kind"), [t for t in TILES if t[0] == 3])
-def test_dot_tile_at_the_ends(rows: int, vectors: int, lanes: int, kind: str) -> None:
+def test_gemm_s8_kernel_at_the_ends(rows: int, vectors: int, lanes: int, kind: str) -> None:
     """No step in between saturates: four times 255 * 255, 255 * -128 or -128 * 127, twice -32768 * -32768."""
     for dtype in dtypes(kind):
         for x in ("least", "most", "ends"):
@@ -142,7 +142,7 @@ def test_row_sums(dtype: str, kind: str, lanes: int) -> None:
 
 def test_signed_and_unsigned_tiles_side_by_side() -> None:
     """One module may hold both forms of a tile; neither is taken for the other."""
-    tile, total = dot_tile(1, 1, 4, "dotprod"), row_sums_tile("dotprod", 4)
+    tile, total = gemm_s8_kernel(1, 1, 4, "dotprod"), row_sums_tile("dotprod", 4)
 
     @compile_kernel
     def run(x, y, w, none, acc, other, sums):  # type: ignore[no-untyped-def]

@@ -134,14 +134,14 @@ TILES = """
 import sys
 import numba
 import numpy as np
-from npmobilenet.kernels.compiler import jit, object_code as tilecode
+from npmobilenet.kernels.compiler import jit, object_code
 from npmobilenet.kernels import kernel_set
 numba.set_num_threads(1)
 compiled, made = [], []
 hearing = jit.listening(compiled.append)
 hearing.__enter__()
-make = tilecode._compile
-tilecode._compile = lambda symbol, *rest: (made.append(symbol), make(symbol, *rest))
+make = object_code._compile
+object_code._compile = lambda symbol, *rest: (made.append(symbol), make(symbol, *rest))
 x, w, bias = np.ones((1, 4, 4, 16), np.float32), np.ones((3, 3, 16), np.float32), np.zeros(16, np.float32)
 out = np.empty((1, 4, 4, 16), np.float32)
 kernel_set("fast").depthwise_conv2d_f32(x, w, bias, (1, 1), (1, 1), (1, 1), 0, out)

@@ -15,7 +15,7 @@ from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
 from npmobilenet.kernels.vectorcode.depthwise import depthwise_image_tile, depthwise_tile
-from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS, matrix_tile
+from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS, gemm_f32_kernel
 
 Array = np.ndarray[Any, Any]
 F = np.float32
@@ -37,8 +37,8 @@ NOTHING = F(77)  # what lies around the outputs
 
 @functools.cache
 def matrix(rows: int, vectors: tuple[int, ...]) -> Callable[..., None]:
-    """A matrix tile, callable from Python. The cache of compiled code tells tiles apart by name alone."""
-    inner = matrix_tile(rows, vectors)
+    """A micro-kernel, callable from Python. The cache of compiled code tells tiles apart by name alone."""
+    inner = gemm_f32_kernel(rows, vectors)
 
     def run(x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row, n):  # type: ignore[no-untyped-def]
         inner(
@@ -123,9 +123,9 @@ def check_matrix(rows: int, vectors: tuple[int, ...], segments: int, depth: int,
             check(given, np.where((expected == NOTHING) | (adds == 0), expected, expected + more))
 
 
-@pytest.mark.equal("outputs of the float32 matrix tile", "generated vector code", "fma chains in Python", "bits")
+@pytest.mark.equal("outputs of the float32 micro-kernel", "generated vector code", "fma chains in Python", "bits")
 @pytest.mark.parametrize(("rows", "vectors"), MATRICES)
-def test_matrix_tile(rows: int, vectors: tuple[int, ...]) -> None:
+def test_gemm_f32_kernel(rows: int, vectors: tuple[int, ...]) -> None:
     """No term, one, odd and even numbers of them, in one segment and several."""
     for segments, depth in ((1, 0), (0, 3), (1, 1), (1, 2), (1, 7), (3, 1), (2, 4), (3, 3)):
         check_matrix(rows, vectors, segments, depth, 0)
@@ -137,7 +137,7 @@ def test_matrix_tile(rows: int, vectors: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("activation", range(len(ACTIVATIONS)), ids=ACTIVATIONS)
 @pytest.mark.parametrize(("rows", "vectors"), [(1, (4,)), (3, (4, 2)), (4, (8, 4)), (12, (16, 8))])
-def test_matrix_tile_activates(rows: int, vectors: tuple[int, ...], activation: int) -> None:
+def test_gemm_f32_kernel_activates(rows: int, vectors: tuple[int, ...], activation: int) -> None:
     """Those without a vector form are left to the caller. NaN, infinities, zeros of both signs, subnormal numbers."""
     check_matrix(rows, vectors, 1, 2, activation)
     check_matrix(rows, vectors, 2, 1, activation, edges=0.3)
@@ -266,7 +266,7 @@ def test_depthwise_image_tile_activates(shape: tuple[int, ...], activation: int)
 
 def test_tiles_side_by_side() -> None:
     """Tiles of one module don't take each other's code: as many rows, or pixels and lanes."""
-    one, two, three = matrix_tile(2, (8, 4)), matrix_tile(2, (4, 8)), matrix_tile(2, (4,))
+    one, two, three = gemm_f32_kernel(2, (8, 4)), gemm_f32_kernel(2, (4, 8)), gemm_f32_kernel(2, (4,))
     wide, far = depthwise_tile(2, 4), depthwise_tile(1, 4)
 
     @compile_kernel

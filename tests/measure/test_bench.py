@@ -200,7 +200,7 @@ def test_the_peak_kernels_do_the_work_that_they_claim(integer: bool) -> None:
     kernel, operations = (peak.peak_q, peak.INTEGER_OPS) if integer else (peak.peak_f32, peak.FLOAT_OPS)
     x, w, out = peak.operands(integer, 2)
     kernel(x, w, 3, out)
-    assert (out == 3 * peak.DEPTH * (peak.GROUP if integer else 1)).all()
+    assert (out == 3 * peak.DEPTH * (peak.KR if integer else 1)).all()
     assert 2 * out[0].sum() == 3 * operations
     assert x.nbytes + w.nbytes <= 16 << 10  # half of the smallest first-level cache
 

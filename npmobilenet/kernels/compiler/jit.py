@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet.arithmetic import fixedpoint
-from npmobilenet.kernels.compiler import object_code as tilecode
+from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
 from npmobilenet.kernels.compiler.numba_private import FunctionFiles, NullCache, number_from_random_start, use_cache
@@ -24,12 +24,10 @@ from npmobilenet.kernels.reference import (
     average_pool_q,
     binary_q,
     mean_q,
+    pad_reshape_concat_q,
     quantize_q,
     resize_bilinear,
     softmax_q,
-)
-from npmobilenet.kernels.reference import (
-    pad_reshape_concat_q as move_q,
 )
 
 
@@ -43,7 +41,7 @@ class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
         if folder is None:
             return
         with contextlib.suppress(OSError, RuntimeError):
-            self._inner = FunctionFiles(function, folder, named, tilecode.load_tiles_of)
+            self._inner = FunctionFiles(function, folder, named, object_code.load_tiles_of)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled code, None where there is none."""
@@ -168,7 +166,7 @@ for _helper in (
     binary_q.common_unit,
     binary_q.sum_of,
     binary_q.product_of,
-    move_q.rescaled,
+    pad_reshape_concat_q.rescaled,
     average_pool_q.rounded_quotient,
     mean_q.mean_of,
 ):

@@ -7,7 +7,7 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_f32 import ROWS, WIDTH, block, new_scratch, pack_panels
+from npmobilenet.kernels.fast.gemm_f32 import MR, NR, block, new_scratch, pack_panels
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -49,11 +49,11 @@ def filter_pixels(x, x_at, row_step, x_segment, flat_w, shape, taps, bias, activ
     """
     _, kernel_w, in_c, padded = shape
     ky_first, segments, kx_first, width = taps
-    for first in range(0, padded, WIDTH):
-        panel = min(WIDTH, padded - first)
+    for first in range(0, padded, NR):
+        panel = min(NR, padded - first)
         w_at = shape[0] * kernel_w * in_c * first + (ky_first * kernel_w + kx_first) * in_c * panel
         block(x, x_at, row_step, x_segment, flat_w, w_at, kernel_w * in_c * panel, segments, width * in_c, bias, first,
-              min(WIDTH, out_c - first), activation, x[:0], out, out_at + first, out_step, rows, scratch)  # fmt: skip
+              min(NR, out_c - first), activation, x[:0], out, out_at + first, out_step, rows, scratch)  # fmt: skip
 
 
 def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
@@ -63,7 +63,7 @@ def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
 
 @task(output_rows)
 def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
-    """As the reference. Moves: weights in panels; register tiles of ROWS outputs along a row; taps of a row in one go.
+    """As the reference. Moves: weights in panels; register tiles of MR outputs along a row; taps of a row in one go.
 
     In NHWC the taps (kx, ci) of one filter row lie side by side, in the image as in the panel, so a tile takes kw * Cin
     terms for each filter row, a segment. With dilation along the row they don't, and each output's taps are copied side
@@ -85,7 +85,7 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
         n, oy = row // out_h, row % out_h
         whole = not apart and oy >= top and oy < bottom
         count = min(bottom - oy, stop - row) if whole else 1  # rows with the same taps
-        across = 0 if apart else right - left if count == 1 else (right - left) // ROWS * ROWS  # in tiles along the row
+        across = 0 if apart else right - left if count == 1 else (right - left) // MR * MR  # in tiles along the row
         ky_first, ky_last = valid_taps(oy * stride[0] - pad[0], kernel_h, dilation[0], in_h)
         segments = max(ky_last - ky_first, 0)
         first = (n * in_h + oy * stride[0] - pad[0] + ky_first * dilation[0]) * in_w  # the pixel at the row's beginning

@@ -7,14 +7,14 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_s8 import GROUP, ROWS, dot_block, new_accumulators, pack_dot
+from npmobilenet.kernels.fast.gemm_s8 import KR, MR, gemm_block, new_accumulators, pack_rhs
 from npmobilenet.kernels.fast.lhs_packing import as_row_value, copy_rows, new_rows, new_sums, row_sums
 
 
 def pack_conv2d_q(weights, bias, zero_points):
-    """(kh, kw, Cin, Cout) -> (panels, kh, groups, WIDTH, GROUP): filter rows are filled up to whole groups."""
+    """(kh, kw, Cin, Cout) -> (panels, kh, groups, NR, KR): filter rows are filled up to whole groups."""
     _, kw, depth, channels = weights.shape
-    rows = [pack_dot(row.reshape(kw * depth, channels), 0 * bias, zero_points) for row in weights]
+    rows = [pack_rhs(row.reshape(kw * depth, channels), 0 * bias, zero_points) for row in weights]
     folded_bias = sum(part.astype(np.int64) for _, part in rows)
     folded_bias[:channels] += bias
     return np.ascontiguousarray(np.stack([panels for panels, _ in rows], 1)), folded_bias.astype(np.int32)
@@ -78,24 +78,24 @@ def conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dila
     panels, groups = weights.shape[0], weights.shape[2]
     packed, flat_out = weights.reshape(-1), out.reshape(-1)
     in_c, (out_h, out_w, channels) = x.shape[3], out.shape[1:]
-    padded, window, lines = groups * GROUP, taps[1] * in_c, taps[0]
+    padded, window, lines = groups * KR, taps[1] * in_c, taps[0]
     line = (out_w - 1) * stride[1] * in_c + padded
     acc, sums = new_accumulators(), new_sums(x, zero_points, out_w)
-    buffer = new_rows(x, max(lines * line, ROWS * lines * padded))
+    buffer = new_rows(x, max(lines * line, MR * lines * padded))
     for row in range(start, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
         if dilation[1] == 1:
             copy_lines(x, n, iy, -pad[1], dilation[0], lines, zero_points[0], buffer, line)
             row_sums(buffer, 0, stride[1] * in_c, line, lines, window, out_w, x, zero_points, sums)
-            dot_block(buffer, 0, stride[1] * in_c, line, lines, groups, packed, sums, bias, requant, flat_out, channels,
-                      row * out_w, out_w, 0, panels, acc)  # fmt: skip
+            gemm_block(buffer, 0, stride[1] * in_c, line, lines, groups, packed, sums, bias, requant, flat_out,
+                       channels, row * out_w, out_w, 0, panels, acc)  # fmt: skip
             continue
-        for ox in range(0, out_w, ROWS):
-            count = min(ROWS, out_w - ox)
+        for ox in range(0, out_w, MR):
+            count = min(MR, out_w - ox)
             for r in range(count):
                 copy_window(x, n, iy, (ox + r) * stride[1] - pad[1], dilation, taps, zero_points[0], buffer,
                             r * lines * padded, padded)  # fmt: skip
             row_sums(buffer, 0, lines * padded, 0, 1, lines * padded, count, x, zero_points, sums)
-            dot_block(buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, requant, flat_out, channels,
-                      row * out_w + ox, count, 0, panels, acc)  # fmt: skip
+            gemm_block(buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, requant, flat_out,
+                       channels, row * out_w + ox, count, 0, panels, acc)  # fmt: skip

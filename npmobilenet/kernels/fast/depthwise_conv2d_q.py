@@ -7,7 +7,7 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, PACKED, line_form, requantize_block
+from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, PACKED, line_form, requantize_block
 from npmobilenet.kernels.fast.lhs_packing import is_signed
 from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, interleave_one, interleave_tile, raised
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
@@ -18,7 +18,7 @@ RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB
 PIXELS = 4  # neighbouring outputs that a tile computes together, or, where it computes one row, twice as many
 MOST_PIXELS = 2 * PIXELS
 # Channels that are interleaved together.
-WIDTHS = (4 * LANE, 2 * LANE, LANE) if LANE == 16 or GROUP == 4 else (2 * LANE, LANE, LANE)
+WIDTHS = (4 * LANE, 2 * LANE, LANE) if LANE == 16 or KR == 4 else (2 * LANE, LANE, LANE)
 WIDE, MIDDLE, NARROW = WIDTHS
 LINE = 64  # bytes in a cache line
 RAISED_INT8, RAISED_UINT8 = raised(KIND, True), raised(KIND, False)
@@ -26,7 +26,7 @@ RAISED_INT8, RAISED_UINT8 = raised(KIND, True), raised(KIND, False)
 wide_interleave, middle_interleave, narrow_interleave = (interleave_tile(width, LANE, KIND) for width in WIDTHS)
 single_interleave, fill = interleave_one(LANE, KIND), fill_tile(LANE)
 # For the usual taps and strides, and the rows of outputs that then come out of the same groups of rows.
-ROWS_3_1, ROWS_3_2, ROWS_5_1, ROWS_5_2 = (2, 1, 4, 2) if GROUP == 4 else (2, 1, 2, 1)
+ROWS_3_1, ROWS_3_2, ROWS_5_1, ROWS_5_2 = (2, 1, 4, 2) if KR == 4 else (2, 1, 2, 1)
 tile_3_1 = column_tile(PIXELS, ROWS_3_1, LANE, KIND, (3, 1))
 tile_3_2 = column_tile(MOST_PIXELS, ROWS_3_2, LANE, KIND, (3, 2))
 tile_5_1 = column_tile(PIXELS, ROWS_5_1, LANE, KIND, (5, 1))
@@ -55,7 +55,7 @@ def pack_depthwise_conv2d_q(weights, bias, zero_points):
 
     blocks: the first channel and the width of each block. For each vector of LANE channels of each block, `vectors`
     holds its first part, the number of its parts and the place of its words; `parts` holds each part's group of rows.
-    The words of a part: (kw, shifts, LANE), each the weights of the group's GROUP rows without their zero point, where
+    The words of a part: (kw, shifts, LANE), each the weights of the group's KR rows without their zero point, where
     the window is shifted by 0, 1, ... rows within the groups, so that one set of interleaved rows serves several rows
     of outputs; rows outside the window get 0.
 
@@ -64,8 +64,8 @@ def pack_depthwise_conv2d_q(weights, bias, zero_points):
     then has to read z_in. Bytes are read as x + raised (see depthwise_q), so that z_in + raised takes its place.
     """
     height, width, channels = weights.shape
-    centred_weights, groups = weights.astype(np.int64) - zero_points[1], -(-height // GROUP)
-    shifts = groups * GROUP - height + 1
+    centred_weights, groups = weights.astype(np.int64) - zero_points[1], -(-height // KR)
+    shifts = groups * KR - height + 1
     folded_bias = np.zeros(max(channels, LANE), np.int64)
     folded_bias[:channels] = bias - (zero_points[0] + raised(KIND, weights.dtype == np.int8)) * centred_weights.sum(
         (0, 1)
@@ -74,12 +74,12 @@ def pack_depthwise_conv2d_q(weights, bias, zero_points):
     words, parts, vectors, at = [], [], [], 0
     for first in (block + v for block, size in blocks for v in range(0, size, LANE)):
         some = centred_weights[:, :, first : first + LANE]
-        rows = np.zeros((groups * GROUP, width, shifts, LANE), np.int64)
+        rows = np.zeros((groups * KR, width, shifts, LANE), np.int64)
         for shift in range(shifts):
             rows[shift : shift + height, :, shift, : some.shape[2]] = some
         vector = [len(parts), 0, at]
         for g in range(groups):
-            rest = np.moveaxis(rows[g * GROUP : (g + 1) * GROUP], 0, -1)
+            rest = np.moveaxis(rows[g * KR : (g + 1) * KR], 0, -1)
             while rest.any():
                 part = rest.clip(limits.min, limits.max).astype(PACKED)
                 words.append(part.reshape(-1))
@@ -112,7 +112,7 @@ def words_in_lines(size):
 @register_jitable
 def outside_word(x, value):
     """The word of pixels outside the image, whose values are all `value`: see depthwise_q.interleave_tile."""
-    if GROUP == 2:
+    if KR == 2:
         return (value & 0xFFFF) * 0x10001
     return ((value + (RAISED_INT8 if is_signed(x) else RAISED_UINT8)) & 0xFF) * 0x1010101
 
@@ -221,7 +221,7 @@ def output_rows(x, weights, bias, zero_points, taps, stride, pad, dilation, requ
 
 @task(output_rows)
 def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
-    """As the reference. Moves: GROUP rows of the input interleaved, so that one instruction multiplies and adds as many
+    """As the reference. Moves: KR rows of the input interleaved, so that one instruction multiplies and adds as many
     taps of 16 channels; rows of outputs that fit into the same groups of rows side by side; taps outside the image read
     zero points; accumulators requantized, a run at a time, while they are in the first-level cache. Threads take output
     rows.
@@ -230,12 +230,12 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
     _, in_h, in_w, in_c = x.shape
     flat_out = out.reshape(-1)
-    groups = (taps[0] + GROUP - 1) // GROUP
-    shifts = groups * GROUP - taps[0] + 1
+    groups = (taps[0] + KR - 1) // KR
+    shifts = groups * KR - taps[0] + 1
     most = (shifts - 1) // stride[0] + 1 if dilation[0] == 1 else 1  # rows of outputs at a time
     form, extent = form_of(taps, stride, dilation, most), (taps[1] - 1) * dilation[1] + 1
     blank, outside = np.full(in_c, zero_points[0], x.dtype), outside_word(x, zero_points[0])
-    rows = np.zeros(2 * groups * GROUP, np.int64)  # addresses and distances
+    rows = np.zeros(2 * groups * KR, np.int64)  # addresses and distances
     pixel = most + groups * stride[1]  # words that an output takes for each channel
     wide, middle, narrow = (pixels_at_once(pixel * WIDE, out_w), pixels_at_once(pixel * MIDDLE, out_w),
                             pixels_at_once(pixel * NARROW, out_w))  # fmt: skip
@@ -249,7 +249,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     while row < stop:
         n, oy = row // out_h, row % out_h
         together = min(most, stop - row, out_h - oy)
-        for k in range(groups * GROUP):
+        for k in range(groups * KR):
             y = oy * stride[0] - pad[0] + k * dilation[0]
             inside = y >= 0 and y < in_h and k < (together - 1) * stride[0] + taps[0]
             rows[2 * k] = address_of(x) + (n * in_h + y) * in_w * in_c if inside else address_of(blank)
@@ -270,7 +270,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
                     fill(words, 0, step_v, groups * number, right, needed - right, outside)
                     filled = width
                 for g in range(groups):
-                    interleave(x, rows, 2 * g * GROUP, ix + left, first, right - left, words, g * step_g + left * LANE,
+                    interleave(x, rows, 2 * g * KR, ix + left, first, right - left, words, g * step_g + left * LANE,
                                step_v, channels, width)  # fmt: skip
                 line = line_form(requant, first, columns)
                 if (

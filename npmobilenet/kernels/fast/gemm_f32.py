@@ -1,4 +1,7 @@
-"""The tiles that this machine's instruction set calls for, and the loops around them that several kernels share."""
+"""Float matrix products: the micro-kernels that this machine's instruction set calls for, and the loops around them.
+
+A micro-kernel computes a tile of MR rows by NR columns in registers.
+"""
 
 from __future__ import annotations
 
@@ -8,91 +11,91 @@ from numba.extending import register_jitable
 from npmobilenet.graph import ACTIVATIONS
 from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
 from npmobilenet.kernels.fast.activation import activate_all
-from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS, matrix_tile
+from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS, gemm_f32_kernel
 
 LANE = LANES[isa()]
-# Rows x vectors of the matrix tile: accumulators + weight vectors + one broadcast fill the registers:
+# MR rows x VECTORS: accumulators + weight vectors + one broadcast fill the registers:
 # 32 of AVX-512 (and NEON) hold 12 x 2 + 2 + 1, the 16 of AVX2 (and SSE) 6 x 2 + 2 + 1.
-ROWS = 12 if REGISTERS[isa()] == 32 else 6
+MR = 12 if REGISTERS[isa()] == 32 else 6
 VECTORS = 2
-WIDTH = VECTORS * LANE  # output channels in a panel
-BLOCK = 4 * ROWS  # rows, at least, that pass over all panels before the next ones
+NR = VECTORS * LANE  # output channels in a panel
+BLOCK = 4 * MR  # rows, at least, that pass over all panels before the next ones
 NEAR = 4096  # values of the rows that do so: half of a first-level cache
-FEW = 4  # rows of the middle tile, for what the tall one leaves
+MR_LOW = 4  # rows of the middle micro-kernel, for what the tall one leaves
 
 HALF = LANE // 2
 
-# Tiles by their height; of a panel that is whole, three quarters, a half or a quarter of WIDTH.
-tall_tile, few_tile, one_tile = (matrix_tile(rows, (LANE, LANE)) for rows in (ROWS, FEW, 1))
-tall_tile_3, few_tile_3, one_tile_3 = (matrix_tile(rows, (LANE, HALF)) for rows in (ROWS, FEW, 1))
-tall_tile_2, few_tile_2, one_tile_2 = (matrix_tile(rows, (LANE,)) for rows in (ROWS, FEW, 1))
-tall_tile_1, few_tile_1, one_tile_1 = (matrix_tile(rows, (HALF,)) for rows in (ROWS, FEW, 1))
-# Activations that the tiles leave to activate_all.
+# Micro-kernels by their height; of a panel that is whole, three quarters, a half or a quarter of NR.
+tall_kernel, few_kernel, one_kernel = (gemm_f32_kernel(rows, (LANE, LANE)) for rows in (MR, MR_LOW, 1))
+tall_kernel_3, few_kernel_3, one_kernel_3 = (gemm_f32_kernel(rows, (LANE, HALF)) for rows in (MR, MR_LOW, 1))
+tall_kernel_2, few_kernel_2, one_kernel_2 = (gemm_f32_kernel(rows, (LANE,)) for rows in (MR, MR_LOW, 1))
+tall_kernel_1, few_kernel_1, one_kernel_1 = (gemm_f32_kernel(rows, (HALF,)) for rows in (MR, MR_LOW, 1))
+# Activations that the micro-kernels leave to activate_all.
 LEFT_OUT = tuple(code for code in range(1, len(ACTIVATIONS)) if code not in VECTOR_ACTIVATIONS)
 
 
 def pack_panels(weights: np.ndarray) -> np.ndarray:
-    """(..., depth, Cout) -> (..., depth, padded): one panel of WIDTH output channels after the other.
+    """(..., depth, Cout) -> (..., depth, padded): one panel of NR output channels after the other.
 
     The last panel is as wide as its channels need, in steps of HALF, filled up with zeros. The shape only tells the
-    numbers of taps and channels; in memory panel p, (..., depth, its width), begins at p * WIDTH * (taps * depth).
+    numbers of taps and channels; in memory panel p, (..., depth, its width), begins at p * NR * (taps * depth).
     """
     *taps, channels = weights.shape
     padded = -(-channels // HALF) * HALF
     matrix = weights.reshape(-1, channels)
     flat = np.zeros((len(matrix), padded), np.float32)
     flat[:, :channels] = matrix
-    panels = [flat[:, first : first + WIDTH].reshape(-1) for first in range(0, padded, WIDTH)]
+    panels = [flat[:, first : first + NR].reshape(-1) for first in range(0, padded, NR)]
     return np.concatenate(panels).reshape(*taps, padded)
 
 
 @register_jitable
 def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
             bias, channel, activation, more, adds, out, out_at, out_step, rows, width):  # fmt: skip
-    """`rows` rows of a panel of `width` columns, straight into `out`; more, adds: see matrix_tile."""
-    tall = rows // ROWS
-    few = (rows - tall * ROWS) // FEW
-    one = rows - tall * ROWS - few * FEW
+    """`rows` rows of a panel of `width` columns, straight into `out`; more, adds: see gemm_f32_kernel."""
+    tall = rows // MR
+    few = (rows - tall * MR) // MR_LOW
+    one = rows - tall * MR - few * MR_LOW
     if tall > 0:
-        if width == WIDTH:
-            tall_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+        if width == NR:
+            tall_kernel(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                       more, adds, out, out_at, out_step, tall)  # fmt: skip
         elif width == 3 * HALF:
-            tall_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            tall_kernel_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                         more, adds, out, out_at, out_step, tall)  # fmt: skip
         elif width == LANE:
-            tall_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            tall_kernel_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                         more, adds, out, out_at, out_step, tall)  # fmt: skip
         else:
-            tall_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            tall_kernel_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                         more, adds, out, out_at, out_step, tall)  # fmt: skip
-        x_at, out_at = x_at + tall * ROWS * row_step, out_at + tall * ROWS * out_step
+        x_at, out_at = x_at + tall * MR * row_step, out_at + tall * MR * out_step
     if few > 0:
-        if width == WIDTH:
-            few_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+        if width == NR:
+            few_kernel(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                      more, adds, out, out_at, out_step, few)  # fmt: skip
         elif width == 3 * HALF:
-            few_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            few_kernel_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                        more, adds, out, out_at, out_step, few)  # fmt: skip
         elif width == LANE:
-            few_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            few_kernel_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                        more, adds, out, out_at, out_step, few)  # fmt: skip
         else:
-            few_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            few_kernel_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                        more, adds, out, out_at, out_step, few)  # fmt: skip
-        x_at, out_at = x_at + few * FEW * row_step, out_at + few * FEW * out_step
+        x_at, out_at = x_at + few * MR_LOW * row_step, out_at + few * MR_LOW * out_step
     if one > 0:
-        if width == WIDTH:
-            one_tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+        if width == NR:
+            one_kernel(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                      more, adds, out, out_at, out_step, one)  # fmt: skip
         elif width == 3 * HALF:
-            one_tile_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            one_kernel_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                        more, adds, out, out_at, out_step, one)  # fmt: skip
         elif width == LANE:
-            one_tile_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            one_kernel_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                        more, adds, out, out_at, out_step, one)  # fmt: skip
         else:
-            one_tile_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
+            one_kernel_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
                        more, adds, out, out_at, out_step, one)  # fmt: skip
 
 
@@ -102,7 +105,7 @@ def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
     """As `compute`, for panels of any number of columns.
 
     One that doesn't fill its vectors is computed whole, with zero weights and biases, into `scratch`, and its columns
-    are copied out. `scratch` holds WIDTH biases and then ROWS * WIDTH values. `more`, laid out as `out`, is added to
+    are copied out. `scratch` holds NR biases and then MR * NR values. `more`, laid out as `out`, is added to
     the results unless it is empty.
     """
     width = (columns + HALF - 1) // HALF * HALF
@@ -114,13 +117,13 @@ def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
     else:
         for j in range(width):
             scratch[j] = bias[channel + j] if j < columns else np.float32(0)
-        for first in range(0, rows, ROWS):
-            count = min(ROWS, rows - first)
+        for first in range(0, rows, MR):
+            count = min(MR, rows - first)
             compute(x, x_at + first * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, scratch, 0,
-                    activation, more, False, scratch, WIDTH, WIDTH, count, width)  # fmt: skip
+                    activation, more, False, scratch, NR, NR, count, width)  # fmt: skip
             for r in range(count):
                 for j in range(columns):
-                    out[out_at + (first + r) * out_step + j] = scratch[WIDTH + r * WIDTH + j]
+                    out[out_at + (first + r) * out_step + j] = scratch[NR + r * NR + j]
     if activation in LEFT_OUT:
         for r in range(rows):
             activate_all(out, out_at + r * out_step, columns, activation)
@@ -134,7 +137,7 @@ def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
 @register_jitable
 def new_scratch():
     """What block needs."""
-    return np.empty((1 + ROWS) * WIDTH, np.float32)
+    return np.empty((1 + MR) * NR, np.float32)
 
 
 @register_jitable
@@ -147,9 +150,9 @@ def matrix_block(
     """
     w = packed.reshape(-1)
     for p in range(panel, panel_stop):
-        first = p * WIDTH
-        columns = min(WIDTH, channels - first)
-        block(x, row * row_step, row_step, 0, w, p * depth * WIDTH, 0, 1, depth, bias, first, columns, activation,
+        first = p * NR
+        columns = min(NR, channels - first)
+        block(x, row * row_step, row_step, 0, w, p * depth * NR, 0, 1, depth, bias, first, columns, activation,
               more, out, row * channels + first, channels, stop - row, scratch)  # fmt: skip
 
 
@@ -159,8 +162,8 @@ def matrix_rows(x, row_step, depth, packed, bias, activation, more, out, channel
 
     more, scratch: see matrix_block.
     """
-    panels = (channels + WIDTH - 1) // WIDTH
-    rows = max(NEAR // max(depth, 1) // ROWS * ROWS, BLOCK)
+    panels = (channels + NR - 1) // NR
+    rows = max(NEAR // max(depth, 1) // MR * MR, BLOCK)
     for row in range(first, stop, rows):
         matrix_block(x, row_step, depth, packed, bias, activation, more, out, channels, row, min(row + rows, stop),
                      0, panels, scratch)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The rows that the tiles of dot products read (gemm_s8.pack_dot): where they are, or copied, and their sums."""
+"""The rows that the tiles of dot products read (gemm_s8.pack_rhs): where they are, or copied, and their sums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numba.extending import overload, register_jitable
 
 from npmobilenet.kernels.compiler.numba_private import as_dtype, from_dtype
-from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, TURNED
+from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, SIGN_OFFSET
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
 
@@ -28,10 +28,10 @@ def new_rows(x, size):
 
 
 def rows_dtype(dtype):
-    """What the tiles read for x of a dtype, see gemm_s8.pack_dot."""
+    """What the tiles read for x of a dtype, see gemm_s8.pack_rhs."""
     if KIND not in BYTES:
         return np.dtype(np.int16)
-    return np.dtype(np.uint8) if TURNED else np.dtype(dtype)
+    return np.dtype(np.uint8) if SIGN_OFFSET else np.dtype(dtype)
 
 
 @overload(new_rows)
@@ -46,12 +46,12 @@ if KIND in BYTES:
     @register_jitable
     def as_row_value(x, value, z_in):
         """A value of x, or its zero point, as the tiles read it."""
-        return value + (TURNED if is_signed(x) else 0)
+        return value + (SIGN_OFFSET if is_signed(x) else 0)
 
     @register_jitable
     def zero_of_weights(x, zero_points):
-        """v', see gemm_s8.pack_dot."""
-        return zero_points[1] - (0 if is_signed(x) else TURNED)
+        """v', see gemm_s8.pack_rhs."""
+        return zero_points[1] - (0 if is_signed(x) else SIGN_OFFSET)
 
     @register_jitable
     def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zero_points, sums):
@@ -68,7 +68,7 @@ else:
 
     @register_jitable
     def zero_of_weights(x, zero_points):
-        """v', see gemm_s8.pack_dot."""
+        """v', see gemm_s8.pack_rhs."""
         return 0
 
     @register_jitable
@@ -78,14 +78,14 @@ else:
 
 def rows_in_place(x, depth, first, count):
     """Rows that the tiles can read where they are: (whether that is so, they)."""
-    there = depth % GROUP == 0 and rows_dtype(x.dtype) == x.dtype
+    there = depth % KR == 0 and rows_dtype(x.dtype) == x.dtype
     return there, x[first * depth : (first + count) * depth]
 
 
 @overload(rows_in_place)
 def _rows_in_place(x, depth, first, count):
     if rows_dtype(as_dtype(x.dtype)) == as_dtype(x.dtype):
-        return lambda x, depth, first, count: (depth % GROUP == 0, x[first * depth : (first + count) * depth])
+        return lambda x, depth, first, count: (depth % KR == 0, x[first * depth : (first + count) * depth])
     return lambda x, depth, first, count: (False, new_rows(x, 0))
 
 

@@ -7,10 +7,10 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import PER_THREAD, Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_f32 import BLOCK, ROWS, WIDTH, matrix_block, matrix_rows, new_scratch, pack_panels
+from npmobilenet.kernels.fast.gemm_f32 import BLOCK, MR, NR, matrix_block, matrix_rows, new_scratch, pack_panels
 
 MANY = 8 * BLOCK  # pixels from which on threads take blocks of them; below, weights weigh more than pixels
-FEW_ROWS = 2 * ROWS
+FEW_ROWS = 2 * MR
 
 
 def pack_pointwise_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def units_of(pixels, channels):
     """The rows of a unit of work, and the number of units: BLOCK rows of all panels, or FEW_ROWS of one panel."""
     if pixels >= MANY:
         return BLOCK, (pixels + BLOCK - 1) // BLOCK
-    return FEW_ROWS, (pixels + FEW_ROWS - 1) // FEW_ROWS * ((channels + WIDTH - 1) // WIDTH)
+    return FEW_ROWS, (pixels + FEW_ROWS - 1) // FEW_ROWS * ((channels + NR - 1) // NR)
 
 
 @register_jitable
@@ -32,7 +32,7 @@ def crowds(pixels, depth):
 
     Its 8 or 12 ways don't hold 12 of them and the weights: 49 x 1024 x 1024 took 1.25 ms, and 1.0 copied apart.
     """
-    return depth % 1024 == 0 and pixels >= ROWS
+    return depth % 1024 == 0 and pixels >= MR
 
 
 def share(x, weights, out, per_thread=PER_THREAD):
@@ -78,7 +78,7 @@ def products(start, stop, x, weights, bias, activation, more, out):
 
 @task(blocks)
 def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
-    """As the reference. Moves: weights in panels; register tiles of ROWS pixels.
+    """As the reference. Moves: weights in panels; register tiles of MR pixels.
 
     BLOCK rows at a time pass over all panels, so that they stay in the first-level cache while the panels stream by.
     Where there are too few pixels to share out, threads take panels of output channels, FEW_ROWS of pixels each.

@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range, for_range_slice
-from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, LinearEpilogue, _multiply_add, group_of
+from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, LinearEpilogue, _multiply_add, kr_of
 from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of, row_addresses, row_pointers
 from npmobilenet.kernels.vectorcode.vector_s8 import (
     INT,
@@ -155,7 +155,7 @@ def interleave_tile(width: int, lanes: int, kind: str) -> Any:
 
         def body(builder, args):
             _, rows, rows_at, column, channel, count, words, words_at, step = args
-            group = group_of(kind)
+            group = kr_of(kind)
             starts = _row_starts(builder, builder.gep(rows, [rows_at]), group, column, channel)
             to = builder.gep(words, [words_at])
             with for_range(builder, count) as loop:
@@ -199,7 +199,7 @@ def interleave_one(lanes: int, kind: str) -> Any:
         def body(builder, args):
             _, rows, rows_at, column, channel, count, words, words_at, step, channels, multiplier = args
             part = INT8 if kind in BYTES else INT16
-            starts = _row_starts(builder, builder.gep(rows, [rows_at]), group_of(kind), column, INT(0))
+            starts = _row_starts(builder, builder.gep(rows, [rows_at]), kr_of(kind), column, INT(0))
             to = builder.gep(words, [words_at])
             with for_range(builder, count) as outer, for_range(builder, channels) as loop:
                 pixel = outer.index
@@ -240,8 +240,8 @@ def column_tile(
     column_step is 1: each of words is then loaded once for all outputs that read it. Nothing is checked.
 
     `linear`: acc is the output, of bytes, and further arguments (slope, offset, below, exceptions, line, low, high) say
-    by which lines the accumulators become that, see gemm_s8.line_tile. No outputs are filled up: count must be at
-    least `pixels`.
+    by which lines the accumulators become that, see gemm_s8.gemm_s8_linear_kernel. No outputs are filled up: count
+    must be at least `pixels`.
     """
 
     def generator(given: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Generators of integer vector code: tiles of dot products, as LLVM vector IR.
+"""Generators of integer vector code: the micro-kernels of integer matrix products, as LLVM vector IR.
 
-Integer sums are exact in any order, so a tile only has to form the same sums as the reference kernels.
+Integer sums are exact in any order, so a micro-kernel only has to form the same sums as the reference kernels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from npmobilenet.kernels.vectorcode.vector_s8 import (
 BYTES = ("vnni", "dotprod")  # kinds that multiply bytes
 
 
-def group_of(kind: str) -> int:
+def kr_of(kind: str) -> int:
     """The products that one lane sums at a time."""
     return 4 if kind in BYTES else 2
 
@@ -90,7 +90,7 @@ class Product:
     def __init__(self, shape: tuple[int, int, int], kind: str, width: int, signed: bool, args: list[Any]) -> None:
         self.rows, self.vectors, self.lanes = shape
         self.kind, self.width, self.signed = kind, width, signed
-        self.group = group_of(kind)
+        self.group = kr_of(kind)
         self.row_step, self.x_segment, self.segments, self.w, self.groups = args
 
     def slots(self, builder: Any) -> list[Any]:
@@ -174,7 +174,7 @@ class LinearEpilogue:
         return [(row, part) for row, part in rows if row * vectors < len(slots)]
 
 
-def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | None = None) -> Any:
+def gemm_s8_kernel(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | None = None) -> Any:
     """An intrinsic for `rows` rows by `vectors * lanes` columns of a product of integer matrices.
 
     tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and
@@ -213,8 +213,8 @@ def dot_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | 
     return tile
 
 
-def line_tile(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) -> Any:
-    """An intrinsic as dot_tile, for `count` times `rows` rows, whose outputs are bytes by lines (linear_requant.py).
+def gemm_s8_linear_kernel(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) -> Any:
+    """As gemm_s8_kernel, for `count` times `rows` rows, whose outputs are bytes by lines (linear_requant.py).
 
     tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset, below,
     exceptions, line, low, high, out, out_at, out_step, count, columns): out[out_at + r * out_step + j] is the line of

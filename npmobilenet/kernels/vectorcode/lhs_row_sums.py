@@ -1,4 +1,4 @@
-"""The generator of sums of rows of bytes, which layers whose weights have a zero point subtract (gemm_s8.pack_dot)."""
+"""The generator of sums of rows of bytes, which layers whose weights have a zero point subtract (gemm_s8.pack_rhs)."""
 
 from __future__ import annotations
 

@@ -15,21 +15,21 @@ from numba.extending import intrinsic
 from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_s8 import GROUP, KIND, LANE, ROWS, VECTORS
+from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, MR, VECTORS
 from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
 from npmobilenet.kernels.vectorcode.vector import _fma, pointers_of
 from npmobilenet.kernels.vectorcode.vector_s8 import FLOAT, INT, INT32, constant, load, splat, vector
 
 DEPTH = 64  # steps over the operands: 64 x (12 + 32) x 4 bytes = 11 KiB, in every first-level cache
-SUMS = ROWS * VECTORS * LANE  # accumulators
-FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * GROUP  # multiplies and adds of one pass
+SUMS = MR * VECTORS * LANE  # accumulators
+FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * KR  # multiplies and adds of one pass
 
 
 def _tile(kind: str) -> Any:
-    """An intrinsic: out[at ...] += over `passes` and DEPTH steps k, x[k, row] * w[k, lane] for ROWS x VECTORS x LANE.
+    """An intrinsic: out[at ...] += over `passes` and DEPTH steps k, x[k, row] * w[k, lane] for MR x VECTORS x LANE.
 
-    tile(x, w, passes, out, at). kind: "float", or a `kind` of gemm_s8.dot_tile, whose groups of GROUP values are 32-bit
-    words here. Arrays are flat; nothing is checked.
+    tile(x, w, passes, out, at). kind: "float", or a `kind` of gemm_s8_kernel, whose groups of KR values are words of 32
+    bits here. Arrays are flat; nothing is checked.
     """
     cell, word = (FLOAT, FLOAT) if kind == "float" else (INT32, INT32)
 
@@ -43,12 +43,12 @@ def _tile(kind: str) -> Any:
         def codegen(context, builder, signature, args):
             x_data, w_data, passes, out_data, at = pointers_of(context, builder, signature, args)
             out_data = builder.gep(out_data, [at])
-            slots = [alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(ROWS * VECTORS)]
+            slots = [alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(MR * VECTORS)]
             with for_range(builder, passes), for_range(builder, ir.Constant(INT, DEPTH)) as loop:
                 panel = builder.gep(w_data, [builder.mul(loop.index, INT(VECTORS * LANE))])
                 columns = [load(builder, builder.gep(panel, [INT(v * LANE)]), word, LANE) for v in range(VECTORS)]
-                values = builder.gep(x_data, [builder.mul(loop.index, INT(ROWS))])
-                for r in range(ROWS):
+                values = builder.gep(x_data, [builder.mul(loop.index, INT(MR))])
+                for r in range(MR):
                     value = splat(builder, builder.load(builder.gep(values, [INT(r)])), LANE)
                     for v in range(VECTORS):
                         slot = slots[r * VECTORS + v]
@@ -73,7 +73,7 @@ def threads_of(x, w, passes, out):
 
 @task(threads_of)
 def peak_f32(first, stop, x, w, passes, out):
-    """FLOAT_OPS * passes float32 operations in each of out.shape[0] threads: x (DEPTH * ROWS), w, out (n, SUMS)."""
+    """FLOAT_OPS * passes float32 operations in each of out.shape[0] threads: x (DEPTH * MR), w, out (n, SUMS)."""
     flat = out.reshape(-1)
     for t in range(first, stop):
         _float_tile(x, w, passes, flat, t * SUMS)
@@ -81,7 +81,7 @@ def peak_f32(first, stop, x, w, passes, out):
 
 @task(threads_of)
 def peak_q(first, stop, x, w, passes, out):
-    """INTEGER_OPS * passes operations on bytes (int16 if GROUP is 2) in each thread; int32 arrays of those in words."""
+    """INTEGER_OPS * passes operations on bytes (int16 if KR is 2) in each thread; int32 arrays of those in words."""
     flat = out.reshape(-1)
     for t in range(first, stop):
         _integer_tile(x, w, passes, flat, t * SUMS)
@@ -90,7 +90,7 @@ def peak_q(first, stop, x, w, passes, out):
 def operands(integer: bool, threads: int) -> tuple[Any, Any, Any]:
     """x, w and out for peak_q or peak_f32: ones, so that every result is the number of products."""
     if not integer:
-        x, w = np.ones(DEPTH * ROWS, np.float32), np.ones(DEPTH * VECTORS * LANE, np.float32)
+        x, w = np.ones(DEPTH * MR, np.float32), np.ones(DEPTH * VECTORS * LANE, np.float32)
         return x, w, np.zeros((threads, SUMS), np.float32)
-    one = np.ones(GROUP, np.int8 if GROUP == 4 else np.int16).view(np.int32)
-    return np.repeat(one, DEPTH * ROWS), np.repeat(one, DEPTH * VECTORS * LANE), np.zeros((threads, SUMS), np.int32)
+    one = np.ones(KR, np.int8 if KR == 4 else np.int16).view(np.int32)
+    return np.repeat(one, DEPTH * MR), np.repeat(one, DEPTH * VECTORS * LANE), np.zeros((threads, SUMS), np.int32)

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.compiler import object_code as tilecode
+from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.numba_private import alloca_once, array_data, for_range, get_or_insert_function
 
 FLOAT = ir.FloatType()
@@ -104,14 +104,14 @@ def pointers_of(context: Any, builder: Any, signature: Any, args: Any) -> list[A
     ]
 
 
-def outlined(builder: Any, name: str, args: list[Any], body: tilecode.Body) -> None:
+def outlined(builder: Any, name: str, args: list[Any], body: object_code.Body) -> None:
     """Call the tile whose code is `body(builder, args)`, a function of its own that is compiled once (object_code.py).
 
     Inlined at each of its calls, it would multiply the time to compile a kernel, and share the registers with what is
     around it; a call costs a few ns. `name` is for who reads the machine code.
     """
     kind = ir.FunctionType(ir.VoidType(), [a.type for a in args])
-    builder.call(tilecode.declare(builder.module, name, kind, body), args)
+    builder.call(object_code.declare(builder.module, name, kind, body), args)
 
 
 THIRDS = 3  # rows that share a pointer
@@ -138,7 +138,7 @@ def row_addresses(builder: Any, starts: list[tuple[Any, list[Any]]], at: Any) ->
     return addresses
 
 
-def matrix_tile(rows: int, vectors: tuple[int, ...]) -> Any:
+def gemm_f32_kernel(rows: int, vectors: tuple[int, ...]) -> Any:
     """An intrinsic that computes `count` times `rows` rows by sum(vectors) columns of a matrix product, in segments.
 
     tile(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation, more, adds, out,
