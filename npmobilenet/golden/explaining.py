@@ -303,7 +303,12 @@ def _derivation(what: IsolatedNode, dialect: Dialect, stage: str) -> Derivation:
 
 
 def _of_class(calls: list[TracedCall], cut: IsolatedNode) -> list[TracedCall]:
-    """Of a softmax in fixed point: the calls for one class. It has one for each class, some, then two for each."""
+    """Of all calls of a row's softmax those that concern one class: its term, the reciprocal of the sum, its product.
+
+    reference/softmax_q.py: softmax_fixed_q makes, in this order, one call for each class (its term of the sum), some
+    calls for the reciprocal, and two for each class (the product and its shift). The class is found by counting. Where
+    there are fewer calls than these, as in the float rule, all are returned.
+    """
     groups, classes, i = subtrees(calls), cut.result.shape[-1], cut.at[-1]
     if len(groups) < 3 * classes:
         return calls

@@ -144,7 +144,11 @@ def _channel(tensor: Tensor, c: int, copies: int) -> Quantization | None:
 def in_vector(calls: Sequence[Step], what: IsolatedNode, at: tuple[int, ...]) -> bool | None:
     """Whether element `at` is one that the runtime computes in a full vector; None where that makes no difference.
 
-    The calls of the whole node say so: records with `run` and `full`, or `full` (channels), or `tail`, or a `split`.
+    The kernel's arguments say where vectors end, each kind of parameters in fields of its own:
+    - `run` and `full` (elementwise.Sum, Product): of each `run` elements the first `full`;
+    - `full` alone (pooling.Mean): the first `full` channels;
+    - `tail` (fixedpoint.Requantization): the channels before `tail`;
+    - an argument `split` (lookup_q, quantize_q): the elements of an image before it.
     """
     place = 0
     for i, size in zip(at[1:], what.result.shape[1:], strict=True):

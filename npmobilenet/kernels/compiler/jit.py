@@ -104,12 +104,12 @@ def listening(callback: Callable[[str], None]) -> Iterator[None]:
 
 number_from_random_start()
 
-# Never fastmath: it would let LLVM reorder and fuse what docs/arithmetic.md defines.
+# Never fastmath: it would let LLVM reorder and fuse the chains that docs/float32.md defines.
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 
 def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
-    """Numba's compiled form of a kernel, which is called with arrays; see fast/task.py for the other form."""
+    """Numba's compiled form of a kernel, which is called with arrays; see task.py for the other form."""
     dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
     use_cache(dispatcher, KernelCache(function))
     return dispatcher

@@ -75,6 +75,7 @@ def _end_double(v, p):
 
 @register_jitable
 def _end_wrapped(v, p):
+    """As NEON ends: the zero point is added in 16 bits, which wrap. Less the zero point, which `segment` adds."""
     return np.int32(np.int16(_end_double(v, p) + np.int32(p.zero_point))) - np.int32(p.zero_point)
 
 

@@ -14,26 +14,26 @@ CHUNK = 4096  # elements that a thread takes at a time
 
 
 @register_jitable
-def quantize_some(x, scale, rule, ends, out):
+def quantize_some(x, scale, rule, limits, out):
     """A run of elements by one rule; one loop for each, so that each can be vectorized."""
     if rule == 0:
         for i in range(x.shape[0]):
-            out[i] = np.int32(clamped32(quantized(x[i], scale, 0), ends[0], ends[1], ends[2]))
+            out[i] = np.int32(clamped32(quantized(x[i], scale, 0), limits[0], limits[1], limits[2]))
     elif rule == 1:
         for i in range(x.shape[0]):
-            out[i] = np.int32(clamped32(quantized(x[i], scale, 1), ends[0], ends[1], ends[2]))
+            out[i] = np.int32(clamped32(quantized(x[i], scale, 1), limits[0], limits[1], limits[2]))
     else:
         for i in range(x.shape[0]):
-            out[i] = np.int32(clamped32(quantized(x[i], scale, 2), ends[0], ends[1], ends[2]))
+            out[i] = np.int32(clamped32(quantized(x[i], scale, 2), limits[0], limits[1], limits[2]))
 
 
-def chunks(x, scale, rules, split, ends, out):
+def chunks(x, scale, rules, split, limits, out):
     """Units are chunks of images."""
     return Work(x.shape[0] * -(-x.shape[1] // CHUNK), 16 * CHUNK)
 
 
 @task(chunks)
-def quantize_q(start, stop, x, scale, rules, split, ends, out):
+def quantize_q(start, stop, x, scale, rules, split, limits, out):
     """As the reference. Moves: threads take chunks of an image; one loop for each rule."""
     size = x.shape[1]
     parts = -(-size // CHUNK)
@@ -41,5 +41,5 @@ def quantize_q(start, stop, x, scale, rules, split, ends, out):
         n, first = part // parts, part % parts * CHUNK
         end = min(first + CHUNK, size)
         middle = min(max(split, first), end)
-        quantize_some(x[n, first:middle], scale, rules[0], ends, out[n, first:middle])
-        quantize_some(x[n, middle:end], scale, rules[1], ends, out[n, middle:end])
+        quantize_some(x[n, first:middle], scale, rules[0], limits, out[n, first:middle])
+        quantize_some(x[n, middle:end], scale, rules[1], limits, out[n, middle:end])

@@ -21,14 +21,14 @@ def quantized(v, scale, rule):
     return np.float32(round_away(np.fmin(np.fmax(quotient, -16777216.0), 16777216.0)))
 
 
-def quantize_q(x, scale, rules, split, ends, out):
+def quantize_q(x, scale, rules, split, limits, out):
     """out[n,i] = clamp(zero_point + x[n,i] / scale, rounded), by rules[0] where i < split, by rules[1] after that.
 
-    x: (N, elements) float32. scale: float32. rules: two codes. ends: (zero_point, low, high). out: (N, elements) uint8
-    or int8. NaN becomes low.
+    x: (N, elements) float32. scale: float32. rules: two codes. limits: (zero_point, low, high).
+    out: (N, elements) uint8 or int8. NaN becomes low.
     """
     rows, size = x.shape
     for n in range(rows):
         for i in range(size):
             v = quantized(x[n, i], scale, rules[0] if i < split else rules[1])
-            out[n, i] = np.int64(clamped32(v, ends[0], ends[1], ends[2]))
+            out[n, i] = np.int64(clamped32(v, limits[0], limits[1], limits[2]))

@@ -40,11 +40,11 @@ def kr_of(kind: str) -> int:
 def _multiply_add(
     builder: Any, total: Any, x: Any, w: Any, kind: str, lanes: int, signed: bool, repeated: bool = False
 ) -> Any:
-    """total + the dot products of groups: of four bytes or of two int16 ("pairs").
+    """total + the dot products of groups: of four bytes ("vnni", "dotprod") or of two int16 (the other kinds).
 
     "vnni" multiplies unsigned x by signed w. "dotprod" multiplies bytes that are both unsigned or, where `signed`, both
-    signed: Arm's UDOT and SDOT, which wrap as plain sums of products do; of those it is made for other machines, so
-    that all around it can be tested there. `repeated`: all lanes of x are the same.
+    signed: Arm's UDOT and SDOT. On another machine plain multiplications and additions stand for these. They give the
+    same sums, so that the code around the instruction can be tested there. `repeated`: all lanes of x are the same.
     """
     words = vector(INT32, lanes)
     if kind == "dotprod":

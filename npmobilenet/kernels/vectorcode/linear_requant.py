@@ -163,21 +163,24 @@ def fit_lines(
     multiplier: Array,
     shift: Array,
     rule: Array,
-    ends: tuple[int, int, int],
+    limits: tuple[int, int, int],
     centre: int,
     acc_range: tuple[Array, Array],
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Slope, offset, offset below zero and exceptions of each channel, and whether there is such a line, for
     accumulators within `acc_range`.
 
-    ends: zero point, lowest and highest output. Channels with a left shift or a shift beyond DEEPEST have no line.
+    limits: zero point, lowest and highest output. Channels with a left shift or a shift beyond DEEPEST have no line.
 
-    The fma rounds the line's real value t to a float32. For odd k, rint takes k - 1/2 down, so that float32 has to lie
-    above it: t > k - 1/2 + h, with h half the distance of float32 values there. For even k it may be k - 1/2 itself:
-    t > k - 1/2 - h. At T_k - 1 the opposite has to hold. (Ties of the fma, and the rounding of float64 here, exact to
-    2^-45, are kept off by a thousandth of h.)
+    What a line must satisfy for a step to k. Let t be the line's real value, r the float32 that the fma rounds it to,
+    and h half the distance between float32 values at k - 1/2. rint(r) has to be at least k at T_k, and less at T_k - 1.
+    A tie goes to the even neighbour:
+    - k odd: rint(k - 1/2) = k - 1. So r > k - 1/2 at T_k, which t > k - 1/2 + h ensures; at T_k - 1, t < k - 1/2 + h.
+    - k even: rint(k - 1/2) = k. So r >= k - 1/2 at T_k, which t > k - 1/2 - h ensures; at T_k - 1, t < k - 1/2 - h.
+    The bounds used are stricter by a thousandth of h. That excludes ties of the fma, and covers the rounding of the
+    float64 arithmetic here, which is exact to 2^-45.
     """
-    zero_point, low, high = ends
+    zero_point, low, high = limits
     ruled = np.isin(rule, RULES)
     able = (multiplier > 0) & (shift <= -1) & (shift >= -DEEPEST) & ruled
     results = np.arange(low + 1, high + 1, dtype=np.int64)

@@ -148,7 +148,7 @@ def _rows(
     """Two vectors of channels, all rows, two at a time; where both are the same channels, four rows at a time.
 
     Rows that would come after the last are the last, computed again. functions: accumulators -> int32 of a `form` that
-    Narrow takes, one for each vector.
+    NarrowToBytes takes, one for each vector.
     """
     lanes, last = block.lanes, builder.sub(block.rows, INT(1))
     adjacent = builder.icmp_signed("==", builder.sub(columns[1], columns[0]), INT(lanes))

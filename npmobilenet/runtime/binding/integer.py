@@ -36,7 +36,8 @@ def _requantization(ctx: NodeContext) -> Requantization:
     x, weights, bias = ctx.operands
     if ctx.stage == "accumulator":
         return _padded(conv.raw(weights.shape[-1]))
-    result = dataclasses.replace(ctx.result, dtype=x.dtype)  # of a pre-activation tap it is int32
+    # A tap of the pre-activation writes int32. Its scale and range are those of the output, which has x's dtype.
+    result = dataclasses.replace(ctx.result, dtype=x.dtype)
     full = conv.requantization(ctx.node, x, weights, result, ctx.dialect, bias)
     return _padded(conv.preactivation(full) if ctx.stage == "preactivation" else full)
 
