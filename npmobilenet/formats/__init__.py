@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 from npmobilenet.errors import ConversionError
+from npmobilenet.formats.file_kinds import reader_of
 from npmobilenet.modeldata import ModelData
-
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto") -> ModelData:
@@ -21,13 +20,13 @@ def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool
     Raises `ConversionError` with what is wrong and where.
     """
     source = Path(path)
-    kind = _kind(source)
-    if kind == "tflite":
+    reader = reader_of(source)
+    if reader == "tflite":
         from npmobilenet.formats.tflite.model import convert_tflite
 
         return convert_tflite(source)
-    if kind == "keras":
-        if source.suffix != ".keras" and _hdf5_kind(source) == "own":
+    if reader in ("hdf5", "keras"):
+        if reader == "hdf5" and _hdf5_kind(source) == "own":
             raise ConversionError(f"{source}: a weight file of this project already; load it as it is")
         from npmobilenet.formats.keras.model import convert_keras
 
@@ -35,21 +34,6 @@ def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool
     from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
 
     return convert_checkpoint(source, model, ema)
-
-
-def _kind(path: Path) -> str:
-    if not path.is_file():
-        return "checkpoint"  # a prefix or a folder; its reader says what is missing
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise ConversionError(f"{path}: can't be read: {error.strerror or error}") from error
-    if head[4:8] == b"TFL3" or path.suffix == ".tflite":
-        return "tflite"
-    if head == HDF5_MAGIC or path.suffix in (".h5", ".hdf5", ".keras"):
-        return "keras"
-    return "checkpoint"
 
 
 def is_model_folder(path: Path) -> bool:
@@ -60,7 +44,7 @@ def is_model_folder(path: Path) -> bool:
 
 def is_weight_file(path: Path) -> bool:
     """Whether a file is to be read as this project's own: HDF5 without the marks of Keras. A damaged one is."""
-    return _kind(path) == "keras" and path.suffix != ".keras" and _hdf5_kind(path) != "keras"
+    return reader_of(path) == "hdf5" and _hdf5_kind(path) != "keras"
 
 
 def _hdf5_kind(path: Path) -> str:

@@ -16,7 +16,8 @@ from types import MappingProxyType
 import numpy as np
 
 from npmobilenet.errors import ConversionError
-from npmobilenet.formats.tensorflow.checkpoint_index import MAGIC, Entry, read_index
+from npmobilenet.formats.file_kinds import kind_of
+from npmobilenet.formats.tensorflow.checkpoint_index import Entry, read_index
 from npmobilenet.formats.tensorflow.crc32c import crc32c, unmask
 from npmobilenet.modeldata import Array
 
@@ -151,11 +152,6 @@ def _in_folder(folder: Path) -> Path:
             f"folder '{folder}': it holds {len(found)} checkpoints "
             f"({_some([p.stem for p in found])}); pass the one you mean"
         )
-    if (folder / "saved_model.pb").is_file():
-        raise ConversionError(
-            f"folder '{folder}': a SavedModel, expected a checkpoint; pass '{folder}/variables/variables' "
-            "if its variables have TF-slim's names, else convert it to .tflite and pass that"
-        )
     raise ConversionError(f"folder '{folder}': no .index file in it, so no checkpoint; {_PASS}")
 
 
@@ -170,25 +166,9 @@ def _why_not(path: Path, prefix: Path) -> str:
 
 
 def _kind(path: Path) -> str:
-    """What sort of file this is, by its content where that is telling, else by its suffix."""
-    with path.open("rb") as file:
-        head = file.read(32)
-        size = file.seek(0, 2)
-        file.seek(max(size - 8, 0))
-        tail = file.read(8)
-    signs = (
-        (head.startswith(b"\x1f\x8b"), "a gzip archive (unpack it first: tar -xzf)"),
-        (head.startswith(b"PK\x03\x04"), "a zip archive (a .keras file? convert takes those under their own suffix)"),
-        (head.startswith(b"\x89HDF\r\n\x1a\n"), "an HDF5 file (Keras weights or a converted model, not a checkpoint)"),
-        (head[4:8] == b"TFL3", "a TFLite model (convert takes those under the suffix .tflite)"),
-        (head.startswith(b"model_checkpoint_path"), "a list of checkpoints (it names the prefix to pass)"),
-        (int.from_bytes(tail, "little") == MAGIC,
-         "a table file: a checkpoint of format V1 (save it anew with TensorFlow), or an index under another name"),
-        (path.suffix == ".pb", "a frozen graph or SavedModel (.pb), which holds no separate variables"),
-        (path.suffix == ".meta", "a MetaGraph (.meta): the graph without the values"),
-        (path.suffix == ".tar", "a tar archive (unpack it first: tar -xf)"),
-    )  # fmt: skip
-    return next((kind for sign, kind in signs if sign), f"a file of {size} bytes of unknown kind")
+    """What sort of file this is, and what to do with it."""
+    kind = kind_of(path)
+    return f"{kind.name} ({kind.advice})" if kind else f"a file of {path.stat().st_size} bytes of unknown kind"
 
 
 def _dtype_name(number: int) -> str:

@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 from npmobilenet.errors import ConversionError, GraphError
+from npmobilenet.formats.file_kinds import COMPILED
 from npmobilenet.formats.tflite.builder import Importer, refuse
 from npmobilenet.formats.tflite.flatbuffer import MAX_FILE_BYTES, TFLiteFile, parse
 from npmobilenet.formats.tflite.input_recipe import RECIPES, input_recipe
@@ -71,6 +72,9 @@ def _read(path: Path) -> bytes:
 def _build(work: Importer) -> Graph:
     """All operators in the file's order, which is the order of execution."""
     unknown = [f"op {o.index} ({o.op})" for o in work.file.operators if o.op not in OPS]
+    for name, text in COMPILED.items():
+        if any(f"custom op '{name}'" in op for op in unknown):
+            raise ConversionError(f"compiled {text}; its layers are one operator ({name}) that only that device knows")
     if unknown:
         shown = ", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")
         raise ConversionError(f"unsupported: {shown}; supported ops: {', '.join(OPS)}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.errors import GraphError
+from npmobilenet.formats.file_kinds import kind_of
 from npmobilenet.formats.weightfile.limits import (
     CHECK_PATH,
     CONVERT,
@@ -95,19 +96,11 @@ def _check_file(path: FilePath) -> int:
         text = f"too large: expected at most {MAX_FILE_BYTES} bytes, found {status.st_size}."
         raise failure(path, text, "No MobileNet needs that much: check what the file is.")
     if head != SIGNATURE:
-        text = f"not a weight file: expected an HDF5 file, found {_foreign_kind(head)}."
+        known = kind_of(path)
+        found = known.name if known else f"a file that begins with {head!r}" if head else "an empty file"
+        text = f"not a weight file: expected an HDF5 file, found {found}."
         raise failure(path, text, CONVERT if head else DAMAGED)
     return status.st_size
-
-
-def _foreign_kind(head: bytes) -> str:
-    if not head:
-        return "an empty file"
-    if head[4:8] == b"TFL3":
-        return "a TFLite model"
-    if head[:4] == b"PK\x03\x04":
-        return "a zip archive (.keras files are)"
-    return f"a file that begins with {head!r}"
 
 
 def _check_root(file: Any) -> None:

@@ -36,4 +36,10 @@ def check_supported(graph: Graph) -> None:
             raise PlanError(
                 f"node {index} '{node.name}' ({node.op}) works on {', '.join(dict.fromkeys(dtypes))}: there is no "
                 "kernel for that; float32, uint8 and int8 tensors are supported (int32 as biases)"
+                + (
+                    ""
+                    if "int16" not in odd
+                    else "; int16 values are those of an int16x8 model: convert the float model "
+                    "again, with 8-bit activations (TFLITE_BUILTINS_INT8) or as it is"
+                )
             )
