@@ -3,6 +3,8 @@
 Usage: python examples/custom_model.py
 """
 
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,4 +47,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

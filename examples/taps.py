@@ -3,6 +3,7 @@
 Usage: python examples/taps.py MODEL IMAGE
 """
 
+import os
 import sys
 
 import npmobilenet as nm
@@ -26,4 +27,8 @@ def main(model_path: str, image_path: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2])
+    try:
+        main(sys.argv[1], sys.argv[2])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

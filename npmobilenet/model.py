@@ -17,7 +17,7 @@ from npmobilenet.formats import is_model_folder, is_weight_file, read_model, wei
 from npmobilenet.graph import Graph, Node
 from npmobilenet.images import labels, prefetch
 from npmobilenet.images import recipes as preprocess
-from npmobilenet.images.decoding import TENSOR, each_image
+from npmobilenet.images.decoding import TENSOR, each_image, is_address
 from npmobilenet.images.inputs import NHWC, check_input
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine
@@ -315,6 +315,8 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
         raise ModelNotFound(f"{name_or_path!r}: expected a model's name or the path of a file")
     path = Path(name_or_path)
     text = os.fspath(name_or_path)
+    if is_address(text):
+        raise ModelNotFound(f"{text} is an address, and nothing is downloaded: save it, and pass the file's path")
     try:
         folder = bool(text) and path.is_dir()
         if text and not folder and (path.exists() or path.with_name(path.name + ".index").is_file()):

@@ -19,6 +19,7 @@ from npmobilenet.golden.bit_flip_search import find_cause
 from npmobilenet.golden.catalogue import Entry, catalogue
 from npmobilenet.golden.compare import Comparison, compare
 from npmobilenet.golden.diff_patterns import find_patterns
+from npmobilenet.golden.inputs import model_facts
 from npmobilenet.golden.name_match import NameMap
 from npmobilenet.golden.nodes import STAGES, IsolatedNode, isolate, run
 from npmobilenet.golden.value_source import DumpPath, DumpValues, ModelSource, data_of
@@ -149,7 +150,28 @@ def identify(
     """
     data = data_of(model)
     values = DumpValues(data, dump, names, layout)
-    rows = []
+    other = _other_model(data, values)
+    try:
+        rows = _rows(data, values, progress)
+    except InputError as error:
+        raise InputError(f"'{values.dump.path}' {other}, so it says nothing of this one" if other else error) from error
+    notes = values.view.notes("the dump")
+    return Identification(
+        data.info.name, str(values.dump.path), rows, [*notes, *([f"the dump {other}"] if other else [])]
+    )
+
+
+def _other_model(data: ModelData, values: DumpValues) -> str:
+    """What to say of a dump whose manifest names another graph or other weights; "" of any other dump."""
+    recorded = values.dump.manifest.model if values.dump.manifest is not None else {}
+    if recorded.get("sha256", "") in ("", model_facts(data, None)["sha256"]):
+        return ""
+    return f"was recorded from another model, '{recorded.get('name', 'unknown')}', than '{data.info.name}'"
+
+
+def _rows(data: ModelData, values: DumpValues, progress: Callable[[int, int], object] | None) -> list[Row]:
+    """One row for each tensor of the dump, computed by itself."""
+    rows: list[Row] = []
     wanted = [entry for entry in catalogue(data.graph) if entry.name in values and entry.op != "input"]
     for entry in wanted:
         rows.append(_row(data, entry, values))
@@ -158,7 +180,7 @@ def identify(
     if not any(row.checked for row in rows):
         why = next((row.note for row in rows if row.note), "it holds the model's inputs only")
         raise InputError(f"'{values.dump.path}': none of its tensors can be checked: {why}")
-    return Identification(data.info.name, str(values.dump.path), rows, values.view.notes("the dump"))
+    return rows
 
 
 def _row(data: ModelData, entry: Entry, values: DumpValues) -> Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -133,6 +134,8 @@ def load_image(
         path = os.fspath(source)
         if isinstance(path, bytes):
             path = os.fsdecode(path)
+        if is_address(path):
+            raise InputError(f"'{path}' is an address, and nothing is downloaded: save it, and give the file's path")
         return _pixels(_decode(_read(Path(path)), f"'{path}'", exif_orientation), name, channels)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _pixels(_decode(bytes(source), name, exif_orientation), name, channels)
@@ -162,6 +165,11 @@ def to_grey(image: Image) -> Image:
     """
     red, green, blue = (image[..., i : i + 1].astype(np.int32) for i in range(CHANNELS))
     return (19595 * red + 38470 * green + 7471 * blue + 32768 >> 16).astype(np.uint8)
+
+
+def is_address(path: str) -> bool:
+    """Whether a text is an address in a network rather than a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
 
 
 def _remedy(source: object) -> str:

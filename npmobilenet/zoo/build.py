@@ -67,6 +67,11 @@ def build(
 
     Raises `GraphError` for options that don't fit the architecture.
     """
+    if not isinstance(spec, Spec):
+        known = f"SPECS['{spec}']" if spec in tuple(SPECS) else f"one of npmobilenet.zoo.SPECS ({', '.join(SPECS)})"
+        raise GraphError(
+            f"spec is {spec!r:.80}, expected {known}; build_model takes names such as mobilenet_v2_1.0_224"
+        )
     if not (isinstance(depth_multiplier, (int, float)) and 0 < depth_multiplier < math.inf):
         raise GraphError(f"depth_multiplier is {depth_multiplier!r}, expected a number above 0")
     if output_stride is not None and output_stride != 1 and (output_stride < 1 or output_stride % 2):

@@ -153,6 +153,16 @@ def test_a_reader_that_goes_away() -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.parametrize("example", ["custom_model.py"])
+def test_a_reader_of_an_example_that_goes_away(example: str) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, str(Path(__file__).parents[2] / "examples" / example)]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def raising(error: BaseException):
     def function(*_: object) -> None:
         raise error
@@ -292,6 +302,22 @@ def test_info_of_a_name_of_other_weights() -> None:
     assert facts["name"] == "mobilenet_v3_large_1.0_224"
     assert "torchvision's model" in facts["provenance"]["name"]
     assert document("info", "MobileNetV3Large")["provenance"] == {}
+
+
+def test_addresses_are_not_downloaded(tiny: Path) -> None:
+    for arguments in (
+        ("classify", "https://example.org/a.jpg", "--model", tiny),
+        ("info", "https://example.org/m.tflite"),
+    ):
+        assert "nothing is downloaded: save it" in fails(*arguments)
+
+
+def test_identify_with_the_dump_of_another_model(tiny: Path, tmp_path: Path) -> None:
+    assert cli("golden", "record", tiny, "random:1", "-o", tmp_path / "dump").exit_code == 0
+    for model in ("flowers", "flowers_uint8"):
+        line = fails("golden", "identify", model, tmp_path / "dump")
+        assert f"was recorded from another model, 'tiny', than '{model}'" in line
+    assert cli("golden", "identify", tiny, tmp_path / "dump").exit_code == 0
 
 
 def test_models_selects() -> None:

@@ -123,3 +123,9 @@ def test_bad_options_are_refused() -> None:
             build(SPECS["v2"], **options)  # type: ignore[arg-type]
     with pytest.raises(ModelNotFound):
         build_model("mobilenet_v9")
+
+
+@pytest.mark.parametrize(("spec", "hint"), [("v2", r"expected SPECS\['v2'\]"), ("v9", "v3_small"), (["v2"], "edgetpu")])
+def test_a_name_is_no_architecture(spec: object, hint: str) -> None:
+    with pytest.raises(GraphError, match=rf"spec is .*{hint}.*; build_model takes names such as mobilenet_v2_1.0_224"):
+        build(spec)  # type: ignore[arg-type]
