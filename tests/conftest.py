@@ -1,4 +1,8 @@
-"""Fixtures: where the shared test data lies."""
+"""Fixtures: where the shared test data lies. Tiers: which tests run when.
+
+`python -m pytest -m quick` runs what needs neither data nor compiled kernels, beyond a few; `python -m pytest` all but
+the slow ones, which `--all`, `-m`, NPMOBILENET_NO_SKIP, or naming a file or a test takes in.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,68 @@ def data() -> Path:
     if not (path / "weights" / "manifest.json").is_file():
         pytest.fail(f"NPMOBILENET_DATA={folder}: no weights/manifest.json in it")
     return path
+
+
+# Files and folders of the quick tier; their slow tests, and those that need data, are left out of it.
+QUICK = (
+    "arithmetic/test_fixedpoint.py", "formats/test_malformed.py", "formats/test_tf_checkpoint.py",
+    "formats/test_weightfile.py", "images/test_images.py", "images/test_labels.py", "images/test_preprocess.py",
+    "test_flowers.py", "test_graph.py", "test_structure.py", "tools/", "zoo/",
+)  # fmt: skip
+# The slow tests, by the end of "file::name": each takes five seconds of a core or more, half of them all compiling.
+SLOW = (
+    "test_accumulators_times_the_rule_are_the_output", "test_all_pairs_of_values", "test_all_tiles_make_one_object",
+    "test_arrays_of_every_dtype", "test_damaged_cache_files_are_replaced",
+    "test_damaged_files_are_refused_or_read_equal", "test_damaged_tiles_are_replaced",
+    "test_every_op_is_derived_under_every_dialect",
+    "test_every_shift_and_multiplier", "test_arithmetic_docs.py::test_example",
+    "test_fast_equals_reference_on_every_zoo_layer", "test_flipped_bits_give_a_model_or_a_conversion_error",
+    "test_forms_of_a_task_are_kept_apart", "test_functions_q.py::test_fast_equals_reference", "test_generated_lines",
+    "test_generated_pages_are_current", "test_golden_example_prints_what_readme_says", "test_identify",
+    "test_interleaving", "test_kernels_of_arm_give_the_same_bits", "test_kernels_q.py::test_fast_equals_reference",
+    "test_lesser_instruction_sets", "test_lesser_instruction_sets_give_the_same_bits", "test_lines_take_every_step",
+    "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
+    "test_python_reference_and_fast_give_the_same_bits", "test_golden_tools_cli.py::test_record",
+    "test_sums_by_every_way", "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",
+    "test_tiles_that_end_by_lines", "test_without_a_cache_everything_works",
+)  # fmt: skip
+_slow: list[str] = []  # the slow tests that this run leaves out
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the slow tests, too")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the markers
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if item.nodeid.partition("[")[0].endswith(SLOW):
+            item.add_marker("slow")
+        elif path.startswith(QUICK) and "data" not in getattr(item, "fixturenames", ()):
+            item.add_marker("quick")
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and not (config.option.all or config.option.markexpr or os.environ.get("NPMOBILENET_NO_SKIP")):
+        _slow.extend(item.nodeid for item in items if item.get_closest_marker("slow"))
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line: what was left out, and how to get it."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", []) if report.longrepr]
+    data = sum("NPMOBILENET_DATA" in reason for reason in reasons)
+    tensorflow = sum("tensorflow" in reason.lower() or "[tf]" in reason for reason in reasons)
+    rest = len(reasons) - data - tensorflow
+    parts = [
+        (len(_slow), "slow tests (python -m pytest --all)"),
+        (data, "that need NPMOBILENET_DATA (a folder of published models and images: CONTRIBUTING.md)"),
+        (tensorflow, "that need TensorFlow (pip install -e '.[tf]')"),
+        (rest, "for other reasons (-rs lists them)"),
+    ]
+    left_out = ", ".join(f"{count} {what}" for count, what in parts if count)
+    if left_out:
+        terminalreporter.write_line(f"left out: {left_out}")
 
 
 # Reasons to skip that a machine may have; any other skip fails the run where NPMOBILENET_NO_SKIP is set (CI).

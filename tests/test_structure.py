@@ -6,6 +6,8 @@ import ast
 import importlib
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +232,55 @@ def test_paths_are_taken_apart_by_pathlib() -> None:
     """The one separator that `os` names isn't all that there is: Windows has two."""
     name = "os." + "sep"
     assert not [path for path in python_files() if re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"))]
+
+
+TIERS = """
+import pytest
+def test_identify(): pass
+def test_of_data(data): pass
+def test_plain(): pass
+def test_of_tensorflow(): pytest.skip("TensorFlow is not installed (extra [tf])")
+"""
+
+
+def test_tiers(tmp_path: Path) -> None:
+    """Slow tests are left out of the plain run alone, which ends with what it left out; quick ones need no data."""
+    (tmp_path / "tests").mkdir()
+    shutil.copy(Path(__file__).parent / "conftest.py", tmp_path / "tests")
+    (tmp_path / "tests" / "test_graph.py").write_text(TIERS, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\nmarkers =\n  quick\n  slow\n", encoding="utf-8")
+    hidden = ("NPMOBILENET_DATA", "NPMOBILENET_NO_SKIP", "PYTEST_ADDOPTS")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+
+    def run(*arguments: str, **more: str) -> str:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, check=False, timeout=120
+        )
+        return done.stdout
+
+    plain = run()
+    assert "left out: 1 slow tests (python -m pytest --all), 1 that need NPMOBILENET_DATA (" in plain
+    assert "1 that need TensorFlow (pip install -e '.[tf]')" in plain
+    assert "1 passed, 2 skipped, 1 deselected" in plain
+    for everything in (("--all",), ("tests/test_graph.py",)):
+        assert "2 passed, 2 skipped" in run(*everything)
+    assert "2 deselected" in run("-m", "quick")
+    assert "1 passed, 3 deselected" in run("-m", "slow")
+    strict = run(NPMOBILENET_NO_SKIP="1")
+    assert "2 passed, 2 skipped" in strict
+    assert "which NPMOBILENET_NO_SKIP forbids" in strict
+
+
+def test_tiers_name_what_there_is() -> None:
+    """Every row of QUICK and SLOW in conftest.py is a file, folder or test."""
+    folder = Path(__file__).parent
+    rows = runpy.run_path(str(folder / "conftest.py"))
+    assert all((folder / name).exists() for name in rows["QUICK"])
+    found = {
+        f"{path.name}::{name}"
+        for path in folder.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    gone = [row for row in rows["SLOW"] if not any(test.endswith(row) for test in found)]
+    assert not gone, f"no test is called so any more: {gone}"

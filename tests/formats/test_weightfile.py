@@ -143,6 +143,7 @@ def test_encoded_names() -> None:
     assert [weightfile.encode_name(n) for n in ("", ".", "%", "ü")] == ["%", "%2E", "%25", "%C3%BC"]
 
 
+MODULES = (ROOT, ROOT / "tests", ROOT / "tests" / "formats")  # where a program of its own finds these tests
 WRITE = """
 import sys; sys.path[:0] = sys.argv[2:]
 import h5py; h5py.get_config().track_order = True
@@ -155,9 +156,7 @@ def test_equal_bytes_in_another_process_and_at_another_time(good: Path, tmp_path
     other.parent.mkdir()
     weightfile.write(again, example())
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
-    subprocess.run(
-        [sys.executable, "-c", WRITE, other, ROOT, ROOT / "tests" / "formats"], check=True, env=environment, timeout=60
-    )
+    subprocess.run([sys.executable, "-c", WRITE, other, *MODULES], check=True, env=environment, timeout=60)
     assert good.read_bytes() == again.read_bytes() == other.read_bytes()
     assert weightfile.sha256(good) == hashlib.sha256(good.read_bytes()).hexdigest()
 
@@ -667,7 +666,7 @@ print(counts["refused"], counts["equal"])
 def test_damaged_files_are_refused_or_read_equal(good: Path, forged: bool) -> None:
     if forged:
         forge(good)
-    command = [sys.executable, "-c", DAMAGE, good, ROOT, ROOT / "tests" / "formats"]
+    command = [sys.executable, "-c", DAMAGE, good, *MODULES]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     refusals, equal = map(int, done.stdout.split())
