@@ -26,7 +26,7 @@ def data() -> Path:
 
 # Files and folders of the quick tier; their slow tests, and those that need data, are left out of it.
 QUICK = (
-    "arithmetic/test_fixedpoint.py", "formats/test_malformed.py", "formats/test_tf_checkpoint.py",
+    "arithmetic/test_fixedpoint.py", "formats/test_malformed.py",
     "formats/test_weightfile.py", "images/test_images.py", "images/test_labels.py", "images/test_preprocess.py",
     "test_flowers.py", "test_graph.py", "test_structure.py", "tools/", "zoo/",
 )  # fmt: skip
