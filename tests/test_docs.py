@@ -107,6 +107,18 @@ def test_files_and_names_that_are_mentioned_exist(page: str) -> None:
             assert re.search(rf"^(def |class )?{re.escape(member)}\b", found[0].read_text(encoding="utf-8"), re.M), span
 
 
+def test_every_promise_of_safety_names_its_tests() -> None:
+    """Each bullet of SECURITY.md says which tests show it; that these exist is looked at above."""
+    promises = section(read("SECURITY.md"), "## What is trusted, and what isn't").split("\n- ")[1:]
+    assert len(promises) >= 8
+    for promise in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py): (test_\w+)`", promise)
+        assert named, f"SECURITY.md: no test shows: {promise[:60]}"
+        assert promise.count("`tests/") == len(named), promise[:60]
+    promised = re.findall(r"\n- \*\*", read("SECURITY.md"))
+    assert len(promised) == len(promises), "a promise stands where its tests are not looked for"
+
+
 # -- README's first screen and Python ----------------------------------------------------------------------------------
 
 

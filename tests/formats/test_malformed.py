@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +197,66 @@ def test_unfit_arrays(own: bytes, tmp_path: Path) -> None:
             model.predict(images)
     with pytest.raises(InputError, match="transpose"):
         model.run(np.zeros((1, 3, 32, 32), np.float32))
+
+
+WATCHED = """
+import sys
+import npmobilenet.formats.keras.model, npmobilenet.formats.tflite.model, npmobilenet.formats.weightfile.reader
+import h5py, tflite, zipfile
+from pathlib import Path
+from npmobilenet.errors import NpMobilenetError
+from npmobilenet.golden.arrays import Archive
+from npmobilenet.model import load_data
+
+BAD = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.", "pickle.", "exec",
+       "os.mkdir", "os.rename", "os.remove", "shutil.", "tempfile.", "urllib.", "ctypes.dlopen")
+seen = []
+
+def watch(event, arguments):
+    writing = event == "open" and (set(str(arguments[1])) & set("wax+") or (arguments[2] or 0) & 3)
+    if event.startswith(BAD) or writing or (event == "import" and arguments[0].startswith("evil")):
+        seen.append((event, str(arguments)[:200]))
+
+def read(path):
+    return Archive(Path(path)).read("x.npy") if path.endswith(".npz") else load_data(path)
+
+for round in (0, 1):  # the first one imports what is imported late
+    for path in sys.argv[1:]:
+        try:
+            read(path)
+        except NpMobilenetError:
+            pass
+    if not round:
+        sys.addaudithook(watch)
+print(*seen, sep="\\n")
+"""
+
+
+def test_reading_starts_writes_and_imports_nothing(own: bytes, tmp_path: Path) -> None:
+    """No program, no socket, no unpickling, no compiling, no file written: Python's own audit events tell."""
+    from tflite_maker import File, Op, T
+
+    evil = b"cos\nsystem\n(S'id'\ntR."
+    tensors = [T((1, 4), name="evil"), T((1, 4))]
+    code = '{"class_name": "Lambda", "module": "evil", "registered_name": "evil>x", "config": {"function": "evil"}}'
+    array, archive, keras = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(array, np.array([None]), allow_pickle=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x.npy", array.getvalue() + evil)
+    with zipfile.ZipFile(keras, "w") as file:
+        for name, text in (("config.json", code), ("metadata.json", "{}"), ("model.weights.h5", own)):
+            file.writestr(name, text)
+    contents = {
+        "own.h5": own, "m.tflite": File(tensors, [Op("RELU", [0], [1])]).bytes(), "m.keras": keras.getvalue(),
+        "x.npz": archive.getvalue(), "lambda.h5": hdf5(lambda f: f.attrs.update({"layer_names": [b"evil"],
+        "model_config": code}) or None), "m.pkl": evil,
+    }  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    words = [sys.executable, "-c", WATCHED, *(str(tmp_path / name) for name in contents)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "\n"
+    assert {p.name for p in tmp_path.iterdir()} == set(contents)
 
 
 def test_there_are_more_than_twenty() -> None:

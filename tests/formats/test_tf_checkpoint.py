@@ -231,6 +231,19 @@ def test_written_and_read(tmp_path: Path, shards: int, snappy: bool) -> None:
             np.testing.assert_array_equal(found[name], array)
 
 
+def test_shards_are_looked_for_beside_the_index_only(
+    tmp_path: Path, v1: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the current folder, and not where a name in the index leads."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    write(tmp_path / "there" / "m", {**v1, "../there/m": np.zeros(3, np.float32)})
+    (tmp_path / "there" / "m.index").rename(tmp_path / "here" / "m.index")
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(ConversionError, match=r"m\.data-00000-of-00001"):
+        convert_checkpoint(tmp_path / "here" / "m")
+
+
 def small_copy(data: Path, to: Path) -> Path:
     for file in (data / "golden" / "slim" / SMALL).glob("model.ckpt*"):
         shutil.copyfile(file, to / file.name)
