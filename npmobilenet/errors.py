@@ -10,10 +10,26 @@ from collections.abc import Iterable
 from itertools import islice
 
 MOST_NAMES = 5000  # that are compared with a mistaken one: a file may hold any number
+MAX_CHARACTERS = 20_000  # of one message
+
+
+def one_line(text: str) -> str:
+    """`text` as one printable line: names out of a hostile file could otherwise steer a terminal, or fill it."""
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 4 :]} ({len(text):,} characters)"
+    if text.isprintable():
+        return text
+    return "".join(" " if c.isspace() else c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class NpMobilenetError(Exception):
-    """Base of all errors caused by what the caller gave: a file, a name, an array, an option."""
+    """Base of all errors caused by what the caller gave: a file, a name, an array, an option.
+
+    Its message is one printable line.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class ModelNotFound(NpMobilenetError):

@@ -76,6 +76,9 @@ class Graph:
     nodes: tuple[Node, ...]
     endpoints: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {len(self.nodes)} nodes, inputs {self.inputs!r:.200}, outputs {self.outputs!r:.200}>"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
         object.__setattr__(self, "endpoints", MappingProxyType(dict(self.endpoints)))

@@ -312,7 +312,7 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     What there is at a path comes before a name, but for a folder that is no model.
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
-        raise ModelNotFound(f"{name_or_path!r}: expected a model's name or the path of a file")
+        raise ModelNotFound(f"expected a model's name or the path of a file, got {type(name_or_path).__name__}")
     path = Path(name_or_path)
     text = os.fspath(name_or_path)
     if is_address(text):

@@ -56,3 +56,7 @@ class ModelData:
     graph: Graph
     tensors: Mapping[str, Array]
     info: ModelInfo
+
+    def __repr__(self) -> str:
+        size = sum(array.nbytes for array in self.tensors.values())
+        return f"<ModelData {self.info.name}: {self.graph!r}, {size:,} bytes of weights>"

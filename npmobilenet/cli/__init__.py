@@ -1,7 +1,7 @@
 """The command line: `npmobilenet VERB`, one module for each verb.
 
 Exit codes: 0 done; 1 a comparison differs; 2 bad usage or bad input, told in one line on standard error; 130 stopped by
-Ctrl-C; 141 the reader of the output went away; 70 an error in npmobilenet itself.
+Ctrl-C; 141 the reader of the output went away; 143 stopped by SIGTERM; 70 an error in npmobilenet itself.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -26,13 +29,34 @@ from npmobilenet.cli.quantize import quantize
 from npmobilenet.cli.warmup import warmup
 from npmobilenet.errors import NpMobilenetError
 
-# As a shell reports a program stopped by SIGINT (2) and SIGPIPE (13); 70 is sysexits.h's EX_SOFTWARE.
-INTERRUPTED, READER_GONE, INTERNAL_ERROR = 128 + 2, 128 + 13, 70
+# As a shell reports a program stopped by SIGINT (2), SIGPIPE (13) and SIGTERM (15); 70 is sysexits.h's EX_SOFTWARE.
+INTERRUPTED, READER_GONE, TERMINATED, INTERNAL_ERROR = 128 + 2, 128 + 13, 128 + 15, 70
 PROGRAM = "npmobilenet"
 
 
 class _ReaderGoneError(click.ClickException):
     """Standard output was closed. Click has its own answer to that, with an exit code that means something else."""
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came. Raised, so that half-written files are removed as they are after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises while this lasts, where the process can be told what to do with it."""
+
+    def stop(*_: object) -> NoReturn:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _App(click.Group):
@@ -97,7 +121,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name or label may not fit the terminal's encoding
     try:
-        result = command()
+        with _terminable():
+            result = command()
     except _ReaderGoneError:
         _discard_output()
         return READER_GONE
@@ -105,6 +130,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
         return _usage_error(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except _TerminatedError:
+        return TERMINATED
     except NpMobilenetError as error:
         return _failed(str(error))
     except OSError as error:

@@ -10,8 +10,6 @@ import math
 import os
 import stat
 import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +19,14 @@ import numpy as np
 from numpy.lib import format as npy
 
 from npmobilenet.errors import InputError
+from npmobilenet.formats import archive
 from npmobilenet.modeldata import Array
 
 MAX_BYTES = 2**31  # of one array; the largest tensor of a MobileNet at batch 1 has 5 MB
-MAX_MEMBERS = 20_000
+MAX_MEMBERS = archive.MAX_MEMBERS
 DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64",
           "uint8", "uint16", "uint32", "uint64", "bool")  # fmt: skip
-BROKEN = (
-    ValueError, OSError, EOFError, TypeError, KeyError, OverflowError, SyntaxError, RecursionError, RuntimeError,
-    MemoryError, NotImplementedError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+BROKEN = (*archive.ERRORS, SyntaxError, tokenize.TokenError)  # the last two from NumPy's parser of headers
 
 
 def read_npy(path: Path) -> Array:
@@ -55,8 +51,9 @@ def _told(where: str) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"'{where}' does not exist; check the path") from None
     except BROKEN as error:
+        remedy = "" if isinstance(error, archive.ArchiveError) else "; write it with numpy.save"
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"'{where}' can't be read as an array: {text[:300]}; write it with numpy.save") from error
+        raise InputError(f"'{where}' can't be read as an array: {text[:300]}{remedy}") from error
 
 
 def _read(file: IO[bytes], size: int) -> Array:
@@ -93,10 +90,8 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _told(str(path)), _regular(path), zipfile.ZipFile(path) as file:
+        with _told(str(path)), _regular(path), archive.opened(path) as file:
             infos = file.infolist()
-            if len(infos) > MAX_MEMBERS:
-                raise ValueError(f"{len(infos):,} members, at most {MAX_MEMBERS:,} are allowed")
             self._sizes = {i.filename: i.file_size for i in infos}
             if len(self._sizes) < len(infos):
                 raise ValueError("two of its members have the same name")
@@ -108,16 +103,19 @@ class Archive:
 
     def read(self, name: str) -> Array:
         """A member that is a .npy file."""
-        with _told(f"{self.path}: {name}"), zipfile.ZipFile(self.path) as file, file.open(name) as member:
+        with self._member(name, MAX_BYTES + 2**16) as member:
             return _read(member, self._sizes[name])
 
     def text(self, name: str, most: int) -> bytes:
         """A member's bytes, `most` of them at most."""
-        with _told(f"{self.path}: {name}"), zipfile.ZipFile(self.path) as file, file.open(name) as member:
-            data = member.read(most + 1)
-            if len(data) > most:
-                raise ValueError(f"more than {most:,} bytes")
-            return data
+        with self._member(name, most) as member:
+            return member.read(most)
+
+    @contextmanager
+    def _member(self, name: str, most: int) -> Iterator[IO[bytes]]:
+        where = _told(f"{self.path}: {name}")
+        with where, archive.opened(self.path) as file, archive.member(file, file.getinfo(name), most) as member:
+            yield member
 
 
 class ArrayWriter:

@@ -109,6 +109,9 @@ class Plan:
                         found[array.ctypes.data] = array
         return list(found.values())
 
+    def __repr__(self) -> str:
+        return f"<Plan: batch {self.batch}, {self.arena_bytes:,} bytes of values, {self.weight_bytes:,} of weights>"
+
     def _allocate(
         self, graph: Graph, groups: Sequence[Group], tensors: Mapping[str, Array], kept: Mapping[str, str], limit: int
     ) -> dict[str, Array]:

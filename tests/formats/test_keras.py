@@ -26,6 +26,7 @@ from npmobilenet.errors import ConversionError, ModelNotFound
 from npmobilenet.formats.keras.layers import Variant, block_widths, correct_pad, infer_alpha, keras_graph
 from npmobilenet.formats.keras.model import convert_keras, variables_of
 from npmobilenet.formats.keras.names import canonical, family_of_counts, family_of_names, layer_names
+from npmobilenet.formats.keras.store import open_store
 from npmobilenet.model import Model
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_tf_goldens.py"
@@ -715,3 +716,50 @@ def test_families_and_names() -> None:
             plain = sum("kernel" in values for values in layers.values()) - depthwise - dense
             counts = {"depthwise_conv2d": depthwise, "conv2d": plain, "dense": dense}
             assert family_of_counts(counts) == (family, classes > 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Attributes: HDF5 asks for as much memory as a string's length says, whatever the file holds
+
+
+@pytest.mark.parametrize("version", [("earliest", "v114"), ("v110", "v110")], ids=["earliest", "v110"])
+@pytest.mark.parametrize("place", ["layer_names", "keras_version"])
+def test_declared_lengths_of_strings_are_checked(tmp_path: Path, version: tuple[str, str], place: str) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=version) as file:
+        file.attrs["keras_version"] = "2.15.0 and more"
+        file.attrs["backend"] = "tensorflow"
+        file.attrs["layer_names"] = ["first_layer_of_it", "second"]
+        for name in ("first_layer_of_it", "second"):
+            file.create_group(name).attrs["weight_names"] = np.zeros(0)
+    with open_store(path) as store:
+        assert store.layers == {}
+    content = path.read_bytes()
+    length = len(b"first_layer_of_it" if place == "layer_names" else b"2.15.0 and more")
+    at = content.index(place.encode() + b"\0") + len(place) + 1
+    at = content.index(length.to_bytes(4, "little"), at + 8)
+    path.write_bytes(content[:at] + (2**31 - 16).to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(ConversionError, match=r"bytes in attribute|damaged"):
+        peak_of(lambda: enter(path))
+
+
+def enter(path: Path) -> None:
+    with open_store(path):
+        pass
+
+
+def peak_of(function: Callable[[], object]) -> None:
+    """Call it where no more than 1 GiB can be had beyond what there is."""
+    resource = pytest.importorskip("resource", reason="this platform has no resource limits")
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
+    try:
+        function()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_sample_with_a_string_of_two_gigabytes(data: Path) -> None:
+    with pytest.raises(ConversionError, match="2147484242 bytes in attribute 'layer_names'"):
+        peak_of(lambda: enter(data / "hostile" / "legacy_rss_429.h5"))

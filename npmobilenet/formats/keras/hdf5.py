@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from npmobilenet.errors import ConversionError
+from npmobilenet.formats.keras.attributes import HeaderError, attribute_data
 
 MAX_FILE_BYTES = 512 << 20  # MobileNetV2 1.4 with its optimizer's state needs 75 MB
 MAX_JSON_BYTES = 16 << 20
@@ -21,6 +22,9 @@ MAX_LAYERS = 10_000
 HDF5_ERRORS = (
     OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, OverflowError, MemoryError,
 )  # fmt: skip
+
+
+_SOURCES: dict[int, Any] = {}  # HDF5's number of an open file -> what `open_hdf5` was given for it
 
 
 @contextmanager
@@ -33,7 +37,12 @@ def open_hdf5(source: Any, name: str) -> Iterator[Any]:
     except HDF5_ERRORS as error:
         raise ConversionError(f"'{name}' is damaged: HDF5 says: {error}") from error
     try:
-        yield file
+        number = guard(name, lambda: h5py.h5o.get_info(file.id).fileno)
+        _SOURCES[number] = source
+        try:
+            yield file
+        finally:
+            del _SOURCES[number]
     finally:
         file.close()
 
@@ -70,10 +79,35 @@ def read_text(group: Any, attribute: str) -> str:
 
 
 def _check_attribute(group: Any, name: str) -> None:
+    import h5py
+
     raw = group.attrs.get_id(name)
-    entries = math.prod(raw.shape)
+    entries = math.prod(raw.shape or ())
     limit(entries, MAX_LAYERS, f"entries in attribute '{name}'")
-    limit(entries * raw.dtype.itemsize, MAX_JSON_BYTES, f"bytes in attribute '{name}'")
+    kind = raw.get_type()
+    if entries == 0:
+        return  # an empty list of names has numbers for its type
+    if not isinstance(kind, h5py.h5t.TypeStringID) or raw.dtype.itemsize == 0:
+        raise ConversionError(f"attribute '{name}' has type {raw.dtype}, expected strings")
+    sizes = string_sizes(group, name, entries) if kind.is_variable_str() else [entries * raw.dtype.itemsize]
+    limit(sum(sizes), MAX_JSON_BYTES, f"bytes in attribute '{name}'")
+
+
+def string_sizes(group: Any, name: str, entries: int) -> list[int]:
+    """The declared lengths of an attribute's strings of variable length, which HDF5 would ask memory for unseen."""
+    import h5py
+
+    info = h5py.h5o.get_info(group.id)
+    source = _SOURCES[info.fileno]
+    try:
+        if hasattr(source, "getbuffer"):
+            data = attribute_data(source, info.addr, name.encode(), 16 * entries)
+        else:
+            with open(source, "rb") as file:
+                data = attribute_data(file, info.addr, name.encode(), 16 * entries)
+    except HeaderError as error:
+        raise ConversionError(f"attribute '{name}' {error}") from error
+    return [int.from_bytes(data[i : i + 4], "little") for i in range(0, 16 * entries, 16)]
 
 
 def has_link(group: Any, name: str) -> bool:

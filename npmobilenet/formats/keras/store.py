@@ -18,7 +18,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from npmobilenet.errors import ConversionError
+from npmobilenet.formats import archive
 from npmobilenet.formats.keras.hdf5 import (
-    HDF5_ERRORS,
     MAX_FILE_BYTES,
     MAX_JSON_BYTES,
     MAX_LAYERS,
@@ -54,7 +53,6 @@ VARIABLE_ORDER: Mapping[str, tuple[str, ...]] = {
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
 _STORE_GROUPS = ("layers", "_layer_checkpoint_dependencies")
-_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, *HDF5_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -117,27 +115,25 @@ def _open_archive(path: Path) -> Iterator[Store]:
 
 def _read_archive(path: Path) -> tuple[dict[str, Any], str, bytes]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            config = _json(_member(archive, "config.json", MAX_JSON_BYTES), "config.json")
-            metadata = _json(_member(archive, "metadata.json", MAX_JSON_BYTES, optional=True) or b"{}", "metadata.json")
-            weights = _member(archive, "model.weights.h5", MAX_FILE_BYTES)
-    except _ZIP_ERRORS as error:
-        raise ConversionError(f"'{path.name}' is damaged: {type(error).__name__}: {error}") from error
+        with archive.opened(path) as file:
+            config = _json(_member(file, "config.json", MAX_JSON_BYTES), "config.json")
+            metadata = _json(_member(file, "metadata.json", MAX_JSON_BYTES, optional=True) or b"{}", "metadata.json")
+            weights = _member(file, "model.weights.h5", MAX_FILE_BYTES)
+    except archive.ERRORS as error:
+        raise ConversionError(f"'{path.name}' can't be read as a .keras file: {error}") from error
     return config, str(metadata.get("keras_version", ""))[:40], weights
 
 
-def _member(archive: zipfile.ZipFile, name: str, limit: int, optional: bool = False) -> bytes:
-    found = [info for info in archive.infolist() if info.filename == name]
+def _member(file: zipfile.ZipFile, name: str, limit: int, optional: bool = False) -> bytes:
+    found = [info for info in file.infolist() if info.filename == name]
     if not found and optional:
         return b""
     if len(found) != 1:
         raise ConversionError(
             f"the archive has {len(found)} members called '{name}', expected one: not a .keras file of Keras 3"
         )
-    if found[0].file_size > limit:
-        raise ConversionError(f"'{name}' in the archive has {found[0].file_size} bytes, more than {limit}")
-    with archive.open(found[0]) as member:
-        return member.read(limit)
+    with archive.member(file, found[0], limit) as member:
+        return member.read()
 
 
 def _json(text: str | bytes, where: str) -> dict[str, Any]:

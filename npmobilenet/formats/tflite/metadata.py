@@ -11,9 +11,9 @@ import importlib
 import io
 import math
 import zipfile
-import zlib
 from typing import Any
 
+from npmobilenet.formats import archive
 from npmobilenet.formats.tflite.flatbuffer import FLATBUFFER_ERRORS
 
 METADATA = "TFLITE_METADATA"  # the entry of the model's metadata that holds the ModelMetadata table
@@ -30,10 +30,6 @@ _UNIT_OPTIONS_TYPE, _UNIT_OPTIONS = 0, 1
 _NORMALIZATION_MEAN, _NORMALIZATION_STD = 0, 1
 _NORMALIZATION = 1  # the union's number of NormalizationOptions
 
-_ZIP_ERRORS = (
-    *FLATBUFFER_ERRORS, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError,
-)  # fmt: skip
-
 
 def labels(data: bytes, count: int) -> tuple[str, ...]:
     """The lines of the label file packed behind the model, () unless there are exactly `count`.
@@ -44,24 +40,24 @@ def labels(data: bytes, count: int) -> tuple[str, ...]:
     if b"PK\x05\x06" not in data[-(2**16 + 22) :]:  # the zip's end record and its longest comment
         return ()
     try:
-        with zipfile.ZipFile(io.BytesIO(data[-MAX_ZIP_BYTES:])) as archive:
-            entries = sorted(archive.infolist(), key=lambda e: (len(e.filename), e.filename))
+        with archive.opened(io.BytesIO(data[-MAX_ZIP_BYTES:])) as file:
+            entries = sorted(file.infolist(), key=lambda e: (len(e.filename), e.filename))
             for entry in entries[:_MOST_LABEL_FILES]:
                 name = entry.filename.lower()
                 if name.endswith(".txt") and "label" in name:
-                    lines = _lines(archive, entry)
+                    lines = _lines(file, entry)
                     if len(lines) == count:
                         return lines
-    except _ZIP_ERRORS:
+    except archive.ERRORS:
         return ()
     return ()
 
 
-def _lines(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, ...]:
-    with archive.open(entry) as file:
-        raw = file.read(MAX_LABEL_BYTES + 1)
-    if len(raw) > MAX_LABEL_BYTES:
+def _lines(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, ...]:
+    if entry.file_size > MAX_LABEL_BYTES:
         return ()
+    with archive.member(file, entry, MAX_LABEL_BYTES) as member:
+        raw = member.read()
     return tuple(line.strip() for line in raw.decode("utf-8").strip().splitlines())
 
 

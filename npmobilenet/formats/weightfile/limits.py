@@ -200,9 +200,8 @@ def check_labels(graph: Graph, info: ModelInfo) -> None:
 
 
 def failure(path: FilePath, text: str, remedy: str) -> WeightFileError:
-    """One printable line: names out of a hostile file could otherwise steer a terminal."""
-    message = f"{os.fspath(path)}: {text} {remedy}"
-    return WeightFileError("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+    """The error that says which file, what, and what to do."""
+    return WeightFileError(f"{os.fspath(path)}: {text} {remedy}")
 
 
 def called(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from npmobilenet.formats.weightfile.limits import (
     tensors_digest,
     type_name,
 )
+from npmobilenet.formats.whole_file import is_leftover
 from npmobilenet.graph import Graph, Tensor
 from npmobilenet.modeldata import Array, ModelData
 
@@ -81,6 +83,8 @@ def read(path: FilePath) -> ModelData:
 
 def _check_file(path: FilePath) -> int:
     """A regular file of sensible size that starts like HDF5; returns its size."""
+    if is_leftover(Path(path)):
+        raise failure(path, "left over from a write that was interrupted.", "Delete it; its target is as it was.")
     try:
         status = os.stat(path)  # before opening: to open a pipe would wait for its writer
         if not stat.S_ISREG(status.st_mode):

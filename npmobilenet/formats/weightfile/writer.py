@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from npmobilenet.formats.weightfile.limits import (
     stored_type,
     tensors_digest,
 )
+from npmobilenet.formats.whole_file import write_whole
 from npmobilenet.graph import Graph
 from npmobilenet.modeldata import Array, ModelData
 
@@ -46,20 +45,16 @@ def write(path: FilePath, data: ModelData) -> None:
     then untouched.
     """
     target = Path(path)
-    temporary = target.parent / f".npmobilenet-{secrets.token_hex(8)}.tmp"
     try:
         content = _checked_content(data)
         _check_target(target)
-        _write_hdf5(temporary, data.graph, *content)
-        os.replace(temporary, target)
+        image = _hdf5_image(data.graph, *content)
+        write_whole(target, lambda file: file.write(image))
     except RefusalError as refusal:
         raise failure(path, refusal.text, refusal.remedy or NOT_WRITTEN) from refusal
     except (OSError, RuntimeError, ValueError) as error:
         remedy = "Check that the folder may be written to and that its disk has room."
         raise failure(path, f"can't be written: {error}.", remedy) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
 
 
 def _checked_content(data: ModelData) -> tuple[bytes, bytes, dict[str, Array]]:
@@ -122,8 +117,10 @@ def _check_target(target: Path) -> None:
         raise RefusalError("can't be written", "a file or nothing", "a folder or device", remedy)
 
 
-def _write_hdf5(path: Path, graph: Graph, graph_json: bytes, info_json: bytes, tensors: Mapping[str, Array]) -> None:
-    """The HDF5 calls, at h5py's low level: no global setting or version's default has a say.
+def _hdf5_image(graph: Graph, graph_json: bytes, info_json: bytes, tensors: Mapping[str, Array]) -> bytes:
+    """The file's bytes. The HDF5 calls are at h5py's low level: no global setting or version's default has a say.
+
+    Made in memory: HDF5 writes when it closes a file, and ends the process where the disk is full by then.
 
     Format bounds 1.8: every header, index and heap block has a checksum (older formats have none),
     and the superblock has no flag for "a writer has the file open" (1.10 has).
@@ -131,6 +128,8 @@ def _write_hdf5(path: Path, graph: Graph, graph_json: bytes, info_json: bytes, t
     import h5py
 
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    image = io.BytesIO()
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, image)
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
@@ -143,7 +142,7 @@ def _write_hdf5(path: Path, graph: Graph, graph_json: bytes, info_json: bytes, t
         "info_sha256": np.bytes_(digest(info_json)),
         "tensors_sha256": np.bytes_(tensors_digest(graph, tensors)),
     }
-    file_id = h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, creation, access)
+    file_id = h5py.h5f.create(b"in memory", h5py.h5f.ACC_TRUNC, creation, access)
     with h5py.File(file_id) as file:
         for name, value in attributes.items():
             space = h5py.h5s.create(h5py.h5s.SCALAR)
@@ -154,8 +153,7 @@ def _write_hdf5(path: Path, graph: Graph, graph_json: bytes, info_json: bytes, t
         group = h5py.h5g.create(file.id, b"tensors", gcpl=timeless)
         for name, array in tensors.items():
             _write_dataset(group, encode_name(name), array)
-    with open(path, "rb+") as written:
-        os.fsync(written.fileno())
+    return image.getvalue()
 
 
 def _write_dataset(owner: Any, name: str, array: Array) -> None:

@@ -15,14 +15,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from npmobilenet.errors import InputError
+from npmobilenet.formats import archive
 from npmobilenet.measure.datasets.classes import ClassFinder
 from npmobilenet.measure.datasets.dataset import Dataset, fingerprint
 
 Array = NDArray[Any]
 MAX_BYTES = 8 * 2**30  # of one array
-# Deflate reaches 1000:1 on zeros. Photos, names and counters don't, so a large array that does is a bomb.
-SMALL_BYTES = 64 * 2**20
-MOST_RATIO = 20
 # What an array must be: kinds of its dtype, number of dimensions.
 Form = tuple[str, int]
 
@@ -33,41 +31,39 @@ def read_arrays(path: Path, wanted: Mapping[str, Form], what: str) -> dict[str, 
     Raises `InputError`: no archive, damaged (zip checksums), an array missing or of another kind or rank.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: _read(archive, name, form) for name, form in wanted.items()}
+        with archive.opened(path) as file:
+            return {name: _read(file, name, form) for name, form in wanted.items()}
     except InputError as error:
         raise InputError(f"{what} '{path}': {error}") from None
-    except Exception as error:  # zipfile, zlib and NumPy raise errors of many types on damaged files
+    except archive.ERRORS as error:
         raise InputError(f"{what} '{path}' can't be read ({type(error).__name__}: {str(error)[:120]})") from error
 
 
-def _read(archive: zipfile.ZipFile, name: str, form: Form) -> Array:
+def _read(file: zipfile.ZipFile, name: str, form: Form) -> Array:
     kinds, rank = form
     try:
-        member = archive.getinfo(f"{name}.npy")
+        info = file.getinfo(f"{name}.npy")
     except KeyError:
-        there = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:20])
+        there = ", ".join(n.removesuffix(".npy") for n in file.namelist()[:20])
         raise InputError(f"there is no array '{name}' in it; there are {there or 'none'}") from None
-    size = member.file_size
-    if size > MAX_BYTES or (size > SMALL_BYTES and size > MOST_RATIO * member.compress_size):
-        raise InputError(f"array '{name}' declares {size:,} bytes packed into {member.compress_size:,}: refused")
-    with archive.open(member) as file:
-        version = npy.read_magic(file)
+    size = info.file_size
+    with archive.member(file, info, MAX_BYTES) as content:
+        version = npy.read_magic(content)
         reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
         if reader is None:
             raise InputError(f"array '{name}' has .npy version {version}: expected 1.0 or 2.0; save it with np.savez")
-        shape, _, dtype = reader(file)
+        shape, _, dtype = reader(content)
         expected = f"kind {' or '.join(kinds)}, {rank} dimension{'s' * (rank != 1)}"
-        if dtype.hasobject or dtype.kind not in kinds or len(shape) != rank:
-            raise InputError(f"array '{name}' is {dtype} {shape}: expected {expected}")
+        if dtype.hasobject or dtype.itemsize == 0 or dtype.kind not in kinds or len(shape) != rank:
+            raise InputError(f"array '{name}' is {dtype} {shape}: expected {expected}, and items of at least one byte")
         count = 1
         for extent in shape:
             count *= int(extent)
-        if count * dtype.itemsize != size - file.tell():
-            raise InputError(f"array '{name}' declares {dtype} {shape}, and {size - file.tell():,} bytes follow")
-    with archive.open(member) as file:
-        array: Array = npy.read_array(file, allow_pickle=False)
-        file.read()  # to the end, where the zip checksum is compared
+        if count * dtype.itemsize != size - content.tell():
+            raise InputError(f"array '{name}' declares {dtype} {shape}, and {size - content.tell():,} bytes follow")
+    with archive.member(file, info, MAX_BYTES) as content:
+        array: Array = npy.read_array(content, allow_pickle=False)
+        content.read()  # to the end, where the zip checksum is compared
     return array
 
 
@@ -114,10 +110,10 @@ def open_npz(path: Path, classes: ClassFinder, split: str) -> Dataset:
 
 def _check_split(path: Path, split: str) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with archive.opened(path) as file:
             ending = "_jpeg.npy"
-            splits = [n.removesuffix(ending) for n in archive.namelist() if n.endswith(ending)]
-    except Exception as error:  # as in read_arrays
+            splits = [n.removesuffix(ending) for n in file.namelist() if n.endswith(ending)]
+    except archive.ERRORS as error:  # as in read_arrays
         raise InputError(f"DATA '{path}' can't be read ({type(error).__name__}: {str(error)[:120]})") from error
     if split not in splits:
         raise InputError(f"DATA '{path}' has no split '{split}': it has {', '.join(splits[:20]) or 'none'} (--split)")

@@ -6,9 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npmobilenet.errors import InputError
+from npmobilenet.formats import whole_file
 from npmobilenet.formats.weightfile.limits import tensors_digest
 from npmobilenet.measure.datasets import Dataset
 from npmobilenet.measure.datasets.npz import read_arrays
@@ -197,19 +197,11 @@ def _check_identity(path: Path, header: Mapping[str, Any], identity: Identity) -
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file in full beside `path`, then put it in its place. Raises `InputError` if that fails."""
-    temporary = path.parent / f".npmobilenet-{secrets.token_hex(8)}.tmp"
+    """As `whole_file.write_whole`. Raises `InputError` if that fails."""
     try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        whole_file.write_whole(path, write)
     except OSError as error:
         raise InputError(f"'{path}' can't be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,8 +241,9 @@ class ScoresFile:
 
     def write(self, row: int, scores: Array) -> None:
         """Write the model's output for the `row`-th predicted image, over what an interruption may have left there."""
-        self._file.seek(row * self.row_bytes)
-        self._file.write(scores.astype(self._raw, copy=False).tobytes())
+        with self._told():
+            self._file.seek(row * self.row_bytes)
+            self._file.write(scores.astype(self._raw, copy=False).tobytes())
 
     def read(self, row: int) -> Array:
         """The scores of the `row`-th predicted image, of dtype `dtype`."""
@@ -262,8 +255,16 @@ class ScoresFile:
 
     def flush(self) -> None:
         """Hand everything to the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._told():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"the scores can't be written to {self.path}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close, and so remove a temporary one."""

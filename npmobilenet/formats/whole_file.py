@@ -1,0 +1,36 @@
+"""Files that are written whole: beside their place first, then renamed, so that no one ever sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+_BEGINS, _ENDS = ".npmobilenet-", ".tmp"
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name that isn't taken, in the same folder, and so on the same disk."""
+    return path.parent / f"{_BEGINS}{secrets.token_hex(8)}{_ENDS}"
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file's name is that of one which was being written when the process was killed."""
+    return path.name.startswith(_BEGINS) and path.name.endswith(_ENDS)
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a file, then put it in the place of `path`. Raises OSError; what was there is then untouched."""
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
