@@ -77,7 +77,9 @@ class Graph:
     endpoints: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"<Graph {self.name}: {len(self.nodes)} nodes, inputs {self.inputs!r:.200}, outputs {self.outputs!r:.200}>"
+        return (
+            f"<Graph {self.name}: {len(self.nodes)} nodes, inputs {self.inputs!r:.200}, outputs {self.outputs!r:.200}>"
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 
 import npmobilenet
 from npmobilenet.errors import InputError
+from npmobilenet.formats.whole_file import temporary_beside
 from npmobilenet.golden.arrays import ArrayWriter
 from npmobilenet.golden.catalogue import Entry, catalogue, stems
 from npmobilenet.golden.dump import Dump
@@ -186,7 +186,7 @@ def whole_folder(target: Path, force: bool) -> Iterator[Path]:
 
     Raises `InputError` if that can't be written.
     """
-    place = target.parent / f".npmobilenet-{secrets.token_hex(8)}.tmp"
+    place = temporary_beside(target)
     try:
         place.mkdir()
         yield place
@@ -199,20 +199,28 @@ def whole_folder(target: Path, force: bool) -> Iterator[Path]:
             raise
         raise InputError(f"'{target}' can't be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        _remove(place)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:  # Ctrl-C or SIGTERM while it was being removed
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _replace(place: Path, target: Path, force: bool) -> None:
     old = target.parent / f"{place.name}.old"
-    if force and target.exists():
-        os.replace(target, old)
     try:
+        if force and target.exists():
+            os.replace(target, old)
         os.rename(place, target)
-    except OSError:
+    except BaseException:  # Ctrl-C and SIGTERM, too
         if old.exists() and not target.exists():
             os.replace(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def _pack(place: Path, target: Path) -> None:

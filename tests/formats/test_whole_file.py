@@ -24,13 +24,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this platform h
 # is writing, or lets no file grow beyond so many bytes. Prints the exit status, and whether the moment came.
 PROGRAM = """
 import os, resource, signal, sys, json
+import h5py, tflite, npmobilenet.golden, npmobilenet.kernels.compiler.jit, npmobilenet.formats.tflite.model
 from npmobilenet.cli import app
 jobs = json.load(sys.stdin)
 for arguments, number, moment, most in jobs:
     pid = os.fork()
     if pid == 0:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1), os.dup2(null, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         count, reached = 0, False
         def hook(event, args):
             global count, reached
@@ -70,7 +70,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 WRITERS = {
-    "convert": (["convert", "{source}/m.tflite", "{target}/out.h5"], "out.h5"),
+    "convert": (["convert", "{source}/m.tflite", "{target}/out.h5", "--force"], "out.h5"),
     "record": (["golden", "record", "{source}/m.h5", "random:1", "--kernels", "reference", "--taps", "input", "-o",
                 "{target}/out.npz", "--force"], "out.npz"),
     "folder": (["golden", "record", "{source}/m.h5", "random:1", "--kernels", "reference", "--taps", "input", "-o",
