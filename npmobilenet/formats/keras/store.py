@@ -120,7 +120,7 @@ def _read_archive(path: Path) -> tuple[dict[str, Any], str, bytes]:
             metadata = _json(_member(file, "metadata.json", MAX_JSON_BYTES, optional=True) or b"{}", "metadata.json")
             weights = _member(file, "model.weights.h5", MAX_FILE_BYTES)
     except archive.ERRORS as error:
-        raise ConversionError(f"'{path.name}' can't be read as a .keras file: {error}") from error
+        raise ConversionError(f"'{path.name}' can't be read as a .keras file, it is damaged: {error}") from error
     return config, str(metadata.get("keras_version", ""))[:40], weights
 
 
@@ -132,6 +132,8 @@ def _member(file: zipfile.ZipFile, name: str, limit: int, optional: bool = False
         raise ConversionError(
             f"the archive has {len(found)} members called '{name}', expected one: not a .keras file of Keras 3"
         )
+    if found[0].file_size > limit:
+        raise ConversionError(f"'{name}' in the archive has {found[0].file_size} bytes, more than {limit}")
     with archive.member(file, found[0], limit) as member:
         return member.read()
 
