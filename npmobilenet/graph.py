@@ -41,19 +41,9 @@ from npmobilenet.ops import (
 )
 
 __all__ = [
-    "ACTIVATIONS",
-    "DTYPES",
-    "OPS",
-    "Graph",
-    "GraphBuilder",
-    "Node",
-    "Padding",
-    "Quantization",
-    "Tensor",
-    "infer_shape",
-    "same_padding",
-    "window_output",
-]
+    "ACTIVATIONS", "DTYPES", "OPS", "Graph", "GraphBuilder", "Node", "Padding", "Quantization", "Tensor", "infer_shape",
+    "same_padding", "window_output",
+]  # fmt: skip
 
 
 MAX_NODES = 10_000  # MobileNets have some 120; what planning does for each pair of values takes seconds at this number
