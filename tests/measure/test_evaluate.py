@@ -699,3 +699,12 @@ def test_ctrl_c(tmp_path: Path, ten_file: Path) -> None:
     whole = json.loads(cli(ten_file, tmp_path / "many", "--json").stdout)
     for key in ("top1", "top5", "classes", "images"):
         assert resumed[key] == whole[key]
+
+
+def test_characters_beyond_unicode(tmp_path: Path) -> None:
+    from npmobilenet.measure.datasets.npz import read_arrays
+
+    for number in (0x110000, 0xFFFFFFFF):
+        np.savez(tmp_path / "d.npz", names=np.array([65, number], np.uint32).view("<U2"))
+        with pytest.raises(InputError, match="which is no character"):
+            read_arrays(tmp_path / "d.npz", {"names": ("U", 1)}, "DATA")

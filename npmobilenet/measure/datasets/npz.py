@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
@@ -64,6 +65,10 @@ def _read(file: zipfile.ZipFile, name: str, form: Form) -> Array:
     with archive.member(file, info, MAX_BYTES) as content:
         array: Array = npy.read_array(content, allow_pickle=False)
         content.read()  # to the end, where the zip checksum is compared
+    if dtype.kind == "U":
+        codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if codes.size and codes.max() > sys.maxunicode:  # Python would make a str of it that breaks later
+            raise InputError(f"array '{name}' holds {codes.max():#x}, which is no character: the file is damaged")
     return array
 
 
