@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ KINDS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 # What zipfile and zlib raise on damaged archives depends on where they notice.
 ERRORS = (
     OSError, ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, MemoryError, EOFError,
-    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error,
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError,
 )  # fmt: skip
 
 _END, _END64, _ENTRY = b"PK\x05\x06", b"PK\x06\x06", b"PK\x01\x02"
