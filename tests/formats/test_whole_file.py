@@ -41,6 +41,7 @@ for arguments, number, moment, most in jobs:
                         reached = True
                         os.kill(os.getpid(), number)
         if number:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
             sys.addaudithook(hook)
         if most:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
