@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,6 @@ MAX_BYTES = 2**31  # of one array; the largest tensor of a MobileNet at batch 1 
 MAX_MEMBERS = archive.MAX_MEMBERS
 DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64",
           "uint8", "uint16", "uint32", "uint64", "bool")  # fmt: skip
-BROKEN = (*archive.ERRORS, SyntaxError, tokenize.TokenError)  # the last two from NumPy's parser of headers
 
 
 def read_npy(path: Path) -> Array:
@@ -50,7 +48,7 @@ def _told(where: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise InputError(f"'{where}' does not exist; check the path") from None
-    except BROKEN as error:
+    except archive.ERRORS as error:
         remedy = "" if isinstance(error, archive.ArchiveError) else "; write it with numpy.save"
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"'{where}' can't be read as an array: {text[:300]}{remedy}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,11 +100,8 @@ def string_sizes(group: Any, name: str, entries: int) -> list[int]:
     info = h5py.h5o.get_info(group.id)
     source = _SOURCES[info.fileno]
     try:
-        if hasattr(source, "getbuffer"):
-            data = attribute_data(source, info.addr, name.encode(), 16 * entries)
-        else:
-            with open(source, "rb") as file:
-                data = attribute_data(file, info.addr, name.encode(), 16 * entries)
+        with nullcontext(source) if hasattr(source, "getbuffer") else open(source, "rb") as file:
+            data = attribute_data(file, info.addr, name.encode(), 16 * entries)
     except HeaderError as error:
         raise ConversionError(f"attribute '{name}' {error}") from error
     return [int.from_bytes(data[i : i + 4], "little") for i in range(0, 16 * entries, 16)]

@@ -26,6 +26,7 @@ from typing import Any
 
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats import archive
+from npmobilenet.formats.file_kinds import HDF5_MAGIC
 from npmobilenet.formats.keras.hdf5 import (
     MAX_FILE_BYTES,
     MAX_JSON_BYTES,
@@ -92,7 +93,7 @@ def open_store(path: Path) -> Iterator[Store]:
     if magic[:4] == b"PK\x03\x04":
         with _open_archive(path) as store:
             yield store
-    elif magic == b"\x89HDF\r\n\x1a\n":
+    elif magic == HDF5_MAGIC:
         with open_hdf5(path, path.name) as file:
             yield guard(path.name, _read_hdf5, file, path.name)
     else:

@@ -26,7 +26,6 @@ MAX_JSON_BYTES = 8 * 2**20  # an int8 graph with a scale for each channel needs 
 MEMBERS = ("graph", "info", "tensors")
 LABEL_COUNTS: Mapping[str, int] = {"imagenet": 1000}  # the label lists known by name
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HEADER_BYTES = 2**20  # room for HDF5's own headers: about 300 bytes for each tensor
 _RANGES = {
     name: range(int(np.iinfo(name).min), int(np.iinfo(name).max) + 1) for name in DTYPES if np.dtype(name).kind in "iu"

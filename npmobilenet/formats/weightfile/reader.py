@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.errors import GraphError
-from npmobilenet.formats.file_kinds import kind_of
+from npmobilenet.formats.file_kinds import HDF5_MAGIC, kind_of
 from npmobilenet.formats.weightfile.limits import (
     CHECK_PATH,
     CONVERT,
@@ -23,7 +23,6 @@ from npmobilenet.formats.weightfile.limits import (
     MEMBERS,
     MOST_CHARACTERS,
     SCHEMA,
-    SIGNATURE,
     FilePath,
     RefusalError,
     called,
@@ -99,7 +98,7 @@ def _check_file(path: FilePath) -> int:
     if status.st_size > MAX_FILE_BYTES:
         text = f"too large: expected at most {MAX_FILE_BYTES} bytes, found {status.st_size}."
         raise failure(path, text, "No MobileNet needs that much: check what the file is.")
-    if head != SIGNATURE:
+    if head != HDF5_MAGIC:
         known = kind_of(path)
         found = known.name if known else f"a file that begins with {head!r}" if head else "an empty file"
         text = f"not a weight file: expected an HDF5 file, found {found}."
