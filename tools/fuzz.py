@@ -43,6 +43,7 @@ from fuzz_actions import ACTIONS, Case, FaultError, Peer
 from npmobilenet.errors import NpMobilenetError
 
 LIMIT_S = 10.0  # processor seconds of a case; a sound one takes 0.1 s
+WARM = 21  # cases after which a child is taken to have its kernels
 LONGEST = 25_000  # characters of a message
 LIMIT_BYTES = 2**30  # what a case may add to the memory of its process
 
@@ -148,7 +149,7 @@ class Worker:
         """The outcome of a case; afterwards the child may be dead (`alive`)."""
         used, held, start = seconds(self.pid), resident(self.pid), time.monotonic()
         # A new child reads its kernels from the cache, or compiles them.
-        limit = LIMIT_S if self.cases > 20 else 6 * LIMIT_S
+        limit = LIMIT_S if self.cases >= WARM else 6 * LIMIT_S
         self.cases += 1
         self.orders.write(f"{number}\n")
         self.orders.flush()
@@ -197,6 +198,12 @@ def fuzz(kind: str, options: argparse.Namespace, seeds: Path, folder: Path, done
             worker = worker if worker and worker.pid else Worker(kind, options.seed, seeds, folder)
             begin = time.monotonic()
             found, detail = worker.run(number)
+            if found == "FINDING: hang":  # compiling kernels may take that long; what hangs does so with them, too
+                worker = Worker(kind, options.seed, seeds, folder)
+                found, detail = worker.run(number)
+                if worker.pid:
+                    worker.cases = WARM
+                    found, detail = worker.run(number)
             if found == "FINDING: memory" and worker.pid:
                 worker.stop()
             if found.startswith("FINDING"):
