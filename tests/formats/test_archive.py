@@ -41,6 +41,22 @@ def damaged(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("text", ["{'descr': '<f4', 'shape': (2L,", "{'descr': '''", "{'descr': [\n\\"])
+def test_headers_that_python_cannot_tokenize(tmp_path: Path, text: str) -> None:
+    """NumPy's parser of headers lets tokenize.TokenError out, which is nobody's child."""
+    header = text.encode() + b"\n"
+    raw = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    path = packed(tmp_path / "a.npz", {"x.npy": raw, "header.npy": raw})
+    with pytest.raises(InputError):
+        Dump(path).read("x")
+    for what in ("DATA", "state"):
+        with pytest.raises(InputError):
+            npz.read_arrays(path, {"x": ("f", 1)}, what)
+    (tmp_path / "x.npy").write_bytes(raw)
+    with pytest.raises(InputError):
+        Dump(tmp_path).read("x")
+
+
 @pytest.mark.parametrize("harm", [False, True])
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_kinds_of_compression(tmp_path: Path, method: int, harm: bool) -> None:

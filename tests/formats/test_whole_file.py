@@ -141,6 +141,37 @@ def test_full_disk(tmp_path: Path, source: Path, writer: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def evaluation(source: Path, folder: Path) -> list[str]:
+    """The words of an evaluation that keeps its state in a folder."""
+    return [
+        "evaluate",
+        "flowers",
+        f"{source}/photos",
+        "--resume",
+        f"{folder}/state",
+        "--predictions",
+        f"{folder}/out.npz",
+    ]
+
+
+def test_a_state_survives_signals_and_a_full_disk(tmp_path: Path, source: Path) -> None:
+    """The state of an evaluation is a writer that goes on: stopped anywhere, the same command ends as if it hadn't."""
+    (tmp_path / "whole").mkdir()
+    assert run([(evaluation(source, tmp_path / "whole"), 0, 0, 0)]) == [0]
+    whole = content(tmp_path / "whole")
+    stops = [(number, moment, 0) for number in (KILL, INT, TERM) for moment in range(4)]
+    stops += [(0, 0, size) for size in (1, len(whole["state"]) // 2, len(whole["state"]) - 1)]
+    folders = [tmp_path / f"{number}_{moment}_{most}" for number, moment, most in stops]
+    for folder in folders:
+        folder.mkdir()
+    codes = run([(evaluation(source, f), *stop) for f, stop in zip(folders, stops, strict=True)])
+    assert codes[-3:] == [2, 2, 2]
+    assert {-9, 130, 143} <= set(codes)
+    assert run([(evaluation(source, folder), 0, 0, 0) for folder in folders]) == [0] * len(folders)
+    for folder in folders:
+        assert content(folder)["out.npz"] == whole["out.npz"]
+
+
 def test_leftovers_are_called_so(tmp_path: Path, source: Path) -> None:
     left = tmp_path / ".npmobilenet-0123456789abcdef.tmp"
     left.write_bytes((source / "m.h5").read_bytes())
