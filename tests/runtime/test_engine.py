@@ -29,6 +29,7 @@ from npmobilenet.kernels.compiler import numba_private
 from npmobilenet.kernels.compiler.packed_arena import into_arena
 from npmobilenet.model import CHUNK, Model, find
 from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.ops import Quantization
 from npmobilenet.runtime import threads as parallel
 from npmobilenet.runtime.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.runtime.plan import Plan, ideal_bytes
@@ -286,6 +287,24 @@ def test_planning_ends_soon_for_any_number_of_nodes(nodes: int) -> None:
     else:
         Plan(Graph("many", ("x",), ("z",), parts, (*made, last)), {}, "python")
     assert time.perf_counter() - start < 20  # 3 s; 50 s before
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_vast_window_takes_no_time(dtype: str, kernels: str) -> None:
+    """Pools visit the pixels inside the image only: 2^40 lie in this window, 16 of them inside."""
+    side = 2**20
+    quantization = None if dtype == "float32" else Quantization((0.5,), (0,))
+    builder = GraphBuilder("pool")
+    builder.input("x", (1, 4, 4, 1), dtype, quantization=quantization)
+    padding = ((side - 4, 0), (0, side - 4))
+    builder.node("average_pool", ["x"], "y", dtype=dtype, quantization=quantization, kernel=(side, side),
+                 stride=(1, 1), padding=padding)  # fmt: skip
+    model = Model(ModelData(builder.finish(["y"]), {}, ModelInfo("pool")), kernels=kernels)
+    start = time.process_time()
+    out = model.run(np.full((1, 4, 4, 1), 6, dtype))
+    assert time.process_time() - start < 60
+    assert out.ravel().tolist() == [6]
 
 
 def test_unreasonable_memory_is_refused() -> None:
