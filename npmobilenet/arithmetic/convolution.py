@@ -162,18 +162,37 @@ def _ends(x: Tensor, z_in: int) -> tuple[int, int]:
 def accumulator_range(x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> tuple[Array, Array]:
     """The least and the greatest accumulator of each output channel: x - z_in at an end for each sign of w - z_w.
 
-    sums: signed_sums.
+    sums: signed_sums. In dead channels it may lie beyond int32, where it doesn't matter.
     """
     (low, high), (positive, negative), start = _ends(x, z_in), sums, bias.astype(np.int64)
     return start + positive * low + negative * high, start + positive * high + negative * low
 
 
-def check_accumulators(node: Node, x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> None:
+def dead_channels(requant: Requantization, bound: Array) -> Array:
+    """Which channels give the zero point whatever they accumulate, be it more than int32 holds.
+
+    Those whose multiplier is 0, or, where the rule takes the real factor, for which it leaves less than a half of the
+    greatest accumulator (`bound`) and of all that an int32 can hold after overflowing. Teachable Machine's converter
+    makes such channels of filters that training has emptied: bias +-2147483647, scale 1e-20.
+    """
+    if requant.rule in (REQUANTIZATIONS.index("float32"), REQUANTIZATIONS.index("float64")):
+        most: Array = np.maximum(bound, -INT32_MIN) * requant.scale[: len(bound)]
+        return most < 0.5
+    dead: Array = requant.multiplier[: len(bound)] == 0
+    return dead
+
+
+def accumulator_bound(x: Tensor, sums: tuple[Array, Array], bias: Array, z_in: int) -> Array:
+    """|bias| + max|x - z_in| * sum |w - z_w| of each output channel, which no sum of some of its terms exceeds."""
+    return np.asarray(np.abs(bias.astype(np.int64)) + max(map(abs, _ends(x, z_in))) * (sums[0] - sums[1]))
+
+
+def check_accumulators(node: Node, bound: Array, dead: Array) -> None:
     """Refuse a layer whose accumulators could leave int32: then runtimes that add in another order would part.
 
-    |acc| <= |bias| + max|x - z_in| * sum |w - z_w| for each output channel. In MobileNets it is some 2^26.
+    bound: accumulator_bound. In MobileNets it is some 2^26. dead: channels of which it doesn't matter (dead_channels).
     """
-    bound = np.abs(bias.astype(np.int64)) + max(map(abs, _ends(x, z_in))) * (sums[0] - sums[1])
+    bound = np.where(dead, 0, bound)
     if bound.max() > INT32_MAX:
         raise PlanError(
             f"node '{node.name}' ({node.op}): channel {int(bound.argmax())} may accumulate up to {int(bound.max()):,}, "

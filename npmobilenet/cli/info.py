@@ -26,7 +26,7 @@ from npmobilenet.errors import ModelNotFound, PlanError
 
 if TYPE_CHECKING:
     from npmobilenet.graph import Graph, Node
-    from npmobilenet.modeldata import ModelInfo
+    from npmobilenet.modeldata import ModelData, ModelInfo
 
 
 @click.command()
@@ -41,8 +41,10 @@ def info(model: str, layers: bool, as_json: bool) -> None:
     batch norm left out. In JSON, "computed" counts one by one and "published" is the published cell, in millions, as
     printed.
     """
-    graph, facts, path = _find(model)
+    data, path = _find(model)
+    graph, facts = data.graph, data.info
     document = describe(graph, facts, path)
+    document["dead_channels"] = _dead(data)
     if layers:
         document["layers"] = [_layer(graph, node) for node in graph.nodes]
     if as_json:
@@ -55,10 +57,10 @@ def info(model: str, layers: bool, as_json: bool) -> None:
         _print_layers(document["layers"])
 
 
-def _find(model: str) -> tuple[Graph, ModelInfo, Path | None]:
-    """Graph and facts of a file, or, for a name whose weights aren't on this machine, of the zoo."""
+def _find(model: str) -> tuple[ModelData, Path | None]:
+    """A file's model; or, for a name whose weights aren't on this machine, the zoo's, without any."""
     from npmobilenet.model import find, load_data
-    from npmobilenet.modeldata import ModelInfo
+    from npmobilenet.modeldata import ModelData, ModelInfo
     from npmobilenet.zoo.build import build_model
     from npmobilenet.zoo.checkpoints import parse, relative_note
 
@@ -71,9 +73,8 @@ def _find(model: str) -> tuple[Graph, ModelInfo, Path | None]:
             raise error from None
         note = relative_note(model)
         facts = ModelInfo(str(name), "imagenet", label_offset=1, provenance={"name": note} if note else {})
-        return build_model(str(name)), facts, None
-    data = load_data(path)
-    return data.graph, data.info, path
+        return ModelData(build_model(str(name)), {}, facts), None
+    return load_data(path), path
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -142,6 +143,25 @@ def _memory(graph: Graph) -> dict[str, Any]:
     return {**memory, "arena": plan.arena_bytes, "ideal": ideal_bytes(graph)}
 
 
+def _dead(data: ModelData) -> dict[str, int]:
+    """How many channels of each integer layer have the factor 0 in fixed point, so that no accumulator shows."""
+    from npmobilenet.arithmetic.convolution import requantization
+    from npmobilenet.arithmetic.dialects import DIALECTS, dialect
+    from npmobilenet.runtime.taps import ACCUMULATING
+
+    tensors, rules, found = data.graph.tensors, dialect(next(iter(DIALECTS))), {}
+    for node in data.graph.nodes if data.tensors else ():
+        if node.op in ACCUMULATING and tensors[node.output].dtype != "float32":
+            x, weights = (tensors[name] for name in node.inputs[:2])
+            try:
+                step = requantization(node, x, weights, tensors[node.output], rules)
+            except PlanError:
+                continue
+            if count := int((step.multiplier == 0).sum()):
+                found[node.name] = count
+    return found
+
+
 def _layer(graph: Graph, node: Node) -> dict[str, Any]:
     """A node; `kernel` and `stride` are (height, width), None where the op has none."""
     kernel = node.attrs.get("kernel")
@@ -185,6 +205,9 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, object]]:
     ]
     if document["note"]:
         lines.append(("", document["note"]))
+    if dead := document["dead_channels"]:
+        text = "their factor is 0, which makes their output constant and hides an accumulator that overflows"
+        lines.append(("dead channels", f"{sum(dead.values())} in {len(dead)} layers: {text}"))
     lines += [
         ("memory", _memory_text(document["memory"])),
         ("labels", _labels_text(document)),

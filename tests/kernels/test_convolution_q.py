@@ -227,6 +227,41 @@ def test_depthwise_channels_left_over_from_eights(channels: int) -> None:
     assert (run_q(graph, arrays, "fast", "tflite-optimized") == optimized).all()
 
 
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("op", OPS)
+def test_dead_channels(op: str, peer: str) -> None:
+    """Teachable Machine's: scale 1e-20 and a bias at the end of int32. The sum overflows, and nothing shows of it."""
+    rng = np.random.default_rng(14)
+    ends = np.array([2**31 - 1, -(2**31 - 1), 300, -(2**31 - 1), -400, 2**31 - 1, 2**31 - 1, 5, 200])
+    factors = np.where(np.abs(ends) > 1000, 10.0 ** rng.uniform(-23, -19, len(ends)), 0.01)
+    graph, arrays = chosen(op, "int8", factors[:1] if op == "fully_connected" else factors, ends, rng)
+    if op == "fully_connected":  # one scale for all channels: dead as a whole
+        assert dead_count(graph) == len(ends)
+    arrays[0][...], arrays[1][...] = 100, rng.choice([-127, 127], arrays[1].shape)
+    equal(graph, arrays, peer)
+    reference, fast = (run_q(graph, arrays, kernels, peer) for kernels in ("reference", "fast"))
+    assert (reference == fast).all()
+    assert (run_q(graph, arrays, "fast", peer, stage="accumulator")
+            == run_q(graph, arrays, "reference", peer, stage="accumulator")).all()  # fmt: skip
+
+
+def dead_count(graph: Graph) -> int:
+    """Channels whose multiplier is 0."""
+    node, tensors = graph.nodes[0], graph.tensors
+    x, weights, _ = (tensors[name] for name in node.inputs)
+    step = convolution.requantization(node, x, weights, tensors[node.output], dialect("tflite-reference"))
+    return int((step.multiplier == 0).sum())
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_channel_that_overflows_and_shows_it_is_refused(peer: str) -> None:
+    """Under a factor of 2^-32, a sum of 2^31 gives a half, which rounds up."""
+    graph, arrays = chosen("conv2d", "int8", [0.01, 2.0**-31.5], np.array([0, 2**31 - 1]), np.random.default_rng(15))
+    arrays[1][...] = 1
+    with pytest.raises(PlanError, match="channel 1 may accumulate up to 2,14"):
+        run_q(graph, arrays, "fast", peer)
+
+
 def without_scale(graph: Graph, index: int) -> Graph:
     name = graph.nodes[0].inputs[index]
     return dataclasses.replace(

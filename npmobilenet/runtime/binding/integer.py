@@ -26,9 +26,10 @@ def _zero_points_and_requant(ctx: NodeContext) -> tuple[tuple[int, int], Any]:
     check_dtypes(ctx.node, [x, weights], ctx.result if ctx.stage == "output" else x)
     z_in, z_w = zero_point_of(x), conv.weight_zero_point(ctx.node, weights)
     sums, bias = conv.signed_sums(ctx.inputs[1], z_w), ctx.inputs[2]
-    conv.check_accumulators(ctx.node, x, sums, bias, z_in)
+    bound, requant = conv.accumulator_bound(x, sums, bias, z_in), _requantization(ctx)
+    conv.check_accumulators(ctx.node, bound, conv.dead_channels(requant, bound))
     acc_range = conv.accumulator_range(x, sums, bias, z_in)
-    return (z_in, z_w), ctx.kernels.requant_q(_requantization(ctx), acc_range, str(ctx.out.dtype))
+    return (z_in, z_w), ctx.kernels.requant_q(requant, acc_range, str(ctx.out.dtype))
 
 
 def _requantization(ctx: NodeContext) -> Requantization:
