@@ -158,12 +158,13 @@ def depthwise_conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tu
 
 
 def fully_connected(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
-    """Attributes: activation. The input is flattened to (batch, in_features)."""
-    features = math.prod(x.shape[1:])
+    """Attributes: activation, keepdims (each row along the last dimension on its own; else an image is one row)."""
+    keepdims = node.attrs.get("keepdims", False)
+    features = x.shape[-1] if keepdims else math.prod(x.shape[1:])
     _check(node, len(weights.shape) == 2 and weights.shape[0] == features,
            f"weights ({features}, out_features)", weights.shape)  # fmt: skip
     _check(node, bias.shape == weights.shape[1:], f"bias {weights.shape[1:]}", bias.shape)
-    return (1, weights.shape[1])
+    return (*x.shape[:-1], weights.shape[1]) if keepdims else (1, weights.shape[1])
 
 
 def average_pool(node: Node, x: Tensor) -> tuple[int, ...]:
@@ -276,7 +277,7 @@ _CONVOLVED = ("dilation", "activation", "delegated")
 OPS: Mapping[str, OpSpec] = MappingProxyType({
     "conv2d": OpSpec(conv2d, 1, 2, _WINDOWED, _CONVOLVED),
     "depthwise_conv2d": OpSpec(depthwise_conv2d, 1, 2, _WINDOWED, (*_CONVOLVED, "multiplier")),
-    "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation",)),
+    "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation", "keepdims")),
     "average_pool": OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",)),
     "mean": OpSpec(mean, 1, 0, ("keepdims",)),
     "add": OpSpec(binary, 2, 0, (), ("activation",)),

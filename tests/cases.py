@@ -96,7 +96,10 @@ def pointwise(draw: st.DrawFn) -> Graph:
 @st.composite
 def fully_connected(draw: st.DrawFn) -> Graph:
     features, out = draw(st.integers(1, 200)), draw(st.integers(1, 70))
-    return single("fully_connected", [(1, features)], [(features, out), (out,)], activation=draw(activations))
+    rows = draw(st.lists(st.integers(1, 9), max_size=2))
+    more = {"keepdims": True} if rows else {}
+    return single("fully_connected", [(1, *rows, features)], [(features, out), (out,)], activation=draw(activations),
+                  **more)  # fmt: skip
 
 
 @st.composite

@@ -225,10 +225,10 @@ def _depthwise(what: IsolatedNode, at: tuple[int, ...], copies: int) -> Isolated
 def _fully_connected(what: IsolatedNode, at: tuple[int, ...], copies: int) -> IsolatedNode:
     x, weights, bias = what.arrays
     copies = max(copies, channel_copies(what.operands[1]))
-    same = [at[1]] * copies
-    q = {i: _channel(what.operands[i], at[1], copies) for i in (1, 2)}
-    arrays = (x[at[0] : at[0] + 1], weights[:, same], bias[same])
-    return _rebuilt(what, arrays, (1, copies), (0, 0), q, copies)
+    same, before = [at[-1]] * copies, (1,) * (len(at) - 1)
+    q = {i: _channel(what.operands[i], at[-1], copies) for i in (1, 2)}
+    arrays = (x[tuple(slice(i, i + 1) for i in at[:-1])], weights[:, same], bias[same])
+    return _rebuilt(what, arrays, (*before, copies), (0,) * len(at), q, copies)
 
 
 def _pool(what: IsolatedNode, at: tuple[int, ...], _: int) -> IsolatedNode | None:

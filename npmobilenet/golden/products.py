@@ -47,13 +47,13 @@ def _places(
     x, weights = what.arrays[:2]
     attrs = what.node.attrs
     if what.node.op == "fully_connected":
-        shape = x.shape
+        shape = x.shape[len(at) - 1 :]  # of a row
         for i in range(weights.shape[0]):
             rest, where = i, []
-            for size in reversed(shape[1:]):
+            for size in reversed(shape):
                 rest, inner = divmod(rest, size)
                 where.append(inner)
-            yield (i,), (at[0], *reversed(where)), (i, at[1])
+            yield (i,), (*at[:-1], *reversed(where)), (i, at[-1])
         return
     stride, dilation, padding = attrs["stride"], attrs.get("dilation", (1, 1)), attrs["padding"]
     depthwise = what.node.op == "depthwise_conv2d"

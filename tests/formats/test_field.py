@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import npmobilenet as nm
+from npmobilenet import golden
 from npmobilenet.cli.info import _dead
+from npmobilenet.errors import ConversionError
 from npmobilenet.formats import read_model
 
 pytest.importorskip("tflite", reason="the extra [convert] is not installed")
-from litert import Peer, random_inputs
+from litert import Peer, differing, random_inputs
+from tflite_maker import File, Op, T
 
-QUANTIZED = ("dscnn_kws_int8", "teachable_machine_2_uint8")
+QUANTIZED = (
+    "dscnn_kws_int8", "edge_impulse_head_grey_int8", "edge_impulse_head_rgb_int8", "teachable_machine_2_uint8",
+)  # fmt: skip
 
 
 @pytest.mark.equal("files from the field", "fast", "LiteRT 2.3.0 BUILTIN_REF; every tensor", "bits")
@@ -36,3 +43,79 @@ def test_every_integer_equals_litert(data: Path, stem: str) -> None:
 def test_info_tells_of_dead_channels(data: Path) -> None:
     dead = _dead(read_model(data / "field" / "teachable_machine_2_uint8.tflite"))
     assert sorted(dead.values()) == [1, 5]
+
+
+# -- Dense on every pixel: FULLY_CONNECTED reads its input as rows -----------------------------------------------------
+
+
+def int8(shape: tuple[int, ...], scale: float = 0.05, zero_point: int = -7) -> T:
+    return T(shape, type="int8", scale=(scale,), zero_point=(zero_point,))
+
+
+def dense_constants(rng: Any, units: int, features: int) -> list[T]:
+    """Weights and bias for an input of scale 0.05."""
+    weights = rng.integers(-127, 128, (units, features)).astype(np.int8)
+    bias = rng.integers(-2000, 2000, units).astype(np.int32)
+    return [T(data=weights, scale=(0.01,), zero_point=(0,)), T(data=bias, scale=(0.0005,), zero_point=(0,))]
+
+
+def dense_file(shape: tuple[int, ...], features: int, keep: bool, rng: Any) -> File:
+    rows = int(np.prod(shape)) // features
+    out = (*shape[:-1], 5) if keep else (rows, 5)
+    options = ("FullyConnectedOptions", {"KeepNumDims": keep, "FusedActivationFunction": 1})
+    tensors = [int8(shape), *dense_constants(rng, 5, features), int8(out, 0.1)]
+    return File(tensors, [Op("FULLY_CONNECTED", [0, 1, 2], [3], options)])
+
+
+def edge_impulse_head(rng: Any) -> File:
+    """RESHAPE to (pixels, channels), Dense, RESHAPE to (1, all), Dense."""
+    weights = [*dense_constants(rng, 8, 16), *dense_constants(rng, 3, 72)]
+    shapes = [T(data=np.array(s, np.int32)) for s in ((-1, 16), (-1, 72))]
+    tensors = [int8((1, 3, 3, 16)), int8((9, 16)), int8((9, 8)), int8((1, 72)), int8((1, 3)), *shapes, *weights]
+    dense = ("FullyConnectedOptions", {"FusedActivationFunction": 0})
+    return File(
+        tensors,
+        [
+            Op("RESHAPE", [0, 5], [1]),
+            Op("FULLY_CONNECTED", [1, 7, 8], [2], dense),
+            Op("RESHAPE", [2, 6], [3]),
+            Op("FULLY_CONNECTED", [3, 9, 10], [4], dense),
+        ],
+    )
+
+
+@pytest.mark.equal("fully connected layers by rows", "fast", "LiteRT 2.3.0, made files, each resolver", "bits")
+@pytest.mark.parametrize("peer", ["tflite-reference", "tflite-optimized", "xnnpack"])
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+def test_dense_layers_by_rows(tmp_path: Path, peer: str, kernels: str) -> None:
+    rng = np.random.default_rng(3)
+    files = [
+        dense_file((1, 3, 2, 12), 12, True, rng), dense_file((1, 7, 12), 12, True, rng),
+        dense_file((1, 7, 12), 12, False, rng), dense_file((1, 3, 2, 12), 24, False, rng),
+        dense_file((1, 3, 2, 4), 24, False, rng), edge_impulse_head(rng),
+    ]  # fmt: skip
+    for file in files:
+        path = tmp_path / "made.tflite"
+        path.write_bytes(file.bytes())
+        model, lite = nm.load(path, kernels, peer), Peer(path, peer)
+        x = random_inputs(lite.inputs, 5)[0]
+        expected = lite.run(x)
+        assert not differing(model.run(x, taps=[f"#{index}" for index in expected])[1], expected)
+
+
+def test_rows_that_mix_images_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "made.tflite"
+    path.write_bytes(dense_file((2, 6), 12, False, np.random.default_rng(0)).bytes())
+    with pytest.raises(ConversionError, match=r"an input of shape \(2, 6\) for weights of 12 inputs"):
+        nm.load(path)
+
+
+def test_a_value_of_a_dense_layer_by_rows_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "made.tflite"
+    path.write_bytes(edge_impulse_head(np.random.default_rng(4)).bytes())
+    model = nm.load(path)
+    x = np.random.default_rng(5).integers(-128, 128, (2, *model.input.shape[1:]), np.int8)
+    values = model.run(x, taps=["#2", "acc:#2"])[1]
+    found = golden.explain(path, x, "#2", (1, 7, 3))
+    assert found.value == values["#2"][1, 7, 3]
+    assert found.accumulator == values["acc:#2"][1, 7, 3]

@@ -77,7 +77,8 @@ def check_declarations(data: ModelData, litert: Any) -> None:
         tensor, expected = data.graph.tensors[name], details[int(endpoint[1:])]
         assert tensor.source == endpoint
         assert tensor.name == expected["name"]
-        assert tensor.shape[1:] == tuple(expected["shape"][1:])
+        shape = tuple(expected["shape"])  # of a dense layer by rows without a dimension for the batch
+        assert tensor.shape[1:] == (shape if len(tensor.shape) == len(shape) + 1 else shape[1:])
         assert np.dtype(tensor.dtype) == expected["dtype"]
         q = tensor.quantization
         scales, zeros = (expected["quantization_parameters"][k].tolist() for k in ("scales", "zero_points"))
@@ -329,6 +330,38 @@ def dense_on_pixels() -> File:
     )
 
 
+def dense_by_rows() -> File:
+    """Edge Impulse's head, with what may stand between: activations, constants, a shape computed from a shape."""
+    i32: dict[str, Any] = {"type": "int32"}
+    fused = ("FullyConnectedOptions", {"FusedActivationFunction": 1})
+    return File(
+        [
+            T((1, 3, 2, 4)), ints(6, 4), T((6, 4)), T(data=normal(5, 4)), T((6, 5)), T((6, 5)), T(data=normal(5)),
+            T((6, 5)), T((2,), **i32), ints(0), ints(1), T((), **i32), T((1,), **i32), ints(1), T((2,), **i32),
+            T((1, 6, 5)), ints(1, -1), T((1, 30)), T(data=normal(3, 30)), T(data=normal(3)), T((1, 3)),
+            T(data=np.int32(1)), T(data=np.int32(6)), T(data=np.int32(5)), T((3,), **i32),
+        ],
+        [
+            Op("RESHAPE", [0, 1], [2]),
+            Op("FULLY_CONNECTED", [2, 3, -1], [4], fused),
+            Op("LOGISTIC", [4], [5]),
+            Op("MUL", [5, 6], [7], ("MulOptions", {})),
+            Op("SHAPE", [7], [8], ("ShapeOptions", {"OutType": 2})),
+            Op("STRIDED_SLICE", [8, 9, 10, 10], [11], ("StridedSliceOptions", {"ShrinkAxisMask": 1})),
+            Op("PACK", [21, 11, 23], [24], ("PackOptions", {"ValuesCount": 3, "Axis": 0})),
+            Op("RESHAPE", [7, 24], [15]),
+            Op("RESHAPE", [15, 16], [17]),
+            Op("FULLY_CONNECTED", [17, 18, 19], [20], fused),
+        ],
+    )  # fmt: skip
+
+
+def rows_into(op: str, options: tuple[str, dict[str, Any]], constant: T) -> File:
+    """RESHAPE that leaves the batch out, then an op."""
+    tensors = [T((1, 5, 6, 3)), ints(5, 6, 3), T(None), constant, T(None)]
+    return File(tensors, [Op("RESHAPE", [0, 1], [2]), Op(op, [2, 3], [4], options)])
+
+
 def dequantized(constant: T) -> File:
     """A weight behind DEQUANTIZE."""
     shape = constant.data.shape
@@ -394,10 +427,14 @@ CASES: dict[str, Callable[[], File]] = {
     "dense keeps dims": lambda: dense(True, (1, 1, 1, 6), 6, False),
     "dense per pixel": lambda: dense(True, (1, 3, 2, 6), 6, True),
     "dense on pixels": dense_on_pixels,
+    "dense keeps 3 dims": lambda: dense(True, (1, 4, 6), 6, True),
+    "dense by rows of several pixels": lambda: dense(False, (1, 3, 2, 6), 12, True),
+    "dense by rows, gates": dense_by_rows,
     "softmax": lambda: unary("SOFTMAX", ("SoftmaxOptions", {"Beta": 0.5}), shape=(1, 9)),
     "reshape by operand": lambda: unary("RESHAPE", None, ints(1, -1, 9)),
     "reshape by option": lambda: unary("RESHAPE", ("ReshapeOptions", {"NewShape": [1, 90]})),
     "squeeze": lambda: unary("SQUEEZE", ("SqueezeOptions", {"SqueezeDims": [1, -2]}), shape=(1, 1, 1, 7)),
+    "batch squeezed": lambda: unary("SQUEEZE", ("SqueezeOptions", {}), shape=(1, 1, 1, 7)),
     "expand dims": lambda: unary("EXPAND_DIMS", None, ints(-2), shape=(1, 7)),
     "pad": lambda: unary("PAD", None, T(data=np.array([[0, 0], [1, 2], [0, 3], [0, 0]], np.int32))),
     "concatenation": concatenated,
@@ -587,8 +624,8 @@ REFUSED: dict[str, tuple[Callable[[], File], str]] = {
         lambda: File([T((1, 1, 1, 3), signature=(1, -1, -1, 3)), T(None)], [Op("RELU", [0], [1])]),
         "fixed input size",
     ),
-    "batch mixed": (lambda: unary("RESHAPE", None, ints(30, 3)), "batch dimension"),
-    "batch squeezed": (lambda: unary("SQUEEZE", ("SqueezeOptions", {}), shape=(1, 1, 1, 7)), "batch dimension"),
+    "batch mixed": (lambda: unary("RESHAPE", None, ints(3, 60), shape=(2, 5, 6, 3)), "batch dimension"),
+    "pooled by rows": (lambda: rows_into("MEAN", ("ReducerOptions", {}), ints(1)), "batch dimension 1 in front"),
     "reshape size": (lambda: unary("RESHAPE", None, ints(1, 7)), "can't reshape"),
     "channel padding": (
         lambda: unary("PAD", None, T(data=np.array([[0, 0], [0, 0], [0, 0], [1, 0]], np.int32))),

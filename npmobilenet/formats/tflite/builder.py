@@ -46,6 +46,7 @@ class Importer:
         self.arrays: dict[str, Array] = {}
         self.values: dict[int, str | Constant] = {}
         self.dequantized: list[str] = []  # 8-bit weights of float ops, for the provenance
+        self.in_rows: set[str] = set()  # activations whose first dimension in the file is batch * rows: `file_shape`
         self.batch = self._file_batch()
         self._budget = _MOST_USES * file_bytes + _MOST_BYTES
         self._declared: dict[tuple[int, str, str, tuple[int, ...]], str] = {}
@@ -109,12 +110,23 @@ class Importer:
                 refuse(op, "the operators use the file's constants far more often than once")
         return value
 
-    def activation(self, op: FileOperator, position: int = 0) -> Tensor:
-        """A computed operand."""
+    def activation(self, op: FileOperator, position: int = 0, rows: bool = False) -> Tensor:
+        """A computed operand; `rows`: one without the batch in front will do (see `file_shape`)."""
         value = self.value(op, position)
         if not isinstance(value, str):
             refuse(op, f"expected a computed input {position}, got {_kind(value)}")
+        if value in self.in_rows and not rows:
+            refuse(op, f"its input of shape {self.file_shape(value)} doesn't keep the batch dimension {self.batch} in "
+                       "front; export the model so that it does")  # fmt: skip
         return self.builder.tensors[value]
+
+    def file_shape(self, name: str) -> tuple[int, ...]:
+        """An activation's shape as the file sees it: with its batch, or with the batch and the rows of an image in one.
+
+        A dense layer on every pixel is written so: (1, 3, 3, 8) becomes (9, 8), which the graph holds as (1, 9, 8).
+        """
+        shape = self.builder.tensors[name].shape
+        return (self.batch * shape[1], *shape[2:]) if name in self.in_rows else (self.batch, *shape[1:])
 
     def constant(self, op: FileOperator, position: int, what: str) -> Constant:
         """A constant operand."""
@@ -159,10 +171,14 @@ class Importer:
         self.values[tensor.index] = name
         self.builder.endpoints[f"#{tensor.index}"] = name
 
-    def emit(self, op: FileOperator, kind: str, inputs: Sequence[str], *, dtype: str = "", **attrs: Any) -> None:
+    def emit(
+        self, op: FileOperator, kind: str, inputs: Sequence[str], *, dtype: str = "", rows: bool | None = None,
+        **attrs: Any,
+    ) -> None:  # fmt: skip
         """Add the node that computes the operator's output, which has the first input's dtype.
 
-        `dtype="any"` allows another one. Shape and dtype must be what the file declares.
+        `dtype="any"` allows another one. `rows`: the output is one of `file_shape`'s rows; None: if an input is.
+        Shape and dtype must be what the file declares.
         """
         tensor = self.tensor(op.outputs[0])
         found = self._activation_dtype(tensor)
@@ -174,7 +190,9 @@ class Importer:
         if "delegated" in OPS[kind].optional and found != "float32" and self._open_shapes(op):
             attrs["delegated"] = False
         self.builder.node(kind, inputs, name, dtype=found, quantization=q, source=f"#{tensor.index}", **attrs)
-        self._check_shape(op, tensor, self.builder.tensors[name].shape)
+        if rows or (rows is None and not self.in_rows.isdisjoint(inputs)):
+            self.in_rows.add(name)
+        self._check_shape(op, tensor, name)
         self._set_activation(tensor, name)
 
     def _open_shapes(self, op: FileOperator) -> bool:
@@ -182,12 +200,10 @@ class Importer:
         return not all(self.tensor(i).shape for i in (op.inputs[0], op.outputs[0]))
 
     def emit_hidden(self, op: FileOperator, kind: str, inputs: Sequence[str], **attrs: Any) -> str:
-        """Add a node for a value that the file doesn't show, of the output's type."""
-        tensor = self.tensor(op.outputs[0])
-        dtype = self._activation_dtype(tensor)
-        name = self.fresh(f"{self._names[tensor.index]}/{kind}")
-        q = read_quantization(tensor, dtype, constant=False)
-        return self.builder.node(kind, inputs, name, dtype=dtype, quantization=q, **attrs)
+        """Add a node for a value that the file doesn't show, of the first input's type."""
+        x = self.builder.tensors[inputs[0]]
+        name = self.fresh(f"{self._names[op.outputs[0]]}/{kind}")
+        return self.builder.node(kind, inputs, name, dtype=x.dtype, quantization=x.quantization, **attrs)
 
     def fold(self, op: FileOperator, value: Constant) -> None:
         """Let the operator's output stand for a constant: the operator vanishes."""
@@ -197,15 +213,15 @@ class Importer:
         self.values[tensor.index] = replace(value, index=tensor.index)
         self._taken.discard(self._names.pop(tensor.index))  # a weight may now have that name
 
-    def _check_shape(self, op: FileOperator, tensor: FileTensor, shape: tuple[int, ...]) -> None:
+    def _check_shape(self, op: FileOperator, tensor: FileTensor, name: str) -> None:
         """Compare with the declared shape; dynamic dimensions and unknown shapes say nothing."""
+        shape, expected = self.builder.tensors[name].shape, self.file_shape(name)
         if math.prod(shape) > MAX_ELEMENTS or len(shape) > MAX_ACTIVATION_RANK:
             refuse(op, f"an output of shape {shape}: too large, or more than 4 dimensions")
         if not tensor.shape:
             return
-        declared = tensor.signature if len(tensor.signature) == len(shape) else tensor.shape
-        expected = (self.batch, *shape[1:])
-        same = len(declared) == len(shape) and all(d in (-1, e) for d, e in zip(declared, expected, strict=True))
+        declared = tensor.signature if len(tensor.signature) == len(expected) else tensor.shape
+        same = len(declared) == len(expected) and all(d in (-1, e) for d, e in zip(declared, expected, strict=True))
         if not same:
             refuse(op, f"the file declares an output of shape {declared}, its inputs give {expected}")
 

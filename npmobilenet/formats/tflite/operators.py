@@ -35,7 +35,7 @@ _BIAS = {"float32": ("float32",), "uint8": ("int32",), "int8": ("int32",), "int1
 Rule = Callable[[Importer, FileOperator], None]
 
 
-def _activation(op: FileOperator) -> dict[str, str]:
+def _activation(op: FileOperator) -> dict[str, Any]:
     """The fused activation as a node attribute; none is left out."""
     code = op.options.get("FusedActivationFunction", 0)
     if code not in _FUSED:
@@ -128,32 +128,30 @@ def depthwise_conv_2d(io: Importer, op: FileOperator) -> None:
 
 
 def fully_connected(io: Importer, op: FileOperator) -> None:
-    """Weights (out, in) become (in, out); with keep_num_dims a reshape restores the rank.
+    """Weights (out, in) become (in, out). The input is read as rows of `in` values: size / in of them.
 
-    Applied to each pixel of an image (keep_num_dims, `in` equal to the channels), it is a 1x1
-    convolution. The integer rules of the two ops differ, so that is for float32 only.
+    One row for each image gives (batch, out). Several give (batch * rows, out), or with keep_num_dims, for which `in`
+    must be the last dimension, that of the input with `out` instead.
     """
-    x = io.activation(op)
+    x = io.activation(op, rows=True)
     if op.options.get("WeightsFormat", 0) != _DEFAULT_WEIGHTS_FORMAT:
         refuse(op, "shuffled weights are not supported; convert the model for CPUs in general")
     weights = _weights(io, op, x, 2, 0).transposed((1, 0))
     features, units = weights.array.shape
-    activation = _activation(op)
-    keep = bool(op.options.get("KeepNumDims", False)) and len(x.shape) != 2
-    positions = math.prod(x.shape[1:-1])
-    if keep and positions > 1 and features == x.shape[-1]:
-        if x.dtype != "float32" or len(x.shape) != _NHWC_RANK:
-            refuse(op, f"keep_num_dims on {x.dtype} {x.shape}: supported on float32 NHWC only")
-        kernel = weights.reshaped((1, 1, features, units))
-        inputs = [x.name, io.declare(op, kernel, "pointwise"), _bias(io, op, x, units)]
-        io.emit(op, "conv2d", inputs, stride=(1, 1), padding=((0, 0), (0, 0)), **activation)
-        return
+    rows, rest = divmod(x.size, features)
+    keep = bool(op.options.get("KeepNumDims", False))
+    if rest or (keep and x.shape[-1] != features):
+        refuse(op, f"an input of shape {io.file_shape(x.name)} for weights of {features} inputs")
     inputs = [x.name, io.declare(op, weights, "fully_connected"), _bias(io, op, x, units)]
-    if keep:
-        flat = io.emit_hidden(op, "fully_connected", inputs, **activation)
-        io.emit(op, "reshape", [flat], shape=(*x.shape[:-1], units))
-    else:
-        io.emit(op, "fully_connected", inputs, **activation)
+    attrs = _activation(op)
+    if keep and len(x.shape) > 2:
+        io.emit(op, "fully_connected", inputs, keepdims=True, **attrs)
+        return
+    if rows > 1:
+        attrs["keepdims"] = True
+        if x.shape != (1, rows, features):
+            inputs[0] = io.emit_hidden(op, "reshape", inputs[:1], shape=(1, rows, features))
+    io.emit(op, "fully_connected", inputs, rows=rows > 1, **attrs)
 
 
 def average_pool_2d(io: Importer, op: FileOperator) -> None:
@@ -231,7 +229,7 @@ def activation(function: str) -> Rule:
     """A function of one tensor, element by element."""
 
     def rule(io: Importer, op: FileOperator) -> None:
-        io.emit(op, "activation", [io.activation(op).name], function=function)
+        io.emit(op, "activation", [io.activation(op, rows=True).name], function=function)
 
     return rule
 
@@ -241,7 +239,7 @@ def softmax(io: Importer, op: FileOperator) -> None:
     beta = float(op.options.get("Beta", 0.0))
     if not (math.isfinite(beta) and beta > 0):
         refuse(op, f"beta {beta}, expected a positive number")
-    io.emit(op, "softmax", [io.activation(op).name], beta=beta)
+    io.emit(op, "softmax", [io.activation(op, rows=True).name], beta=beta)
 
 
 def pad(io: Importer, op: FileOperator) -> None:
@@ -284,7 +282,7 @@ def resize_bilinear(io: Importer, op: FileOperator) -> None:
 
 def quantize(io: Importer, op: FileOperator) -> None:
     """From float32, or from one integer type or scale to another."""
-    x = io.activation(op)
+    x = io.activation(op, rows=True)
     io.emit(op, "quantize", [x.name], dtype="any")
     if io.builder.tensors[io.builder.nodes[-1].output].dtype not in INTEGER_DTYPES:
         refuse(op, "its output is not an integer type")
@@ -298,7 +296,7 @@ def dequantize(io: Importer, op: FileOperator) -> None:
             refuse(op, f"a constant of {value.array.dtype}; supported: float16, int8, uint8, int16")
         io.fold(op, value.dequantized())
         return
-    x = io.activation(op)
+    x = io.activation(op, rows=True)
     io.emit(op, "dequantize", [x.name], dtype="any")
     if x.dtype not in INTEGER_DTYPES or io.builder.tensors[io.builder.nodes[-1].output].dtype != "float32":
         refuse(op, f"from {x.dtype}, expected an integer input and a float32 output")

@@ -1,12 +1,8 @@
 """Groups of TFLite operators that stand for one operation of the graph.
 
-The converter writes two things in pieces where the batch is dynamic, and in both the values between
-have a first dimension that isn't the batch, so that no graph tensor could hold them:
-
-* a dilated convolution: SPACE_TO_BATCH_ND, convolution, BATCH_TO_SPACE_ND;
-* a dense layer on every pixel: RESHAPE to (pixels, channels), FULLY_CONNECTED, RESHAPE back.
-
-Each group becomes the one operator that the converter writes for a fixed batch.
+Where the batch is dynamic the converter writes a dilated convolution in pieces: SPACE_TO_BATCH_ND, convolution,
+BATCH_TO_SPACE_ND. The values between have a first dimension that isn't the batch, so that no graph tensor could hold
+them; the group becomes the one operator that the converter writes for a fixed batch.
 """
 
 from __future__ import annotations
@@ -34,8 +30,6 @@ def joined(io: Importer, operators: Sequence[FileOperator]) -> FileOperator | No
     kinds = (first.op, last.op)
     if kinds == ("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND") and middle.op in _CONVOLUTIONS:
         return _dilated(io, first, middle, last)
-    if kinds == ("RESHAPE", "RESHAPE") and middle.op == "FULLY_CONNECTED":
-        return _dense(io, first, middle, last)
     return None
 
 
@@ -74,19 +68,3 @@ def _dilated(io: Importer, spread: FileOperator, conv: FileOperator, gather: Fil
 def _same_type(a: FileTensor, b: FileTensor) -> bool:
     same = np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point)
     return a.type == b.type and (same or a.type == "FLOAT32")
-
-
-def _dense(io: Importer, flatten: FileOperator, dense: FileOperator, restore: FileOperator) -> FileOperator | None:
-    """FULLY_CONNECTED that keeps the dimensions; None where the batch stays in front, and RESHAPE's rule will do."""
-    pair = len(flatten.inputs) == len(restore.inputs) == 2 and len(dense.inputs) > 1
-    if pair and isinstance(io.value(flatten, 0), str):
-        x, units = io.activation(flatten), io.tensor(dense.inputs[1]).shape[:1]
-        rows = io.batch * x.size // x.shape[-1]
-        target = io.integers(flatten, 1, "a shape")
-        flat = target in {(rows, x.shape[-1]), (-1, x.shape[-1])}
-        if rows > io.batch and flat and io.integers(restore, 1, "a shape") == (io.batch, *x.shape[1:-1], *units):
-            options = {**dense.options, "KeepNumDims": True}
-            return replace(
-                dense, inputs=(flatten.inputs[0], *dense.inputs[1:]), outputs=restore.outputs, options=options
-            )
-    return None

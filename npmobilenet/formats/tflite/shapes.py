@@ -49,7 +49,7 @@ def _file_shape(io: Importer, op: FileOperator) -> tuple[int, ...]:
     value = io.value(op, 0)
     if isinstance(value, Constant):
         return value.array.shape
-    return (io.batch, *io.activation(op).shape[1:])
+    return io.file_shape(io.activation(op, rows=True).name)
 
 
 def _reshape(io: Importer, op: FileOperator, target: tuple[int, ...]) -> None:
@@ -64,10 +64,12 @@ def _reshape(io: Importer, op: FileOperator, target: tuple[int, ...]) -> None:
     if isinstance(value, Constant):
         io.fold(op, value.reshaped(target))
         return
-    if target[:1] != (io.batch,):
+    rows, rest = divmod(target[0] if target else 1, io.batch)
+    if rest or not target:
         refuse(op, f"a reshape of {shape} to {target} doesn't keep the batch dimension "
                    f"{io.batch} in front; export the model so that it does")  # fmt: skip
-    io.emit(op, "reshape", [io.activation(op).name], shape=(1, *target[1:]))
+    inside = (1, *target[1:]) if rows == 1 else (1, rows, *target[1:])
+    io.emit(op, "reshape", [io.activation(op, rows=True).name], shape=inside, rows=rows > 1)
 
 
 def shape_of(io: Importer, op: FileOperator) -> None:

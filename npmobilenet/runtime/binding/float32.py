@@ -41,10 +41,10 @@ def depthwise_conv2d(node: Node, inputs: list[Array], out: Array, kernels: Kerne
 
 
 def fully_connected(node: Node, inputs: list[Array], out: Array, kernels: KernelSet) -> list[Step]:
-    """The input is flattened to one row for each image."""
+    """The input as rows, one for each image or, with keepdims, for each of its rows."""
     x, weights, bias = inputs
     matrix = kernels.pack("fully_connected_f32", weights)
-    args = (x.reshape(x.shape[0], -1), matrix, bias, code_of(node), out)
+    args = (x.reshape(-1, weights.shape[0]), matrix, bias, code_of(node), out.reshape(-1, weights.shape[1]))
     return [Step(kernels.fully_connected_f32, args, node.name)]
 
 

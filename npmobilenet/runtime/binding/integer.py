@@ -89,11 +89,12 @@ def depthwise_conv2d(ctx: NodeContext) -> list[Step]:
 
 
 def fully_connected(ctx: NodeContext) -> list[Step]:
-    """The input is flattened to one row for each image."""
+    """The input as rows, one for each image or, with keepdims, for each of its rows."""
     x, weights, bias = ctx.inputs
     zero_points, requant = _zero_points_and_requant(ctx)
     packed = ctx.kernels.pack_q("fully_connected_q", weights, bias, zero_points)
-    args = (x.reshape(x.shape[0], -1), *packed, zero_points, requant, ctx.out)
+    rows, out = x.reshape(-1, weights.shape[0]), ctx.out.reshape(-1, weights.shape[1])
+    args = (rows, *packed, zero_points, requant, out)
     return [Step(ctx.kernels.fully_connected_q, args, ctx.node.name)]
 
 
