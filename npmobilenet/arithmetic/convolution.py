@@ -148,8 +148,8 @@ def accumulator_quantization(x: Tensor, weights: Tensor) -> Quantization | None:
 
 def signed_sums(weights: Array, z_w: int) -> tuple[Array, Array]:
     """The sums of the positive and of the negative w - z_w of each output channel."""
-    lost = weights.astype(np.int64).reshape(-1, weights.shape[-1]) - z_w
-    size, total = np.abs(lost).sum(0), lost.sum(0)
+    centred = weights.astype(np.int64).reshape(-1, weights.shape[-1]) - z_w
+    size, total = np.abs(centred).sum(0), centred.sum(0)
     return (size + total) // 2, (total - size) // 2
 
 

@@ -18,7 +18,7 @@ from npmobilenet.arithmetic.tables import rescaling
 from npmobilenet.errors import PlanError
 from npmobilenet.ops import Node, Tensor
 
-# How a float32 becomes an integer; the position is the code of kernels/reference/quantize_q.py.
+# How a float32 becomes an integer; the position is the code of kernels/reference/quantize.py.
 QUANTIZATIONS = ("quotient32", "reciprocal", "quotient64")
 
 

@@ -28,7 +28,7 @@ from npmobilenet.ops import Node, Tensor, misfit
 
 LEFT_SHIFT = 20  # of operands before they are scaled: 9 bits (a difference of two 8-bit values) and 20 make 29
 
-# How a sum is taken; the position is the code that kernels/reference/binary_q.py switches on and explains.
+# How a sum is taken; the position is the code that kernels/reference/binary.py switches on and explains.
 SUMS = ("double", "single", "fused", "floor", "linear")
 # How a NEON kernel narrows the rescaled product to 16 bits before it adds the zero point.
 NARROWINGS = ("none", "saturate", "wrap")

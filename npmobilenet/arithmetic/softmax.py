@@ -35,7 +35,7 @@ def fixed_exponentials(node: Node, x: Tensor, rule: str, exp_negative: Callable[
     """e^(-d s_in beta) for d = 0 ... 255, 31 fractional bits, int32: (256,); 0 from -31.99 or so on.
 
     d is brought to 26 fractional bits by a multiplier of at most 2^31 - 1 ("single": 2^30 - 1) in units of 2^-26.
-    exp_negative: that of the reference (kernels/reference/softmax_q.py).
+    exp_negative: that of the reference (kernels/reference/softmax.py).
 
     Source: LiteRT, tflite/kernels/internal/quantization_util.cc, PreprocessSoftmaxScaling and CalculateInputRadius, and
     internal/reference/softmax.h, commit f67457790.

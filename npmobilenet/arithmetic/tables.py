@@ -1,6 +1,6 @@
 """Functions of one 8-bit value: parameters of hard-swish, and the rules of logistic, dequantize and rescaling.
 
-The hard-swish rule itself is in kernels/reference/activation_q.py. Tables are made from these in binding/.
+The hard-swish rule itself is in kernels/reference/activation.py. Tables are made from these in binding/.
 """
 
 from __future__ import annotations

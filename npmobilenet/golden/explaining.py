@@ -305,7 +305,7 @@ def _derivation(what: IsolatedNode, dialect: Dialect, stage: str) -> Derivation:
 def _of_class(calls: list[TracedCall], cut: IsolatedNode) -> list[TracedCall]:
     """Of all calls of a row's softmax those that concern one class: its term, the reciprocal of the sum, its product.
 
-    reference/softmax_q.py: softmax_fixed_q makes, in this order, one call for each class (its term of the sum), some
+    reference/softmax.py: softmax_fixed_q makes, in this order, one call for each class (its term of the sum), some
     calls for the reciprocal, and two for each class (the product and its shift). The class is found by counting. Where
     there are fewer calls than these, as in the float rule, all are returned.
     """

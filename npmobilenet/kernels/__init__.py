@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import itertools
 import os
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ import numpy as np
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.packed_arena import into_arena
 
-# Kernel -> the module, below reference/ and below fast/, that holds it. Adding an op adds its kernels here.
+# Kernel -> the module, below reference/ and below fast/, that holds it. Adding an op adds its kernels here. The fast
+# twin of an 8-bit kernel may have a file of its own beside that one, whose name then ends in _q: those of convolutions
+# and of sums are long, and float models needn't wait 0.1 s for them.
 KERNELS = {
     "conv2d_f32": "conv2d",
     "depthwise_conv2d_f32": "depthwise_conv2d",
@@ -35,23 +39,23 @@ KERNELS = {
     "reshape_f32": "pad_reshape_concat",
     "concat_f32": "pad_reshape_concat",
     "resize_bilinear_f32": "resize_bilinear",
-    "conv2d_q": "conv2d_q",
-    "depthwise_conv2d_q": "depthwise_conv2d_q",
-    "pointwise_conv2d_q": "pointwise_conv2d_q",
-    "fully_connected_q": "fully_connected_q",
-    "lookup_q": "lookup_q",
-    "quantize_q": "quantize_q",
-    "softmax_fixed_q": "softmax_q",
-    "softmax_float_q": "softmax_q",
-    "resize_bilinear_fixed_q": "resize_bilinear_q",
-    "resize_bilinear_float_q": "resize_bilinear_q",
-    "average_pool_q": "average_pool_q",
-    "mean_q": "mean_q",
-    "add_q": "binary_q",
-    "mul_q": "binary_q",
-    "pad_q": "pad_reshape_concat_q",
-    "reshape_q": "pad_reshape_concat_q",
-    "concat_q": "pad_reshape_concat_q",
+    "conv2d_q": "conv2d",
+    "depthwise_conv2d_q": "depthwise_conv2d",
+    "pointwise_conv2d_q": "pointwise_conv2d",
+    "fully_connected_q": "fully_connected",
+    "lookup_q": "activation",
+    "quantize_q": "quantize",
+    "softmax_fixed_q": "softmax",
+    "softmax_float_q": "softmax",
+    "resize_bilinear_fixed_q": "resize_bilinear",
+    "resize_bilinear_float_q": "resize_bilinear",
+    "average_pool_q": "average_pool",
+    "mean_q": "mean",
+    "add_q": "binary",
+    "mul_q": "binary",
+    "pad_q": "pad_reshape_concat",
+    "reshape_q": "pad_reshape_concat",
+    "concat_q": "pad_reshape_concat",
 }
 
 # Kernels that compute several nodes at once. The reference set has none of them.
@@ -62,6 +66,13 @@ FUSED = {
 }
 
 SETS = ("reference", "fast", "python")
+
+
+def module_of(folder: str, kernel: str) -> ModuleType:
+    """The module below `folder`, "reference" or "fast", that holds a kernel."""
+    name = f"npmobilenet.kernels.{folder}.{(KERNELS | FUSED)[kernel]}"
+    apart = folder == "fast" and kernel.endswith("_q") and importlib.util.find_spec(f"{name}_q")
+    return importlib.import_module(f"{name}_q" if apart else name)
 
 
 class KernelSet:
@@ -94,8 +105,7 @@ class KernelSet:
         if self.name != "python" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
             raise PlanError("NUMBA_DISABLE_JIT is set, so no kernel can be compiled: unset it, or use kernels='python'")
         folder = "fast" if self.name == "fast" else "reference"
-        module = importlib.import_module(f"npmobilenet.kernels.{folder}.{(KERNELS | FUSED)[kernel]}")
-        function: Callable[..., None] = getattr(module, kernel)
+        function: Callable[..., None] = getattr(module_of(folder, kernel), kernel)
         if self.name == "reference":
             from npmobilenet.kernels.compiler.jit import compile_kernel
 
@@ -129,8 +139,7 @@ class KernelSet:
         """The arrays, or what the kernel's packing function makes of them, once for each array where that is kept."""
         if self.name != "fast":
             return arrays
-        module = importlib.import_module(f"npmobilenet.kernels.fast.{KERNELS[kernel]}")
-        pack = getattr(module, f"pack_{kernel}", None)
+        pack = getattr(module_of("fast", kernel), f"pack_{kernel}", None)
         if pack is None:
             return arrays
         kept = {} if self._packed is None else self._packed

@@ -19,7 +19,9 @@ from npmobilenet.arithmetic import convolution, elementwise, pooling, resize, so
 from npmobilenet.arithmetic import fixedpoint as fp
 from npmobilenet.arithmetic.dialects import DIALECTS, dialect
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.reference import activation_q, binary_q, softmax_q
+from npmobilenet.kernels.reference import activation as activation_kernels
+from npmobilenet.kernels.reference import binary as binary_kernels
+from npmobilenet.kernels.reference import softmax as softmax_kernels
 from npmobilenet.ops import Quantization
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "arithmetic.md"
@@ -222,7 +224,7 @@ def add_steps() -> Lines:
         ("x = 5: 5 - 10", 5 - p.zero_x, p.multiplier_x, p.shift_x),
         ("y = -9: -9 + 4", -9 - p.zero_y, p.multiplier_y, p.shift_y),
     ):
-        scaled = int(binary_q.common_unit(v, multiplier, shift, elementwise.SUMS.index("double")))
+        scaled = int(binary_kernels.common_unit(v, multiplier, shift, elementwise.SUMS.index("double")))
         total += scaled
         body.append((label, v, v * 2**20, f"{multiplier} * 2^({shift} - 31)", scaled))
     result = int(fp.double_rounding(total, p.multiplier, p.shift))
@@ -284,12 +286,12 @@ def hard_swish() -> Lines:
     x, out = tensors_of(graph)
     p = tables.hard_swish(graph.nodes[0], x, out)
     v = 16 * 128
-    scaled = activation_q.high_mul16(v, p.output_multiplier)
+    scaled = activation_kernels.high_mul16(v, p.output_multiplier)
     left = v << (p.gate_exponent - 1)
-    third = activation_q.high_mul16(left, p.gate_multiplier)
-    gate = (activation_q.saturate16(third << 1) + 32768) >> 1
-    product = activation_q.high_mul16_truncated(gate, scaled)
-    result = activation_q.shift_away16(product, -p.output_exponent)
+    third = activation_kernels.high_mul16(left, p.gate_multiplier)
+    gate = (activation_kernels.saturate16(third << 1) + 32768) >> 1
+    product = activation_kernels.high_mul16_truncated(gate, scaled)
+    result = activation_kernels.shift_away16(product, -p.output_exponent)
     assert [int(result)] == run(graph, 16) == [11]
     body: list[tuple[Any, ...]] = [
         ("v", "(16 - 0) * 128", v),
@@ -324,7 +326,7 @@ def softmax_steps() -> Lines:
     """A row of three int8 values, scale 0.1, zero point 0."""
     graph = unary("softmax", ("int8", q(0.1, 0)), ("int8", q(1 / 256, -128)), 3, beta=1.0)
     x, _ = tensors_of(graph)
-    fixed = softmax.fixed_exponentials(graph.nodes[0], x, "fixed", softmax_q.exp_negative)
+    fixed = softmax.fixed_exponentials(graph.nodes[0], x, "fixed", softmax_kernels.exp_negative)
     floats = softmax.float_exponentials(graph.nodes[0], x)
     values = (20, 13, -9)
     outputs = run(graph, values), run(graph, values, name="tflite-optimized")

@@ -13,10 +13,10 @@ from numba.extending import intrinsic
 
 from npmobilenet.arithmetic.elementwise import Product, Sum
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
-from npmobilenet.kernels.fast import lookup_q as fast_lookup
+from npmobilenet.kernels.fast import activation as fast_activation
+from npmobilenet.kernels.fast.activation import lookup_q
 from npmobilenet.kernels.fast.binary_q import add_q, mul_q
-from npmobilenet.kernels.fast.lookup_q import lookup_q
-from npmobilenet.kernels.reference import binary_q as reference
+from npmobilenet.kernels.reference import binary as reference
 from npmobilenet.kernels.vectorcode.elementwise_s8 import Unit, product_tile, sum_tile
 from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_tile
 from npmobilenet.kernels.vectorcode.requant_rules import packs
@@ -28,7 +28,7 @@ LANE = LANES[isa()]
 WIDTHS = sorted(
     {lanes for lanes in LANES.values() if lanes <= LANE and packs(lanes)}
 )  # those that this machine can run
-WAYS = [(lanes, False) for lanes in WIDTHS] + ([(16, True)] if fast_lookup.PERMUTES else [])
+WAYS = [(lanes, False) for lanes in WIDTHS] + ([(16, True)] if fast_activation.PERMUTES else [])
 LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 HALF = 2**30  # the multiplier of 1/2
 MULTIPLIERS = (HALF, HALF + 1, 3 * 2**29, 1234567891, 2**31 - 1)

@@ -26,8 +26,8 @@ from npmobilenet.errors import NpMobilenetError, PlanError
 from npmobilenet.graph import Graph
 from npmobilenet.images.recipes import quantize_input
 from npmobilenet.kernels import kernel_set
-from npmobilenet.kernels.reference.activation_q import hard_swish_16, high_mul16, high_mul16_truncated, shift_away16
-from npmobilenet.kernels.reference.softmax_q import exp_negative, one_over_one_plus
+from npmobilenet.kernels.reference.activation import hard_swish_16, high_mul16, high_mul16_truncated, shift_away16
+from npmobilenet.kernels.reference.softmax import exp_negative, one_over_one_plus
 from npmobilenet.ops import MAX_SIDE
 from npmobilenet.runtime.binding import NodeContext
 from npmobilenet.runtime.binding.integer_functions import lookup_tables

@@ -1,14 +1,24 @@
-"""Fast twin of reference/activation.py."""
+"""Fast twins of reference/activation.py."""
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
+import numpy as np
+from numba import types
+from numba.extending import overload, register_jitable
 
+from npmobilenet.kernels.compiler.cpu import target_features
+from npmobilenet.kernels.compiler.jit import LANES, isa
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
+from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_tile
+from npmobilenet.kernels.vectorcode.requant_rules import packs
 
 CHUNK = 4096  # elements that a thread takes at a time: 16 KiB, well within its first-level cache
+LANE = LANES[isa()]
+PERMUTES = LANE == 16 and "avx512vbmi" in target_features()
+VECTORS = packs(LANE)  # else byte by byte
+COST = 2 if VECTORS else 8  # of an element
 
 
 @register_jitable
@@ -49,3 +59,46 @@ def activation_f32(start, stop, x, activation, out):
         for i in range(count):
             target[i] = source[i]
         activate_all(out, first, count, activation)
+
+
+if VECTORS:
+    lookup_vectors = lookup_tile(LANE, PERMUTES)
+
+
+def look_up_one_by_one(x, at, count, tables, row, out):
+    """A run of `count` elements from `at`, by one table. A slice, so that indices are seen to count from 0."""
+    source, target = x[at : at + count], out[at : at + count]
+    for i in range(count):
+        target[i] = tables[row, np.int64(source[i]) & 255]
+
+
+def look_up(x, at, count, tables, row, out):
+    """As look_up_one_by_one, with vectors where there are instructions for them."""
+
+
+@overload(look_up)
+def _look_up(x, at, count, tables, row, out):
+    if not (VECTORS and out.dtype in (types.int8, types.uint8)):
+        return look_up_one_by_one
+    return lambda x, at, count, tables, row, out: lookup_vectors(x, at, tables.reshape(-1), 256 * row, out, at, count)
+
+
+def chunks_of_images(x, tables, split, out):
+    """Units are chunks of images."""
+    return Work(x.shape[0] * -(-x.shape[1] // CHUNK), COST * CHUNK)
+
+
+@task(chunks_of_images)
+def lookup_q(start, stop, x, tables, split, out):
+    """As the reference. Moves: threads take chunks of an image, in which one table serves up to `split`; where there
+    are instructions that look up a vector of bytes, they do.
+    """
+    size = x.shape[1]
+    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    parts = -(-size // CHUNK)
+    for part in range(start, stop):
+        n, first = part // parts, part % parts * CHUNK
+        end = min(first + CHUNK, size)
+        middle = min(max(split, first), end)
+        look_up(flat_x, n * size + first, middle - first, tables, 0, flat_out)
+        look_up(flat_x, n * size + middle, end - middle, tables, 1, flat_out)

@@ -1,4 +1,4 @@
-"""Fast twins of reference/binary_q.py."""
+"""Fast twins of reference/binary.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output_rows
 from npmobilenet.kernels.fast.gemm_s8 import LANE
 from npmobilenet.kernels.fast.lhs_packing import is_signed
-from npmobilenet.kernels.reference import binary_q as reference
+from npmobilenet.kernels.reference import binary as reference
 from npmobilenet.kernels.vectorcode.elementwise_s8 import product_tile, sum_tile
 from npmobilenet.kernels.vectorcode.requant_rules import packs
 

@@ -1,4 +1,4 @@
-"""Fast twin of reference/conv2d_q.py: a product of matrices whose rows are windows of the image."""
+"""Fast twin of reference/conv2d.py: a product of matrices whose rows are windows of the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fast twin of reference/depthwise_conv2d_q.py: the same sums, several rows of the window at a time."""
+"""Fast twin of reference/depthwise_conv2d.py: the same sums, several rows of the window at a time."""
 
 from __future__ import annotations
 

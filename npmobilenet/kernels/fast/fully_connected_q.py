@@ -1,4 +1,4 @@
-"""Fast twin of reference/fully_connected_q.py: a pointwise convolution whose pixels are the images."""
+"""Fast twin of reference/fully_connected.py: a pointwise convolution whose pixels are the images."""
 
 from __future__ import annotations
 

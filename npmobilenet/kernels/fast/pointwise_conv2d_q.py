@@ -1,4 +1,4 @@
-"""Fast twin of reference/pointwise_conv2d_q.py: the same sums, four or two products at a time."""
+"""Fast twin of reference/pointwise_conv2d.py: the same sums, four or two products at a time."""
 
 from __future__ import annotations
 

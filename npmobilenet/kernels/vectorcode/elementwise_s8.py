@@ -187,7 +187,7 @@ def _tile(name: str, make: Callable[..., Any], lanes: int) -> Any:
 
 
 def sum_tile(lanes: int) -> Any:
-    """An intrinsic for add_q's rule "double": binary_q.sum_of, clamped, of `count` neighbours.
+    """An intrinsic for add_q's rule "double": binary.sum_of, clamped, of `count` neighbours.
 
     tile(x, x_at, y, y_at, (zero_x, zero_y, multiplier_y, shift_y, multiplier, shift, zero_point, low, high), out,
     out_at, count). x is the operand of the greater scale, whose factor is 1/2: multiplier_x = 2^30 and shift_x = 0.
@@ -198,7 +198,7 @@ def sum_tile(lanes: int) -> Any:
 
 
 def product_tile(lanes: int) -> Any:
-    """An intrinsic for mul_q's rule "double": binary_q.product_of, clamped, of `count` neighbours.
+    """An intrinsic for mul_q's rule "double": binary.product_of, clamped, of `count` neighbours.
 
     tile(x, x_at, y, y_at, (zero_x, zero_y, multiplier, shift, zero_point, low, high), out, out_at, count), as sum_tile.
     |(x - zero_x)(y - zero_y)| <= 65025.

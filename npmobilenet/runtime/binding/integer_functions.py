@@ -11,8 +11,8 @@ import numpy as np
 from npmobilenet.arithmetic import edges, resize, softmax, tables
 from npmobilenet.arithmetic.ranges import LIMITS, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.reference.activation_q import hard_swish_16, rescaled
-from npmobilenet.kernels.reference.softmax_q import exp_negative
+from npmobilenet.kernels.reference.activation import hard_swish_16, rescaled
+from npmobilenet.kernels.reference.softmax import exp_negative
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.binding.context import NodeContext, Step
 
@@ -47,7 +47,7 @@ def _activation(ctx: NodeContext) -> tuple[Function, Function, int]:
         logistic = {"float32": tables.logistic_float32, "float64": tables.logistic_float64}
         one = partial(logistic[ctx.dialect.rule("activation", "sigmoid")], x=x, result=result)
     elif function.startswith("relu"):
-        one = partial(rescaled, zero_point=zero_point_of(x), step=tables.clipping(node, x, result, ctx.dialect))
+        one = partial(rescaled, zero_point=zero_point_of(x), requant=tables.clipping(node, x, result, ctx.dialect))
     else:
         raise PlanError(
             f"node '{node.name}': {function} has no integer rule: TFLite has no such op and writes it as ADD with a "
@@ -59,7 +59,7 @@ def _activation(ctx: NodeContext) -> tuple[Function, Function, int]:
 def _requantize(ctx: NodeContext) -> tuple[Function, Function, int]:
     first, rest, split = edges.requantizing(ctx.node, ctx.operands[0], ctx.result, ctx.dialect)
     z_in = zero_point_of(ctx.operands[0])
-    return partial(rescaled, zero_point=z_in, step=first), partial(rescaled, zero_point=z_in, step=rest), split
+    return partial(rescaled, zero_point=z_in, requant=first), partial(rescaled, zero_point=z_in, requant=rest), split
 
 
 def _dequantize(ctx: NodeContext) -> tuple[Function, Function, int]:

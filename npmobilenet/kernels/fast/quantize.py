@@ -1,4 +1,4 @@
-"""Fast twin of reference/quantize_q.py."""
+"""Fast twin of reference/quantize.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba.extending import register_jitable
 from npmobilenet.arithmetic.fixedpoint import clamped32
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.reference.quantize_q import quantized
+from npmobilenet.kernels.reference.quantize import quantized
 
 CHUNK = 4096  # elements that a thread takes at a time
 

@@ -1,4 +1,4 @@
-"""From float32 to 8 bits."""
+"""From float32 to 8 bits. Other steps between types are tables: lookup_q in activation.py."""
 
 from __future__ import annotations
 
