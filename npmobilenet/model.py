@@ -282,21 +282,24 @@ def load(
     dialect: str = "tflite-reference",
     threads: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
+    outputs: str | Iterable[str] = (),
 ) -> Model:
     """A model by registered name, or by path: `.h5` of this project, or a foreign file, converted in memory.
 
     A name is looked for among the weights that came with the package, then in the folder NPMOBILENET_WEIGHTS.
-    Nothing is downloaded. The other parameters are those of `Model`. Raises `ModelNotFound`, `WeightFileError`,
-    `ConversionError`, `PlanError`.
+    Nothing is downloaded. `outputs` are names of endpoints or tensors ("#165" for a TFLite tensor index) to end at:
+    what lies behind isn't read, be it an op that isn't supported. The other parameters are those of `Model`. Raises
+    `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`.
     """
-    return Model(load_data(name_or_path), kernels, dialect, threads, memory_limit)
+    return Model(load_data(name_or_path, outputs), kernels, dialect, threads, memory_limit)
 
 
-def load_data(name_or_path: str | os.PathLike[str]) -> ModelData:
+def load_data(name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = ()) -> ModelData:
     """What `load` loads, before it is planned."""
     path = find(name_or_path)
+    ends = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     try:
-        return weightfile.read(path) if is_weight_file(path) else read_model(path)
+        return weightfile.read(path).until(ends) if is_weight_file(path) else read_model(path, outputs=ends)
     except (ConversionError, WeightFileError) as error:
         from npmobilenet.zoo.checkpoints import locate
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -56,6 +56,14 @@ class ModelData:
     graph: Graph
     tensors: Mapping[str, Array]
     info: ModelInfo
+
+    def until(self, outputs: Sequence[str]) -> ModelData:
+        """The part of the model that computes these endpoints or tensors (`Graph.until`); the whole for none."""
+        if not outputs:
+            return self
+        graph, facts = self.graph.until(outputs), {**self.info.provenance, "outputs": ", ".join(outputs)}
+        tensors = {name: self.tensors[name] for name in graph.constants}
+        return ModelData(graph, tensors, replace(self.info, provenance=facts))
 
     def __repr__(self) -> str:
         size = sum(array.nbytes for array in self.tensors.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from npmobilenet.cli.options import json_option
+from npmobilenet.cli.options import json_option, until_option
 from npmobilenet.cli.output import print_assumed, print_facts, print_json
 from npmobilenet.errors import ConversionError
 
@@ -20,9 +20,12 @@ EMA: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 @click.option("--model", metavar="NAME", help="The architecture, such as mobilenet_v2_0.5_160, where SRC doesn't tell.")
 @click.option("--ema", type=click.Choice(list(EMA)), default="auto", show_default=True,
               help="Of a checkpoint: use the moving averages of the weights; auto: if there are any.")  # fmt: skip
+@until_option()
 @click.option("--force", is_flag=True, help="Overwrite DST.")
 @json_option()
-def convert(src: str, dst: str, model: str | None, ema: str, force: bool, as_json: bool) -> None:
+def convert(
+    src: str, dst: str, model: str | None, ema: str, until: tuple[str, ...], force: bool, as_json: bool
+) -> None:
     """Convert a model file to a weight file (.h5).
 
     SRC is a .tflite file, a TensorFlow checkpoint (its prefix, .index or .data file), or a Keras .h5, .weights.h5 or
@@ -33,7 +36,7 @@ def convert(src: str, dst: str, model: str | None, ema: str, force: bool, as_jso
 
     target = Path(dst)
     _check_target(Path(src), target, force)
-    data = convert_file(src, target, model, EMA[ema])
+    data = convert_file(src, target, model, EMA[ema], until)
     assumed = print_assumed(data.info)
     facts = {
         "file": os.fspath(target),

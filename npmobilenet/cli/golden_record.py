@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from npmobilenet.cli.options import dialect_option, json_option, kernels_option, threads_option
+from npmobilenet.cli.options import dialect_option, json_option, kernels_option, threads_option, until_option
 from npmobilenet.cli.output import compile_notice, mebibytes, print_facts, print_json
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 @click.option("--taps", metavar="PATTERN", multiple=True,
               help="A name or pattern of tensors, '#12', or 'acc:...' and 'pre:...' of these; may be repeated. "
               "Default: everything.")  # fmt: skip
+@until_option()
 @dialect_option()
 @kernels_option()
 @threads_option()
 @click.option("--force", is_flag=True, help="Replace a golden dump that is there already.")
 @json_option()
 def record(
-    model: str, source: str, output: str, taps: tuple[str, ...], dialect: str, kernels: str, threads: int | None,
-    force: bool, as_json: bool,
+    model: str, source: str, output: str, taps: tuple[str, ...], until: tuple[str, ...], dialect: str, kernels: str,
+    threads: int | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write down every tensor that MODEL computes for INPUT.
 
@@ -43,7 +44,7 @@ def record(
     with compile_notice(), progress("tensors") as report:
         dump = golden.record(
             model, source, output, list(taps) or "*", kernels=kernels, dialect=dialect, threads=threads, force=force,
-            progress=report,
+            until=until, progress=report,
         )  # fmt: skip
     facts = describe(dump)
     if as_json:

@@ -34,6 +34,12 @@ def kernels_option(what: str = "The fast kernels, or the readable reference kern
     return click.option("--kernels", type=sets, default="fast", show_default=True, help=what)
 
 
+def until_option() -> Option:
+    """`--until NAME`, several."""
+    what = "End at this tensor (a name or '#12'): what lies behind isn't read. May be repeated."
+    return click.option("--until", metavar="NAME", multiple=True, help=what)
+
+
 def recipe_option(what: str = "How images are prepared: see 'classify --help'. Default: the model's recipe.") -> Option:
     """`--preprocess RECIPE`, as `recipe`."""
     return click.option("--preprocess", "recipe", metavar="RECIPE", help=what)

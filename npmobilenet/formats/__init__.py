@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from npmobilenet.errors import ConversionError
@@ -10,12 +11,14 @@ from npmobilenet.formats.file_kinds import reader_of
 from npmobilenet.modeldata import ModelData
 
 
-def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto") -> ModelData:
+def read_model(
+    path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto", outputs: Sequence[str] = ()
+) -> ModelData:
     """A model from a .tflite file, a TensorFlow checkpoint or a Keras file, told apart by content and name.
 
     `model` names the architecture (`mobilenet_v2_0.5_160`) where the file doesn't tell it: checkpoints and weights-only
     Keras files. `ema` is for checkpoints: True uses the exponential moving averages, False the live weights, "auto" the
-    averages if there are any.
+    averages if there are any. `outputs` are endpoints or tensors to end at, if it isn't to be the whole model.
 
     Raises `ConversionError` with what is wrong and where.
     """
@@ -24,16 +27,16 @@ def read_model(path: str | os.PathLike[str], model: str | None = None, ema: bool
     if reader == "tflite":
         from npmobilenet.formats.tflite.model import convert_tflite
 
-        return convert_tflite(source)
+        return convert_tflite(source, outputs)
     if reader in ("hdf5", "keras"):
         if reader == "hdf5" and _hdf5_kind(source) == "own":
             raise ConversionError(f"{source}: a weight file of this project already; load it as it is")
         from npmobilenet.formats.keras.model import convert_keras
 
-        return convert_keras(source, model)
+        return convert_keras(source, model).until(outputs)
     from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
 
-    return convert_checkpoint(source, model, ema)
+    return convert_checkpoint(source, model, ema).until(outputs)
 
 
 def is_model_folder(path: Path) -> bool:
@@ -64,10 +67,11 @@ def convert(
     dst: str | os.PathLike[str],
     model: str | None = None,
     ema: bool | str = "auto",
+    outputs: Sequence[str] = (),
 ) -> ModelData:
     """Convert `src` (see `read_model`) and write the weight file `dst` (.h5). Returns what was written."""
     from npmobilenet.formats import weightfile
 
-    data = read_model(src, model, ema)
+    data = read_model(src, model, ema, outputs)
     weightfile.write(dst, data)
     return data

@@ -49,6 +49,7 @@ def record(
     threads: int | None = None,
     force: bool = False,
     check_range: bool = True,
+    until: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Dump:
     """Run a model and write what it computed into the new folder `folder`, or the archive, if it ends in ".npz".
@@ -56,7 +57,7 @@ def record(
     `model` is a `Model` (then `kernels`, `dialect`, `threads` are its own) or what `load` takes. `x` is an input as for
     `Model.run`, or a source as for `load_input`: "random:SEED", or the path of an image, a .npy or an .npz file. `taps`
     are names or patterns as for `Model.run`; "*" alone means every tensor, every accumulator and every pre-activation
-    value. The inputs are always recorded.
+    value. The inputs are always recorded. `until` are tensors to end at, as `outputs` of `load`.
 
     A folder is made whole: it appears under its name once all is written. An existing one is refused, or with `force`
     replaced if it is a golden dump.
@@ -66,7 +67,12 @@ def record(
     target = Path(folder)
     check_target(target, force)
     path = None if isinstance(model, Model) else model
-    engine = model if isinstance(model, Model) else load(model, kernels, dialect, threads)
+    ends = tuple(until)
+    if isinstance(model, Model):
+        how = model.kernels, model.dialect, model.threads, model.memory_limit
+        engine = Model(model.data.until(ends), *how) if ends else model
+    else:
+        engine = load(model, kernels, dialect, threads, outputs=ends)
     arrays, facts = load_input(engine, x)
     batch = len(next(iter(arrays.values()))) if arrays else 1
     chosen = choose(engine, taps, max(batch, 1))

@@ -11,8 +11,8 @@ import pytest
 import npmobilenet as nm
 from npmobilenet import golden
 from npmobilenet.cli.info import _dead
-from npmobilenet.errors import ConversionError
-from npmobilenet.formats import read_model
+from npmobilenet.errors import ConversionError, PlanError
+from npmobilenet.formats import convert, read_model
 
 pytest.importorskip("tflite", reason="the extra [convert] is not installed")
 from litert import Peer, differing, random_inputs
@@ -23,11 +23,15 @@ QUANTIZED = (
 )  # fmt: skip
 
 
+# Files that end in an op that nobody has, and where they can be cut.
+CUT = {"ssd_mobilenet_v1_uint8": ["#165", "#174"]}
+
+
 @pytest.mark.equal("files from the field", "fast", "LiteRT 2.3.0 BUILTIN_REF; every tensor", "bits")
-@pytest.mark.parametrize("stem", QUANTIZED)
+@pytest.mark.parametrize("stem", [*QUANTIZED, *CUT])
 def test_every_integer_equals_litert(data: Path, stem: str) -> None:
     path = data / "field" / f"{stem}.tflite"
-    model, peer = nm.load(path), Peer(path, "tflite-reference")
+    model, peer = nm.load(path, outputs=CUT.get(stem, [])), Peer(path, "tflite-reference")
     x = random_inputs(peer.inputs, 0)[0]
     _, taps = model.run(x, taps="*", check_range=False)
     compared = 0
@@ -119,3 +123,77 @@ def test_a_value_of_a_dense_layer_by_rows_is_explained(tmp_path: Path) -> None:
     found = golden.explain(path, x, "#2", (1, 7, 3))
     assert found.value == values["#2"][1, 7, 3]
     assert found.accumulator == values["acc:#2"][1, 7, 3]
+
+
+# -- Up to the op that nobody has --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stem", CUT)
+def test_a_refusal_names_the_call_that_works(data: Path, stem: str) -> None:
+    path = data / "field" / f"{stem}.tflite"
+    with pytest.raises(ConversionError, match="What you can do: run it up to there") as caught:
+        nm.load(path)
+    call = f"npmobilenet.load({str(path)!r}, outputs={CUT[stem]})"
+    assert call in str(caught.value)
+    assert eval(call, {"npmobilenet": nm}).graph.outputs
+
+
+def detector() -> File:
+    """Two heads; a custom op reads both, an unknown one what it gives, and a third output doesn't depend on them."""
+    tensors = [T((1, 4, 4, 3)), *(T(None, name=name) for name in ("boxes", "scores", "same", "found", "last", "other"))]
+    tensors[3].name = "boxes"  # a name that occurs twice
+    return File(
+        tensors,
+        [
+            Op("RELU", [0], [1]),
+            Op("LOGISTIC", [0], [2]),
+            Op("CUSTOM", [1, 2], [4], custom="Detect"),
+            Op("RELU6", [1], [3]),
+            Op("FLOOR", [4], [5]),
+            Op("HARD_SWISH", [3], [6]),
+        ],
+        outputs=(5, 6),
+    )
+
+
+def test_a_file_is_cut_at_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "it's a file.tflite"
+    path.write_bytes(detector().bytes())
+    with pytest.raises(ConversionError) as caught:
+        nm.load(path)
+    assert "unsupported: op 2 (custom op 'Detect'), op 4 (FLOOR)" in str(caught.value)
+    assert "--until '#6' --until '#1' --until '#2'" in str(caught.value)
+    model = nm.load(path, outputs=["scores", "boxes_3"])
+    assert model.graph.outputs == ("scores", "boxes_3")
+    assert model.info.provenance["outputs"] == "scores, boxes_3"
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 3)).astype(np.float32)
+    first, taps = model.run(x, taps=model.graph.outputs)
+    assert np.array_equal(first, taps["scores"])
+    assert np.array_equal(taps["boxes_3"], np.clip(x, 0, 6))
+    assert nm.load(path, outputs="#1").graph.outputs == ("boxes",)
+    assert not nm.load(path, outputs=["t0"]).graph.nodes
+    with pytest.raises(PlanError, match="no tensor 'scoers' is computed in the file; did you mean one of 'scores'"):
+        nm.load(path, outputs=["scoers"])
+    with pytest.raises(ConversionError, match=r"unsupported: op 2 \(custom op 'Detect'\)$"):
+        nm.load(path, outputs=["#4"])
+
+
+def test_any_model_is_cut_at_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "made.tflite"
+    path.write_bytes(detector().bytes())
+    convert(path, tmp_path / "made.h5", outputs=["other", "scores"])
+    assert nm.load(tmp_path / "made.h5").graph.outputs == ("other", "scores")
+    model = nm.load(tmp_path / "made.h5", outputs=["#3"])
+    assert (model.graph.outputs, [node.op for node in model.graph.nodes]) == (("boxes_3",), ["activation"] * 2)
+    with pytest.raises(PlanError, match="'made' has no tensor 'scores'"):
+        nm.Model(model.data.until(["scores"]))
+
+
+def test_a_dump_ends_where_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "made.tflite"
+    path.write_bytes(detector().bytes())
+    dump = golden.record(path, "random:0", tmp_path / "dump", until=["#2"])
+    assert {entry.name for entry in dump.manifest.entries} == {"t0", "scores"}
+    model = nm.load(path, outputs=["#1", "#2"])
+    again = golden.record(model, "random:0", tmp_path / "again", until=["#2"])
+    assert again.manifest.entries == dump.manifest.entries

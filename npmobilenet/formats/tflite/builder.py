@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from npmobilenet.errors import ConversionError
+from npmobilenet.errors import ConversionError, PlanError, nearest
 from npmobilenet.formats.tflite.constants import (
     ACTIVATION_DTYPES,
     CONSTANT_DTYPES,
@@ -90,6 +90,14 @@ class Importer:
             if index not in names:
                 names[index] = _free_name(self.tensor(index), taken)
         return names
+
+    def index_of(self, name: str) -> int:
+        """The computed tensor of that name, as the graph has it, or "#index". Raises `PlanError`, with near names."""
+        for index, known in self._names.items():
+            if name in (known, f"#{index}"):
+                return index
+        near = ", ".join(map(repr, nearest(name, self._names.values())))
+        raise PlanError(f"outputs: no tensor '{name}' is computed in the file; did you mean one of {near}?")
 
     # Operands
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from npmobilenet.errors import ConversionError, GraphError
@@ -23,17 +25,20 @@ from npmobilenet.formats.tflite.flatbuffer import MAX_FILE_BYTES, TFLiteFile, pa
 from npmobilenet.formats.tflite.input_recipe import RECIPES, input_recipe
 from npmobilenet.formats.tflite.metadata import labels
 from npmobilenet.formats.tflite.operators import OPS
-from npmobilenet.formats.tflite.patterns import joined
+from npmobilenet.formats.tflite.patterns import joined, needed, readable_ends
 from npmobilenet.graph import Graph
 from npmobilenet.modeldata import ModelData, ModelInfo, assumptions, recipe_assumed
 
 __all__ = ["RECIPES", "convert_tflite"]
 
+_MOST_ENDS = 50  # tensors to end at that a message names
 _IMAGENET_OFFSETS = {1000: 0, 1001: 1}  # classes -> output index of the first label
 
 
-def convert_tflite(path: str | os.PathLike[str]) -> ModelData:
+def convert_tflite(path: str | os.PathLike[str], outputs: Sequence[str] = ()) -> ModelData:
     """The model in a .tflite file: its subgraph 0 as a graph, its weights, and what it says of itself.
+
+    With `outputs`, names of tensors or "#index", only what computes these is read: whatever lies behind may be unknown.
 
     Labels come from a label file packed behind the model if its length fits the output (1, N), else
     1000 and 1001 outputs are taken for ImageNet's; other models have none.
@@ -47,11 +52,16 @@ def convert_tflite(path: str | os.PathLike[str]) -> ModelData:
         data = _read(path)
         file = parse(data)
         work = Importer(path.stem, file, len(data))
-        graph = _build(work)
+        try:
+            graph = _build(work, outputs)
+        except _OperatorRefused as error:
+            raise ConversionError(f"{error}{_way_around(path, file, len(data), outputs, error.operators)}") from error
         recipe = input_recipe(file, graph, work.arrays)
         names, offset, assumed = _labels(graph, data)
         assumed = [*([] if recipe.told else [recipe_assumed(recipe.name)]), *assumed]
         facts = {**_provenance(path, data, work, recipe.unmet), **assumptions(assumed)}
+        if outputs:
+            facts["outputs"] = ", ".join(outputs)
         info = ModelInfo(path.stem, names, offset, recipe.name, facts)
     except (ConversionError, GraphError) as error:
         raise ConversionError(f"{path.name}: {error}") from error
@@ -69,16 +79,25 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _build(work: Importer) -> Graph:
-    """All operators in the file's order, which is the order of execution."""
-    unknown = [f"op {o.index} ({o.op})" for o in work.file.operators if o.op not in OPS]
+class _OperatorRefused(ConversionError):
+    """With the indices of the operators that can't be read."""
+
+    def __init__(self, message: str, operators: Collection[int]) -> None:
+        super().__init__(message)
+        self.operators = operators
+
+
+def _build(work: Importer, names: Sequence[str] = ()) -> Graph:
+    """The operators that the outputs need, in the file's order, which is the order of execution."""
+    ends = [work.index_of(name) for name in names] or list(work.file.outputs)
+    operators = needed(work.file, ends) if names else work.file.operators
+    unknown = {o.index: f"op {o.index} ({o.op})" for o in operators if o.op not in OPS}
     for name, text in COMPILED.items():
-        if any(f"custom op '{name}'" in op for op in unknown):
+        if any(f"custom op '{name}'" in op for op in unknown.values()):
             raise ConversionError(f"compiled {text}; its layers are one operator ({name}) that only that device knows")
     if unknown:
-        shown = ", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")
-        raise ConversionError(f"unsupported: {shown}; supported ops: {', '.join(OPS)}")
-    operators = work.file.operators
+        shown = ", ".join(list(unknown.values())[:10]) + (" ..." if len(unknown) > 10 else "")
+        raise _OperatorRefused(f"unsupported: {shown}", unknown)
     position = 0
     while position < len(operators):
         group = joined(work, operators[position : position + 3])
@@ -89,13 +108,37 @@ def _build(work: Importer) -> Graph:
         try:
             OPS[op.op](work, op)
         except GraphError as error:
-            refuse(op, str(error))
-    outputs = [work.values.get(index) for index in work.file.outputs]
-    for index, value in zip(work.file.outputs, outputs, strict=True):
+            raise _OperatorRefused(f"op {op.index} ({op.op}): {error}", {op.index}) from error
+        except ConversionError as error:
+            raise _OperatorRefused(str(error), {op.index}) from error
+    outputs = [work.values.get(index) for index in ends]
+    for index, value in zip(ends, outputs, strict=True):
         if not isinstance(value, str):
             raise ConversionError(f"output #{index} '{work.tensor(index).name}' isn't computed "
                                   "from the inputs")  # fmt: skip
     return work.builder.finish([value for value in outputs if isinstance(value, str)])
+
+
+def _way_around(path: Path, file: TFLiteFile, size: int, outputs: Sequence[str], refused: Collection[int]) -> str:
+    """The call that runs the file up to what was refused, as the end of a message; "" where there is none.
+
+    It ends at the tensors that refused operators, or what depends on them, read, and at outputs that don't depend on
+    them. That it can be read is tried.
+    """
+    if outputs:
+        return ""
+    ends = [f"#{index}" for index in readable_ends(file, refused)]
+    try:
+        _build(Importer(path.stem, file, size), ends[:_MOST_ENDS])
+    except (ConversionError, GraphError):
+        return ""
+    if not 0 < len(ends) <= _MOST_ENDS:
+        return ""
+    until = " ".join(f"--until '{end}'" for end in ends)
+    return (
+        f". What you can do: run it up to there, npmobilenet.load({str(path)!r}, outputs={ends}), or "
+        f"npmobilenet golden record {shlex.quote(str(path))} random:0 -o DIR {until}"
+    )
 
 
 def _labels(graph: Graph, data: bytes) -> tuple[str | tuple[str, ...], int, list[str]]:

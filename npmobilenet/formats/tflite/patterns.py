@@ -1,4 +1,4 @@
-"""Groups of TFLite operators that stand for one operation of the graph.
+"""Groups of TFLite operators: those that stand for one operation of the graph, and those that some outputs need.
 
 Where the batch is dynamic the converter writes a dilated convolution in pieces: SPACE_TO_BATCH_ND, convolution,
 BATCH_TO_SPACE_ND. The values between have a first dimension that isn't the batch, so that no graph tensor could hold
@@ -7,17 +7,41 @@ them; the group becomes the one operator that the converter writes for a fixed b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from npmobilenet.formats.tflite.builder import Importer, refuse
-from npmobilenet.formats.tflite.flatbuffer import FileOperator, FileTensor
+from npmobilenet.formats.tflite.flatbuffer import FileOperator, FileTensor, TFLiteFile
 from npmobilenet.graph import Padding
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _VALID = 1
+
+
+def needed(file: TFLiteFile, outputs: Iterable[int]) -> tuple[FileOperator, ...]:
+    """The operators that these tensors depend on, in the file's order."""
+    wanted, found = set(outputs), []
+    for op in reversed(file.operators):
+        if not wanted.isdisjoint(op.outputs):
+            wanted.update(op.inputs)
+            found.append(op)
+    return tuple(reversed(found))
+
+
+def readable_ends(file: TFLiteFile, refused: Collection[int]) -> tuple[int, ...]:
+    """Computed tensors that the operators of these indices, and what depends on them, read or the file gives out."""
+    computed: set[int] = set()
+    spoilt: set[int] = set()
+    read = list(file.outputs)
+    for op in file.operators:
+        if op.index in refused or not spoilt.isdisjoint(op.inputs):
+            spoilt.update(op.outputs)
+            read += op.inputs
+        else:
+            computed.update(op.outputs)
+    return tuple(index for index in dict.fromkeys(read) if index in computed - spoilt)
 
 
 def joined(io: Importer, operators: Sequence[FileOperator]) -> FileOperator | None:
