@@ -24,7 +24,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from npmobilenet.errors import GraphError, PlanError, nearest
+from npmobilenet.errors import GraphError
 from npmobilenet.ops import (
     ACTIVATIONS,
     DTYPES,
@@ -134,27 +134,6 @@ class Graph:
     def producers(self) -> Mapping[str, Node]:
         """The node that computes each tensor, by the tensor's name."""
         return MappingProxyType({node.output: node for node in self.nodes})
-
-    def until(self, outputs: Iterable[str]) -> Graph:
-        """The part that computes these endpoints or tensors, which are its outputs; its inputs are the same.
-
-        Raises `PlanError` for a name that there isn't.
-        """
-        computed = [name for name, tensor in self.tensors.items() if not tensor.constant]
-        ends = [self.endpoints.get(name, name) for name in outputs]
-        for given, name in zip(outputs, ends, strict=True):
-            if name not in computed:
-                near = ", ".join(map(repr, nearest(given, [*self.endpoints, *computed])))
-                raise PlanError(f"outputs: '{self.name}' has no tensor '{given}'; did you mean one of {near}?")
-        wanted = set(ends)
-        for node in reversed(self.nodes):
-            if node.output in wanted:
-                wanted.update(node.inputs)
-        nodes = tuple(node for node in self.nodes if node.output in wanted)
-        wanted.update(self.inputs)
-        tensors = {name: tensor for name, tensor in self.tensors.items() if name in wanted}
-        endpoints = {end: name for end, name in self.endpoints.items() if name in wanted}
-        return Graph(self.name, self.inputs, tuple(ends), tensors, nodes, endpoints)
 
     def macs(self, node: Node) -> int:
         """Multiply-accumulates of a convolution or fully connected node for one image, padded taps included."""

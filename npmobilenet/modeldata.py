@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from npmobilenet.errors import PlanError, nearest
 from npmobilenet.graph import Graph
 
 Array = NDArray[Any]
@@ -58,13 +59,35 @@ class ModelData:
     info: ModelInfo
 
     def until(self, outputs: Sequence[str]) -> ModelData:
-        """The part of the model that computes these endpoints or tensors (`Graph.until`); the whole for none."""
+        """The part of the model that computes these endpoints or tensors (`cut`); the whole for none."""
         if not outputs:
             return self
-        graph, facts = self.graph.until(outputs), {**self.info.provenance, "outputs": ", ".join(outputs)}
+        graph, facts = cut(self.graph, outputs), {**self.info.provenance, "outputs": ", ".join(outputs)}
         tensors = {name: self.tensors[name] for name in graph.constants}
         return ModelData(graph, tensors, replace(self.info, provenance=facts))
 
     def __repr__(self) -> str:
         size = sum(array.nbytes for array in self.tensors.values())
         return f"<ModelData {self.info.name}: {self.graph!r}, {size:,} bytes of weights>"
+
+
+def cut(graph: Graph, outputs: Sequence[str]) -> Graph:
+    """The part of a graph that computes these endpoints or tensors, its outputs then; its inputs are the same.
+
+    Raises `PlanError` for a name that there isn't.
+    """
+    computed = [name for name, tensor in graph.tensors.items() if not tensor.constant]
+    ends = [graph.endpoints.get(name, name) for name in outputs]
+    for given, name in zip(outputs, ends, strict=True):
+        if name not in computed:
+            near = ", ".join(map(repr, nearest(given, [*graph.endpoints, *computed])))
+            raise PlanError(f"outputs: '{graph.name}' has no tensor '{given}'; did you mean one of {near}?")
+    wanted = set(ends)
+    for node in reversed(graph.nodes):
+        if node.output in wanted:
+            wanted.update(node.inputs)
+    nodes = tuple(node for node in graph.nodes if node.output in wanted)
+    wanted.update(graph.inputs)
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name in wanted}
+    endpoints = {end: name for end, name in graph.endpoints.items() if name in wanted}
+    return Graph(graph.name, graph.inputs, tuple(ends), tensors, nodes, endpoints)
