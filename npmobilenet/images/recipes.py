@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from npmobilenet.arithmetic.fixedpoint import clamped32, round_away32
 from npmobilenet.errors import InputError
 from npmobilenet.images.decoding import CHANNELS, GREY, MAX_PIXELS, Source, load_images
-from npmobilenet.images.resize import pillow_nearest, pillow_resize, tf_bilinear
+from npmobilenet.images.resize import opencv_linear, pillow_fit, pillow_nearest, pillow_resize, tf_bilinear
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -129,6 +129,24 @@ def keras_bilinear(image: Image, height: int, width: int) -> Floats:
     return keras_scale(pillow_resize(image, height, width, "bilinear").astype(np.float32))
 
 
+def teachable_machine(image: Image, height: int, width: int) -> Floats:
+    """Teachable Machine: centre crop to the input's form, Pillow's Lanczos, [-1, 1].
+
+    `x = ImageOps.fit(image, (width, height), LANCZOS) / 127.5 - 1`; the resized image is uint8. Source:
+    googlecreativelab/teachablemachine-community, snippets/markdown/image/tensorflow/keras.md.
+    """
+    return keras_scale(pillow_fit(image, height, width, "lanczos").astype(np.float32))
+
+
+def opencv(image: Image, height: int, width: int) -> Floats:
+    """The whole image, OpenCV's INTER_LINEAR, [-1, 1]: for models trained on pictures from cv2.resize.
+
+    `x = cv2.resize(image, (width, height)) / 127.5 - 1`; the resized image is uint8. Colours are red, green, blue:
+    what cv2.imread gives has them the other way round. Source: as for `resize.opencv_linear`.
+    """
+    return keras_scale(opencv_linear(image, height, width).astype(np.float32))
+
+
 def keras_scale(x: Floats) -> Floats:
     """`x / 127.5 - 1` in float32, a division and a subtraction (Keras, imagenet_utils.py, mode "tf")."""
     return x / np.float32(127.5) - np.float32(1.0)
@@ -216,8 +234,8 @@ def _resize_and_crop(
 RECIPES: Mapping[str, Recipe] = MappingProxyType({
     function.__name__: function
     for function in (
-        slim_inception_eval, whole_image, tf2_bilinear, keras_nearest, keras_bilinear, torchvision, torchvision_232,
-        timm_bicubic, timm_tf, unit_range, raw_pixels,
+        slim_inception_eval, whole_image, tf2_bilinear, keras_nearest, keras_bilinear, teachable_machine, opencv,
+        torchvision, torchvision_232, timm_bicubic, timm_tf, unit_range, raw_pixels,
     )
 })  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""Resizing as TensorFlow and Pillow do it, in NumPy, equal to them bit for bit.
+"""Resizing as TensorFlow, Pillow and OpenCV do it, in NumPy, equal to them bit for bit.
 
 "Bilinear" names several different functions; a model keeps its published accuracy only with the one that it was
-evaluated with. Here are three: TensorFlow's (with and without half-pixel centres, neither smooths when it shrinks an
-image), Pillow's (a filter that widens when it shrinks an image), and Pillow's nearest neighbour.
+evaluated with. Here are three of them: TensorFlow's (with and without half-pixel centres), Pillow's (a filter that
+widens when it shrinks an image; the others never smooth), and OpenCV's; and Pillow's bicubic, Lanczos and nearest.
 
 All arithmetic is elementwise and in the written order, so the results don't depend on the machine.
 """
@@ -72,15 +72,39 @@ def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
+def lanczos(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pillow's LANCZOS filter: `sinc(x) * sinc(x / 3)` for -3 <= x < 3, else 0."""
+    return np.where((x >= -3.0) & (x < 3.0), _sinc(x) * _sinc(x / 3), 0.0)
+
+
+def _sinc(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`sin(pi x) / (pi x)` by the sine's series to t**23, which leaves 2e-19 of it for |t| <= pi / 2.
+
+    Libraries differ in the last bit of their sines; these operations are the same on every machine.
+    """
+    whole = np.rint(x)
+    t = (x - whole) * math.pi
+    series = np.ones_like(t)
+    for k in range(22, 0, -2):
+        series = 1.0 - t * t / (k * (k + 1)) * series
+    sine = np.where(whole % 2 == 0, t, -t) * series
+    return np.where(x == 0.0, 1.0, sine / np.where(x == 0.0, 1.0, x * math.pi))
+
+
 # name -> (filter, support): the filter is zero beyond that distance.
 FILTERS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], float]] = {
     "bilinear": (triangle, 1.0),
     "bicubic": (cubic, 2.0),
+    "lanczos": (lanczos, 3.0),
 }
+Box = tuple[float, float, float, float]  # top, left, bottom, right, in pixels and parts of them
 
 
-def pillow_resize(image: Image, height: int, width: int, method: str) -> Image:
-    """Pillow's `Image.resize((width, height), BILINEAR or BICUBIC)` of a uint8 image, `method` from `FILTERS`.
+def pillow_resize(image: Image, height: int, width: int, method: str, box: Box | None = None) -> Image:
+    """Pillow's `Image.resize((width, height), METHOD, box)` of a uint8 image, `method` from `FILTERS`.
+
+    `box` is the part of the image that is taken, all of it by default; its edges are float32 in Pillow. A filter at
+    an edge of the box still reads the pixels beyond it.
 
     Each output pixel is a weighted mean of the input pixels below a filter that is stretched by the scale when it
     shrinks an image. Weights are computed in float64, normalized to sum 1, rounded to 22 fractional bits; the sums are
@@ -91,30 +115,51 @@ def pillow_resize(image: Image, height: int, width: int, method: str) -> Image:
     (by more where a cubic filter's overshoot is clamped). Here the width comes first for every shape, as in the
     versions with which models were published.
     """
-    if width != image.shape[1]:
-        image = _resample(image, 1, *_pillow_weights(image.shape[1], width, method))
-    if height != image.shape[0]:
-        image = _resample(image, 0, *_pillow_weights(image.shape[0], height, method))
+    rows, columns = image.shape[:2]
+    top, left, bottom, right = box or (0, 0, rows, columns)
+    if (width, left, right) != (columns, 0, columns):
+        image = _resample(image, 1, *_pillow_weights(columns, width, method, left, right))
+    if (height, top, bottom) != (rows, 0, rows):
+        image = _resample(image, 0, *_pillow_weights(rows, height, method, top, bottom))
     return image
 
 
-def _pillow_weights(size_in: int, size_out: int, method: str) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def pillow_fit(image: Image, height: int, width: int, method: str) -> Image:
+    """Pillow's `ImageOps.fit(image, (width, height), METHOD)`: the largest centred part of that form, resized.
+
+    Source: Pillow, src/PIL/ImageOps.py (fit, with its defaults bleed 0 and centering (0.5, 0.5)), float64 arithmetic.
+    """
+    rows, columns = image.shape[:2]
+    ratio = width / height
+    across, down = float(columns), float(rows)
+    if columns / rows > ratio:
+        across = ratio * rows
+    elif columns / rows < ratio:
+        down = columns / ratio
+    left, top = (columns - across) * 0.5, (rows - down) * 0.5
+    return pillow_resize(image, height, width, method, (top, left, top + down, left + across))
+
+
+def _pillow_weights(
+    size_in: int, size_out: int, method: str, begin: float, end: float
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """First input pixel (size_out,) and integer weights (taps, size_out) of every output pixel."""
     function, support = FILTERS[method]
-    scale = size_in / size_out
+    low = np.float32(begin)
+    scale = float(np.float32(end) - low) / size_out
     stretch = max(scale, 1.0)
     reach = support * stretch
     taps = math.ceil(reach) * 2 + 1
-    center = (np.arange(size_out) + 0.5) * scale
+    center = float(low) + (np.arange(size_out) + 0.5) * scale
     # Truncation towards zero is what C's cast does; negative values become 0 in any case.
     first = np.maximum(np.trunc(center - reach + 0.5), 0).astype(np.int64)
-    end = np.minimum(np.trunc(center + reach + 0.5), size_in).astype(np.int64)
+    stop = np.minimum(np.trunc(center + reach + 0.5), size_in).astype(np.int64)
     weights = np.zeros((taps, size_out))
     total = np.zeros(size_out)
     for tap in range(taps):
         pixel = first + tap
         weight = function((pixel - center + 0.5) * (1.0 / stretch))
-        weights[tap] = np.where(pixel < end, weight, 0.0)
+        weights[tap] = np.where(pixel < stop, weight, 0.0)
         total = total + weights[tap]
     weights = weights / np.where(total == 0.0, 1.0, total)
     scaled = weights * (1 << PRECISION_BITS)
@@ -127,7 +172,7 @@ def _resample(image: Image, axis: int, first: NDArray[np.int64], weights: NDArra
     shape = list(image.shape)
     shape[axis] = first.size
     total = np.full(shape, 1 << (PRECISION_BITS - 1), np.int32)
-    # The int32 sum can't overflow: |weights| add up to less than 1.3 (cubic), and 255 * 1.3 * 2**22 < 2**31.
+    # The int32 sum can't overflow: |weights| add up to less than 1.9, and 255 * 1.9 * 2**22 < 2**31.
     for tap, weight in enumerate(weights):
         pixels = np.take(image, np.minimum(first + tap, last), axis=axis).astype(np.int32)
         total += pixels * weight.reshape(column)
@@ -150,3 +195,49 @@ def _nearest(size_in: int, size_out: int) -> NDArray[np.int64]:
     position = np.full(size_out, step)
     position[0] = step * 0.5
     return np.minimum(np.cumsum(position).astype(np.int64), size_in - 1)
+
+
+# OpenCV, modules/imgproc/src/resize.cpp: coefficients are integers with this many fractional bits.
+INTER_RESIZE_COEF_BITS = 11
+
+
+def opencv_linear(image: Image, height: int, width: int) -> Image:
+    """OpenCV's `cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)` of a uint8 image.
+
+    Output pixel i looks at `p = float32((i + 0.5) * scale - 0.5)`, `scale = 1 / (size_out / size_in)` in float64, and
+    mixes pixels floor(p) and floor(p) + 1 with weights of 11 fractional bits: along the width exactly, then along the
+    height as `(((b0 * (row0 >> 4)) >> 16) + ((b1 * (row1 >> 4)) >> 16) + 2) >> 2`. Halving both sides is
+    `(a + b + c + d + 2) >> 2` instead. It never smooths otherwise: shrinking by more than two skips pixels.
+
+    Source: OpenCV, modules/imgproc/src/resize.cpp (resize, HResizeLinear, VResizeLinear of uchar, ResizeAreaFast).
+    Equal to OpenCV 4.10, 4.12 and 5.0 on x86-64.
+    """
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    pixels = image.astype(np.int32)
+    if (rows, columns) == (2 * height, 2 * width):
+        pairs = pixels[::2] + pixels[1::2]
+        return (pairs[:, ::2] + pairs[:, 1::2] + 2 >> 2).astype(np.uint8)
+    place, part = _opencv_positions(columns, width)
+    part = np.where((place < 0) | (place >= columns - 1), np.float32(0), part)  # columns end at the edge, rows don't
+    left, right = (weight[:, None] for weight in _opencv_weights(part))
+    place = np.clip(place, 0, columns - 1)
+    lines = pixels[:, place] * left + pixels[:, np.minimum(place + 1, columns - 1)] * right >> 4
+    place, part = _opencv_positions(rows, height)
+    above, below = (weight[:, None, None] for weight in _opencv_weights(part))
+    upper, lower = (lines[np.clip(row, 0, rows - 1)] for row in (place, place + 1))
+    # Two weights add up to 2049 at most, so no clamp: 255 * 2049**2 / 2**22 + 0.5 = 255.75 before its fraction goes.
+    return ((above * upper >> 16) + (below * lower >> 16) + 2 >> 2).astype(np.uint8)
+
+
+def _opencv_positions(size_in: int, size_out: int) -> tuple[NDArray[np.int64], Floats]:
+    scale = 1.0 / (size_out / size_in)
+    position = ((np.arange(size_out) + 0.5) * scale - 0.5).astype(np.float32)
+    whole = np.floor(position)
+    return whole.astype(np.int64), position - whole
+
+
+def _opencv_weights(part: Floats) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    one = np.float32(1 << INTER_RESIZE_COEF_BITS)
+    return np.rint((np.float32(1) - part) * one).astype(np.int32), np.rint(part * one).astype(np.int32)
