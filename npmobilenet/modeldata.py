@@ -28,6 +28,11 @@ def recipe_assumed(name: str) -> str:
     return f"recipe assumed: {name}"
 
 
+def imagenet_labels(num_classes: int) -> tuple[str | tuple[str, ...], int]:
+    """Labels and their offset: TF-slim's ImageNet models have 1001 classes, 0 being background; 1000 are without it."""
+    return {1001: ("imagenet", 1), 1000: ("imagenet", 0)}.get(num_classes, ((), 0))
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Facts that travel with the weights.

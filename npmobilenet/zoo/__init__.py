@@ -1,4 +1,4 @@
-"""The tables: architectures (v1, v2, v3, edgetpu), their row types (rows), published checkpoints (checkpoints)."""
+"""The tables: architectures (v1, v2, v3, v4, edgetpu), their row types (rows), published checkpoints (checkpoints)."""
 
 from npmobilenet.zoo.edgetpu import EDGETPU
 from npmobilenet.zoo.rows import Spec
@@ -12,6 +12,7 @@ from npmobilenet.zoo.v3 import (
     V3_SMALL_DETECTION,
     V3_SMALL_MINIMALISTIC,
 )
+from npmobilenet.zoo.v4 import V4_CONV_LARGE, V4_CONV_MEDIUM, V4_CONV_SMALL
 
 SPECS: dict[str, Spec] = {
     spec.family: spec
@@ -25,5 +26,8 @@ SPECS: dict[str, Spec] = {
         V3_LARGE_DETECTION,
         V3_SMALL_DETECTION,
         EDGETPU,
+        V4_CONV_SMALL,
+        V4_CONV_MEDIUM,
+        V4_CONV_LARGE,
     )
 }

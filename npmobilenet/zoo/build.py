@@ -20,7 +20,7 @@ from npmobilenet.errors import GraphError
 from npmobilenet.graph import Graph, GraphBuilder, Padding, same_padding
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.checkpoints import parse
-from npmobilenet.zoo.rows import Conv, Fused, Invert, ReduceTo1x1, Row, Separable, Spec, make_divisible
+from npmobilenet.zoo.rows import Conv, Fused, Invert, ReduceTo1x1, Row, Separable, Spec, Universal, make_divisible
 
 
 def build_model(name: str, num_classes: int = 1001) -> Graph:
@@ -63,7 +63,7 @@ def build(
     * `output_stride`: once the input has been reduced by this factor (1 or even), strides become dilation.
     * `use_explicit_padding`: zero padding of `(k - 1) / 2` on each side and VALID convolutions instead of SAME.
     * `final_endpoint`: stop after this layer ('layer_13', 'Conv2d_5_pointwise').
-    * `global_pool`: V1 only: pool over the whole map, not over 7 x 7 with stride 2 (other families always do).
+    * `global_pool`: V1's pool and ReduceTo1x1 cover the whole map, of any size and shape (other pools always do).
 
     Raises `GraphError` for options that don't fit the architecture.
     """
@@ -85,6 +85,7 @@ def build(
         GraphBuilder(name or f"mobilenet_{spec.family}_{depth_multiplier}_{height}"),
         spec,
         use_explicit_padding,
+        global_pool,
     )
     net = layout.builder.input("input", (1, height, width, in_channels))
 
@@ -93,6 +94,8 @@ def build(
         if isinstance(row, ReduceTo1x1):
             return 0
         depth: float = row.out
+        if index == 0 and depth_multiplier < spec.scale_first_from:
+            return row.out
         if finegrain and index == len(spec.rows) - 1:
             if spec.finegrain == "unscaled":
                 return row.out
@@ -117,7 +120,7 @@ def build(
         known = ", ".join(n for n in layout.builder.endpoints if n in layout.finals)
         raise GraphError(f"final_endpoint '{final_endpoint}' is not one of {known}")
     if not base_only:
-        net = layout.head(net, num_classes, global_pool)
+        net = layout.head(net, num_classes)
     return layout.builder.finish([net])
 
 
@@ -143,10 +146,11 @@ class _Step:
 class _Layout:
     """Adds rows to a graph, keeping count of TF-slim's scopes."""
 
-    def __init__(self, builder: GraphBuilder, spec: Spec, explicit: bool) -> None:
+    def __init__(self, builder: GraphBuilder, spec: Spec, explicit: bool, global_pool: bool) -> None:
         self.builder = builder
         self.spec = spec
         self.explicit = explicit
+        self.global_pool = global_pool
         self.scopes: dict[str, int] = {}
         self.finals: set[str] = set()
         self.found = False
@@ -199,10 +203,16 @@ class _Layout:
                           k=row.k, stride=step.stride, rate=rate, bn=row.bn)  # fmt: skip
         elif isinstance(row, ReduceTo1x1):
             size = self.builder.tensors[x].shape[1:3]
-            kernel = size if size[0] == size[1] else (min(size[0], row.default), min(size[1], row.default))
+            kernel = (
+                size
+                if size[0] == size[1] or self.global_pool
+                else (min(size[0], row.default), min(size[1], row.default))
+            )
             y = self.builder.node("average_pool", [x], layer, kernel=kernel, stride=(1, 1), padding=((0, 0), (0, 0)))
         elif isinstance(row, Fused):
             y = self.fused(x, row, step, layer)
+        elif isinstance(row, Universal):
+            y = self.universal(x, row, step, layer)
         else:
             y = self.invert(x, row, step, layer)
         self.endpoint(layer, y, final)
@@ -238,7 +248,7 @@ class _Layout:
                       k=row.k, stride=step.stride, rate=step.rate)  # fmt: skip
         self.endpoint(f"{layer}/depthwise_output", y, None, can_end=False)
         if row.se:
-            y = self.squeeze_excite(y, f"{layer}/squeeze_excite", f"{scope}/squeeze_excite")
+            y = self.squeeze_excite(y, f"{layer}/squeeze_excite", f"{scope}/squeeze_excite", act)
         return self.project(x, y, row, step, layer, scope)
 
     def fused(self, x: str, row: Fused, step: _Step, layer: str) -> str:
@@ -253,7 +263,23 @@ class _Layout:
             self.endpoint(f"{layer}/expansion_output", y, None, can_end=False)
         return self.project(x, y, row, step, layer, scope)
 
-    def project(self, x: str, y: str, row: Invert | Fused, step: _Step, layer: str, scope: str) -> str:
+    def universal(self, x: str, row: Universal, step: _Step, layer: str) -> str:
+        """The stride goes to the last depthwise convolution before the projection."""
+        scope, y = self.scope("universal"), x
+        inner = make_divisible(self.channels(x) * row.expand)
+        if row.start:
+            y = self.conv(y, f"{layer}/start_depthwise_output", f"{scope}/start_depthwise", 0, "none", k=row.start,
+                          stride=1 if row.mid else step.stride, rate=step.rate)  # fmt: skip
+            self.endpoint(f"{layer}/start_depthwise_output", y, None, can_end=False)
+        y = self.conv(y, f"{layer}/expansion_output", f"{scope}/expand", inner, self.spec.act)
+        self.endpoint(f"{layer}/expansion_output", y, None, can_end=False)
+        if row.mid:
+            y = self.conv(y, f"{layer}/depthwise_output", f"{scope}/depthwise", 0, self.spec.act, k=row.mid,
+                          stride=step.stride, rate=step.rate)  # fmt: skip
+            self.endpoint(f"{layer}/depthwise_output", y, None, can_end=False)
+        return self.project(x, y, row, step, layer, scope)
+
+    def project(self, x: str, y: str, row: Invert | Fused | Universal, step: _Step, layer: str, scope: str) -> str:
         residual = row.residual and step.stride == 1 and self.channels(x) == step.depth
         y = self.conv(y, f"{layer}/{'projection_' if residual else ''}output", f"{scope}/project", step.depth, "none")
         if residual:
@@ -261,19 +287,19 @@ class _Layout:
         self.endpoint(f"{layer}/output", y, None, can_end=False)
         return y
 
-    def squeeze_excite(self, x: str, name: str, scope: str) -> str:
-        """x * gate(conv(relu(conv(mean(x))))), the inner width a quarter, rounded; both convolutions have a bias."""
-        c = self.channels(x)
+    def squeeze_excite(self, x: str, name: str, scope: str, act: str) -> str:
+        """x * gate(conv(act(conv(mean(x))))); both convolutions have a bias. `act` is the row's own."""
+        c, act = self.channels(x), self.spec.se_act or act
         y = self.builder.node("mean", [x], f"{name}/mean", keepdims=True)
-        y = self.conv(y, f"{name}/squeeze", f"{scope}/Conv", make_divisible(c / 4), "relu", bn=False, pad=False)
+        y = self.conv(y, f"{name}/squeeze", f"{scope}/Conv", self.spec.se_width(c), act, bn=False, pad=False)
         y = self.conv(y, f"{name}/excite", f"{scope}/Conv_1", c, self.spec.se_gate, bn=False, pad=False)
         return self.builder.node("mul", [x, y], f"{name}/output")
 
-    def head(self, x: str, num_classes: int, global_pool: bool) -> str:
+    def head(self, x: str, num_classes: int) -> str:
         """Average pool, 1x1 convolution to the classes, softmax; with 0 classes the pool alone."""
         size = self.builder.tensors[x].shape[1:3]
         pool, kernel, stride = "global_pool", size, (1, 1)
-        if self.spec.family == "v1" and not global_pool:
+        if self.spec.family == "v1" and not self.global_pool:
             pool, kernel, stride = "AvgPool_1a", (min(size[0], 7), min(size[1], 7)), (2, 2)
         y = self.builder.node("average_pool", [x], pool, kernel=kernel, stride=stride, padding=((0, 0), (0, 0)))
         self.builder.endpoints[pool] = y

@@ -63,13 +63,29 @@ class Fused:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Universal:
+    """V4's universal inverted bottleneck: depthwise `start` (linear), expand 1x1, depthwise `mid`, project (linear).
+
+    A kernel of 0 leaves that depthwise convolution out. The stride is that of `mid`, or of `start` where there is no
+    `mid`. The input is added if `residual`, stride 1 and equal width allow.
+    """
+
+    start: int
+    mid: int
+    out: int
+    expand: float
+    s: int = 1
+    residual: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReduceTo1x1:
     """V3: average pool over the whole map if it is square, else over at most `default` x `default`; stride 1."""
 
     default: int = 7
 
 
-Row = Conv | Separable | Invert | Fused | ReduceTo1x1
+Row = Conv | Separable | Invert | Fused | Universal | ReduceTo1x1
 
 
 def make_divisible(value: float, divisor: int = 8, min_value: int | None = None) -> int:
@@ -91,6 +107,14 @@ def truncated(value: float, divisor: int = 1, min_value: int | None = None) -> i
     return max(int(value), min_value if min_value is not None else 8)
 
 
+def squeezed(channels: int) -> int:
+    """The inner width of V3's squeeze-excite: a quarter, rounded to a multiple of 8.
+
+    Source: tensorflow/models research/slim/nets/mobilenet/conv_blocks.py, squeeze_excite.
+    """
+    return make_divisible(channels / 4)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """An architecture: its rows and what all of them share.
@@ -98,6 +122,8 @@ class Spec:
     `scope` is the variable scope of TF-slim checkpoints. `min_depth` is the fewest channels that a scaled layer has.
     `finegrain` says how the last convolution is kept wide at small depth multipliers when fine-grained classification
     is asked for: "divide" (V2: only below 1), "unscaled" (V3, EdgeTPU: at any multiplier), or "" (V1: never).
+    Below a multiplier of `scale_first_from`, the first convolution keeps its width. `se_width` gives the inner width of
+    a squeeze-excite, `se_act` its inner activation ("": that of its row). `slim`: TF-slim has checkpoints of it.
     """
 
     family: str
@@ -107,6 +133,10 @@ class Spec:
     se_gate: str = "hard_sigmoid_slim"
     width: Callable[[float, int, int | None], int] = make_divisible
     finegrain: str = ""
+    scale_first_from: float = 0.0
+    se_width: Callable[[int], int] = squeezed
+    se_act: str = "relu"
+    slim: bool = True
 
     def with_rows(self, family: str, rows: tuple[Row, ...]) -> Spec:
         """A variant of this architecture with other rows."""

@@ -66,9 +66,10 @@ def test_any_size_and_class_count(family: str) -> None:
 @pytest.mark.parametrize("family", SPECS)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_output_stride_dilates_instead(family: str, stride: int) -> None:
-    last = {"v1": "Conv2d_13_pointwise", "v2": "layer_18", "edgetpu": "layer_23"}.get(
-        family, "layer_17" if "large" in family else "layer_13"
-    )
+    last = {
+        "v1": "Conv2d_13_pointwise", "v2": "layer_18", "edgetpu": "layer_23", "v4_conv_small": "layer_18",
+        "v4_conv_medium": "layer_24", "v4_conv_large": "layer_29",
+    }.get(family, "layer_17" if "large" in family else "layer_13")  # fmt: skip
     graph = build(SPECS[family], resolution=224, output_stride=stride, final_endpoint=last, base_only=True)
     assert shape(graph, last)[:2] == (224 // stride, 224 // stride)
     assert any(node.attrs.get("dilation", (1, 1)) != (1, 1) for node in graph.nodes)
@@ -129,3 +130,35 @@ def test_bad_options_are_refused() -> None:
 def test_a_name_is_no_architecture(spec: object, hint: str) -> None:
     with pytest.raises(GraphError, match=rf"spec is .*{hint}.*; build_model takes names such as mobilenet_v2_1.0_224"):
         build(spec)  # type: ignore[arg-type]
+
+
+# MobileNetV4: MACs in G and parameters in M, as timm's model cards print them; then what is computed.
+V4 = {
+    "mobilenet_v4_conv_small_1.0_224": ("0.2", "3.8", 186.0, 3774024),
+    "mobilenet_v4_conv_small_0.5_224": ("", "2.2", 64.7, 2238952),
+    "mobilenet_v4_conv_medium_1.0_256": ("1.1", "9.7", 1080.2, 9715512),
+    "mobilenet_v4_conv_large_1.0_384": ("6.4", "32.6", 6376.2, 32590864),
+}
+
+
+@pytest.mark.parametrize("name", V4)
+def test_v4_counts(name: str) -> None:
+    macs, params, millions, exact = V4[name]
+    graph = build_model(name, num_classes=1000)
+    assert round(graph.total_macs / 1e6, 1) == millions
+    assert graph.total_params(batch_norm=True) == exact  # as PyTorch counts timm's
+    assert macs in ("", f"{graph.total_macs / 1e9:.1f}")
+    assert params == f"{exact / 1e6:.1f}"
+
+
+def test_v4_blocks() -> None:
+    graph = build_model("mobilenet_v4_conv_small_0.35_224")
+    assert shape(graph, "layer_1") == (112, 112, 32)  # kept, as is the last one
+    assert shape(graph, "layer_20") == (1, 1, 1280)
+    first = graph.producers["layer_6/start_depthwise_output"]
+    assert (first.attrs["activation"], first.attrs["stride"]) == ("none", (1, 1))
+    assert graph.producers["layer_6/depthwise_output"].attrs["stride"] == (2, 2)
+    medium = build_model("mobilenet_v4_conv_medium_1.0_256")
+    assert "layer_11/depthwise_output" not in medium.endpoints  # two 1x1 layers alone
+    assert "layer_11/start_depthwise_output" not in medium.endpoints
+    assert medium.producers["layer_11/output"].op == "add"

@@ -14,11 +14,11 @@ import numpy as np
 
 from npmobilenet.errors import ConversionError, GraphError, ModelNotFound
 from npmobilenet.formats.batch_norm import fold_batch_norm
+from npmobilenet.formats.misfit import Misfit
 from npmobilenet.formats.tensorflow.bundle import Checkpoint, read_checkpoint
 from npmobilenet.formats.tensorflow.slim_names import (
     Candidate,
     Ema,
-    Misfit,
     SlimVariables,
     best_of,
     candidates,
@@ -27,7 +27,7 @@ from npmobilenet.formats.tensorflow.slim_names import (
     slim_variables,
 )
 from npmobilenet.graph import Graph, Node
-from npmobilenet.modeldata import Array, ModelData, ModelInfo, assumptions
+from npmobilenet.modeldata import Array, ModelData, ModelInfo, assumptions, imagenet_labels
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.checkpoints import ModelName, parse
 
@@ -57,7 +57,7 @@ def convert_checkpoint(path: str | Path, model: str | None = None, ema: Ema = "a
         raise ConversionError(f"checkpoint '{checkpoint.prefix}': as {name}: {error}") from error
     notes: dict[str, str] = {}
     tensors = _tensors(checkpoint, variables, graph, notes)
-    labels, offset = _labels(candidate.num_classes)
+    labels, offset = imagenet_labels(candidate.num_classes)
     return ModelData(
         graph,
         tensors,
@@ -237,11 +237,6 @@ class _Reader:
 # Facts
 
 
-def _labels(num_classes: int) -> tuple[str | tuple[str, ...], int]:
-    """TF-slim's ImageNet models have 1001 classes, 0 being background; 1000 are ImageNet's without it."""
-    return {1001: ("imagenet", 1), 1000: ("imagenet", 0)}.get(num_classes, ((), 0))
-
-
 def _provenance(checkpoint: Checkpoint, variables: SlimVariables) -> dict[str, str]:
     files = [Path(f"{checkpoint.prefix}.index"), *checkpoint.files]
     facts = {
@@ -265,7 +260,7 @@ def _assumed(candidate: Candidate, how: Mapping[str, str]) -> dict[str, str]:
     """The recipe is no assumption: TF-slim has one for all of its MobileNets."""
     size = f"input size assumed: {ASSUMED_RESOLUTION} x {ASSUMED_RESOLUTION} (pass a model name for another)"
     names = f"labels assumed: ImageNet's, for {candidate.num_classes} outputs"
-    return assumptions([size] * ("resolution" in how) + [names] * bool(_labels(candidate.num_classes)[0]))
+    return assumptions([size] * ("resolution" in how) + [names] * bool(imagenet_labels(candidate.num_classes)[0]))
 
 
 def _architecture(candidate: Candidate, how: Mapping[str, str]) -> dict[str, str]:

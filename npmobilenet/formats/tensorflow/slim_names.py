@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from npmobilenet.errors import ConversionError, GraphError
+from npmobilenet.formats.misfit import LISTED, Misfit
 from npmobilenet.formats.tensorflow.bundle import Checkpoint
 from npmobilenet.graph import Graph
 from npmobilenet.zoo import SPECS
@@ -32,9 +33,8 @@ _BOOKKEEPING = re.compile(
     r"Adadelta|Ftrl|AddSign|PowerSign|LARSOptimizer|LARS|LAMB|biased|local_step)(?:_\d+)?"
     r"|(?:.*/)?(?:global_step|train_step|beta[12]_power|learning_rate|current_learning_rate|save_counter)(?:_\d+)?"
 )
-_SCOPES = tuple(sorted({spec.scope for spec in SPECS.values()}))
+_SCOPES = tuple(sorted({spec.scope for spec in SPECS.values() if spec.slim}))
 _SCOPED = re.compile(rf"((?:.*?/)?)({'|'.join(map(re.escape, _SCOPES))})/.*", re.DOTALL)
-_LISTED = 20  # names of each kind in an error message
 # Multipliers that are tried: the published ones first, then every hundredth.
 _PUBLISHED = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.3, 1.25)
 _MULTIPLIERS = (*_PUBLISHED, *(m / 100 for m in range(5, 401) if m / 100 not in _PUBLISHED))
@@ -109,7 +109,7 @@ def _scope(checkpoint: Checkpoint, names: Mapping[str, str]) -> tuple[str, str]:
         return found[0]
     where = f"checkpoint '{checkpoint.prefix}'"
     if found:
-        listed = ", ".join(f"'{prefix}{scope}'" for prefix, scope in found[:_LISTED])
+        listed = ", ".join(f"'{prefix}{scope}'" for prefix, scope in found[:LISTED])
         raise ConversionError(
             f"{where}: it holds {len(found)} networks ({listed}), expected one; save the one you want alone"
         )
@@ -127,26 +127,6 @@ def _scope(checkpoint: Checkpoint, names: Mapping[str, str]) -> tuple[str, str]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Does a graph fit?
-
-
-@dataclass
-class Misfit:
-    """The differences between what a graph needs and what a checkpoint holds."""
-
-    missing: list[str] = field(default_factory=list)
-    misshapen: list[str] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.missing) + len(self.misshapen) + len(self.extra)
-
-    def __str__(self) -> str:
-        kinds = {"missing": self.missing, "of another shape": self.misshapen, "left over": self.extra}
-        parts = []
-        for kind, names in kinds.items():
-            more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-            parts += [f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{more}"] if names else []
-        return "; ".join(parts)
 
 
 def needed(graph: Graph) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,27 @@
+"""What a model needs beside what a file holds: the differences, in one list for one message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+LISTED = 20  # names of each kind in an error message
+
+
+@dataclass
+class Misfit:
+    """The differences between what a graph needs and what a file holds."""
+
+    missing: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.misshapen) + len(self.extra)
+
+    def __str__(self) -> str:
+        kinds = {"missing": self.missing, "of another shape": self.misshapen, "left over": self.extra}
+        parts = []
+        for kind, names in kinds.items():
+            more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            parts += [f"{len(names)} {kind}: {', '.join(names[:LISTED])}{more}"] if names else []
+        return "; ".join(parts)
