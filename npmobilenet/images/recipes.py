@@ -7,6 +7,7 @@ A recipe is a pure function `recipe(image, height, width)`: a uint8 image (H, W,
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -31,6 +32,8 @@ IMAGENET_MEAN: Floats = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD: Floats = np.array([0.229, 0.224, 0.225], np.float32)
 INCEPTION_MEAN: Floats = np.array([0.5, 0.5, 0.5], np.float32)
 INCEPTION_STD: Floats = np.array([0.5, 0.5, 0.5], np.float32)
+NO_MEAN: Floats = np.zeros(3, np.float32)
+NO_STD: Floats = np.ones(3, np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -90,7 +93,13 @@ def raw_pixels(image: Image, height: int, width: int) -> Floats:
 
 
 # The range of values of the recipes for which it isn't [-1, 1] or near it.
-RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"unit_range": (0.0, 1.0), "raw_pixels": (0.0, 255.0)})
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "unit_range": (0.0, 1.0),
+        "timm_unit": (0.0, 1.0),
+        "raw_pixels": (0.0, 255.0),
+    }
+)
 
 
 def value_range(recipe: str) -> tuple[float, float]:
@@ -160,11 +169,11 @@ def torchvision(image: Image, height: int, width: int) -> Floats:
     """torchvision V1 weights, timm bilinear: shorter side to 256, Pillow bilinear, centre crop, ImageNet mean and std.
 
     256 stands for `size * 8 / 7` (224 / 0.875). For torchvision's IMAGENET1K_V1 weights of MobileNet V2 and V3, and for
-    timm's own weights without `interpolation` (mobilenetv2_100.ra_in1k). Source: torchvision,
+    timm's weights whose `interpolation` is bilinear. Source: torchvision,
     torchvision/transforms/_presets.py (ImageClassification); timm, timm/data/transforms_factory.py
     (transforms_imagenet_eval) and the `_cfg` defaults of timm/models/mobilenetv3.py.
     """
-    return _resize_and_crop(image, height, width, "bilinear", 256, IMAGENET_MEAN, IMAGENET_STD)
+    return _resize_and_crop(image, height, width, "bilinear", height * 256 // 224, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def torchvision_232(image: Image, height: int, width: int) -> Floats:
@@ -173,16 +182,17 @@ def torchvision_232(image: Image, height: int, width: int) -> Floats:
     For IMAGENET1K_V2 of mobilenet_v2 and mobilenet_v3_large. Source: torchvision,
     torchvision/models/mobilenetv2.py (MobileNet_V2_Weights, resize_size=232).
     """
-    return _resize_and_crop(image, height, width, "bilinear", 232, IMAGENET_MEAN, IMAGENET_STD)
+    return _resize_and_crop(image, height, width, "bilinear", height * 232 // 224, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def timm_bicubic(image: Image, height: int, width: int) -> Floats:
     """timm's own weights: shorter side to 256 (size / 0.875), Pillow bicubic, centre crop, ImageNet mean and std.
 
-    For mobilenetv3_large_100.ra_in1k, mobilenetv3_small_*.lamb_in1k. Source: timm, timm/models/mobilenetv3.py
-    (default_cfgs, interpolation="bicubic") and timm/data/transforms_factory.py (transforms_imagenet_eval).
+    For mobilenetv2_*, mobilenetv3_large_100.ra_in1k, mobilenetv3_small_*.lamb_in1k, mobilenetv4_conv_small. Source:
+    timm, timm/models/efficientnet.py (_cfg), timm/models/mobilenetv3.py (default_cfgs, interpolation="bicubic") and
+    timm/data/transforms_factory.py (transforms_imagenet_eval).
     """
-    return _resize_and_crop(image, height, width, "bicubic", 256, IMAGENET_MEAN, IMAGENET_STD)
+    return _resize_and_crop(image, height, width, "bicubic", height * 256 // 224, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def timm_tf(image: Image, height: int, width: int) -> Floats:
@@ -192,7 +202,38 @@ def timm_tf(image: Image, height: int, width: int) -> Floats:
     Face's MobileNet V1 and V2 image processors do the same. Source: timm, timm/models/mobilenetv3.py (default_cfgs,
     IMAGENET_INCEPTION_MEAN and _STD).
     """
-    return _resize_and_crop(image, height, width, "bilinear", 256, INCEPTION_MEAN, INCEPTION_STD)
+    return _resize_and_crop(image, height, width, "bilinear", height * 256 // 224, INCEPTION_MEAN, INCEPTION_STD)
+
+
+def _of_timm(name: str, method: str, crop: float, mean: Floats, std: Floats, whose: str) -> Recipe:
+    """A recipe of timm's: shorter side to `floor(size / crop)`, centre crop, `(pixel / 255 - mean) / std`."""
+
+    def recipe(image: Image, height: int, width: int) -> Floats:
+        return _resize_and_crop(image, height, width, method, math.floor(height / crop), mean, std)
+
+    numbers = {id(IMAGENET_MEAN): "ImageNet mean and std", id(INCEPTION_MEAN): "[-1, 1]", id(NO_MEAN): "[0, 1]"}
+    recipe.__name__ = recipe.__qualname__ = name
+    recipe.__doc__ = (
+        f"timm's {whose}: shorter side to size / {crop:g}, Pillow {method}, centre crop, {numbers[id(mean)]}."
+    )
+    return recipe
+
+
+# timm, timm/data/transforms_factory.py (transforms_imagenet_eval); crop_pct, interpolation, mean and std as in the
+# default_cfgs of timm/models/efficientnet.py and mobilenetv3.py.
+TIMM_RECIPES = tuple(
+    _of_timm(name, method, crop, *numbers, whose)
+    for name, method, crop, numbers, whose in (
+        ("timm_bicubic_90", "bicubic", 0.9, (IMAGENET_MEAN, IMAGENET_STD), "mobilenet_edgetpu_100"),
+        ("timm_bicubic_95", "bicubic", 0.95, (IMAGENET_MEAN, IMAGENET_STD), "larger mobilenetv4_conv"),
+        ("timm_bicubic_100", "bicubic", 1.0, (IMAGENET_MEAN, IMAGENET_STD), "mobilenetv4 of ImageNet-12k"),
+        ("timm_half_bicubic", "bicubic", 0.875, (INCEPTION_MEAN, INCEPTION_STD), "mobilenetv1, mobilenetv4 below 1"),
+        ("timm_half_bicubic_90", "bicubic", 0.9, (INCEPTION_MEAN, INCEPTION_STD), "mobilenetv1_125"),
+        ("timm_half_bicubic_95", "bicubic", 0.95, (INCEPTION_MEAN, INCEPTION_STD), "mobilenetv3_large_100.ra4"),
+        ("timm_half_95", "bilinear", 0.95, (INCEPTION_MEAN, INCEPTION_STD), "mobilenetv3_large_150d"),
+        ("timm_unit", "bilinear", 0.875, (NO_MEAN, NO_STD), "mobilenetv3_large_100.miil"),
+    )
+)
 
 
 def _resize_and_crop(
@@ -200,11 +241,11 @@ def _resize_and_crop(
     height: int,
     width: int,
     method: str,
-    side_at_224: int,
+    side: int,
     mean: Floats,
     std: Floats,
 ) -> Floats:
-    """Shorter side to `floor(size * side_at_224 / 224)`, centre crop, `(pixel / 255 - mean) / std` in float32.
+    """Shorter side to `side`, centre crop, `(pixel / 255 - mean) / std` in float32.
 
     The longer side becomes `int(side * longer / shorter)`, the crop begins at `round((side - size) / 2)`, half to even.
     Source: torchvision, torchvision/transforms/functional.py (_compute_resized_output_size, center_crop, normalize).
@@ -214,7 +255,6 @@ def _resize_and_crop(
             f"this recipe is defined for square inputs, and the model's is {height} x {width}; "
             f"use '{DEFAULT}' or 'whole_image'"
         )
-    side = height * side_at_224 // 224
     shorter = min(image.shape[:2])
     new_height, new_width = (int(side * size / shorter) for size in image.shape[:2])
     if new_height * new_width > MAX_PIXELS:
@@ -235,7 +275,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({
     function.__name__: function
     for function in (
         slim_inception_eval, whole_image, tf2_bilinear, keras_nearest, keras_bilinear, teachable_machine, opencv,
-        torchvision, torchvision_232, timm_bicubic, timm_tf, unit_range, raw_pixels,
+        torchvision, torchvision_232, timm_bicubic, timm_tf, *TIMM_RECIPES, unit_range, raw_pixels,
     )
 })  # fmt: skip
 
