@@ -31,6 +31,7 @@ from npmobilenet.zoo.published import (  # noqa: E402
     Setting,
     Table,
 )
+from npmobilenet.zoo.pytorch import TORCH_MODELS  # noqa: E402
 
 PAGE = ROOT / "docs" / "models.md"
 
@@ -62,11 +63,30 @@ above name checkpoints. The other spellings below are derived by rule, and look-
 
 A spelling names the same weights. timm's own models (`mobilenetv2_100.ra_in1k`) and torchvision's (`mobilenet_v2`,
 `mobilenet_v3_large`, `mobilenet_v3_small`) are the same architectures with weights and padding of their own: their
-names will do where an architecture is asked for (`info`, `convert --model`), and `load` refuses them.
+names will do where an architecture is asked for (`info`, `convert --model`), and `load` refuses them. What is read of
+their files stands [below](#timm-and-torchvision).
 
 Models whose weights are on this machine are listed by their names, too: `flowers` and `flowers_uint8`, in the box, and
 the .h5 files of the folder that NPMOBILENET_WEIGHTS names.
 """
+
+TORCH = """\
+## timm and torchvision
+
+Their state dicts (`.safetensors`, `.pth`) are read by these names (`convert --model timm/mobilenetv2_110d`, with or
+without a tag behind), or without one, where the file's name or its variables tell. torchvision's `mobilenet_v2` may
+have any width. MACs and parameters (with gamma and beta) are computed for the image size given and 1000 classes;
+**printed** is what the model card says, of MobileNetV4 alone (huggingface.co/timm). V4's tables may be built by name as
+well: `mobilenet_v4_conv_small_1.0_224`.
+
+| model | width | images | MACs (M) | Params (M) | printed | padding | epsilon | recipe |
+|---|---:|---:|---:|---:|---|---|---:|---|
+"""
+CARDS = {
+    "timm/mobilenetv4_conv_small": "0.2 G, 3.8 M",
+    "timm/mobilenetv4_conv_medium": "1.1 G, 9.7 M",
+    "timm/mobilenetv4_conv_large": "6.4 G, 32.6 M",
+}
 
 EXAMPLES = (
     "mobilenet_v1_0.5_160",
@@ -127,6 +147,20 @@ def training_section(title: str, remark: str, settings: Iterable[Setting]) -> li
     return [f"### {title}", "", remark, "", *table, *(f"| {' | '.join(r)} |" for r in rows), ""]
 
 
+def torch_section() -> list[str]:
+    """timm's and torchvision's models, one row each."""
+    rows = []
+    for model in TORCH_MODELS.values():
+        graph = model.graph(1000)
+        cells = [
+            f"`{model.name}`", f"{model.multiplier:g}", str(model.resolution), f"{graph.total_macs / 1e6:.1f}",
+            f"{graph.total_params(batch_norm=True) / 1e6:.2f}", CARDS.get(model.name, ""),
+            "SAME" if model.same else "symmetric", f"{model.epsilon:g}", f"`{model.recipe}`",
+        ]  # fmt: skip
+        rows.append(f"| {' | '.join(cells)} |")
+    return [TORCH + "\n".join(rows)]
+
+
 def page() -> str:
     """The whole text of docs/models.md."""
     lines = [INTRODUCTION]
@@ -135,7 +169,7 @@ def page() -> str:
     lines += [NAMES, "| model | also called |", "|---|---|"]
     for name in EXAMPLES:
         lines.append(f"| `{name}` | {', '.join(f'`{a}`' for a in aliases(name))} |")
-    lines += ["", "## Training", ""]
+    lines += ["", *torch_section(), "", "## Training", ""]
     lines += training_section(
         "V3",
         "As published: 74.6 % top-1 on 8 GPUs; 75.2 % on a 2x2 TPU with the same settings.",

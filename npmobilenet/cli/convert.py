@@ -17,9 +17,10 @@ EMA: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 @click.command()
 @click.argument("src")
 @click.argument("dst")
-@click.option("--model", metavar="NAME", help="The architecture, such as mobilenet_v2_0.5_160, where SRC doesn't tell.")
+@click.option("--model", metavar="NAME",
+              help="The architecture where SRC doesn't tell: mobilenet_v2_0.5_160, timm/mobilenetv2_110d.")  # fmt: skip
 @click.option("--ema", type=click.Choice(list(EMA)), default="auto", show_default=True,
-              help="Of a checkpoint: use the moving averages of the weights; auto: if there are any.")  # fmt: skip
+              help="Of a checkpoint or state dict: use the moving averages; auto: if there are any.")  # fmt: skip
 @until_option()
 @click.option("--force", is_flag=True, help="Overwrite DST.")
 @json_option()
@@ -28,8 +29,8 @@ def convert(
 ) -> None:
     """Convert a model file to a weight file (.h5).
 
-    SRC is a .tflite file, a TensorFlow checkpoint (its prefix, .index or .data file), or a Keras .h5, .weights.h5 or
-    .keras file. TensorFlow isn't needed.
+    SRC is a .tflite file, a TensorFlow checkpoint (its prefix, .index or .data file), a Keras .h5, .weights.h5 or
+    .keras file, or a state dict of timm or torchvision (.safetensors, .pth). Neither TensorFlow nor PyTorch is needed.
     """
     from npmobilenet.formats import convert as convert_file
     from npmobilenet.formats import weightfile

@@ -14,11 +14,12 @@ from npmobilenet.modeldata import ModelData
 def read_model(
     path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto", outputs: Sequence[str] = ()
 ) -> ModelData:
-    """A model from a .tflite file, a TensorFlow checkpoint or a Keras file, told apart by content and name.
+    """A model from a .tflite file, a TensorFlow checkpoint, a Keras file or weights of PyTorch, told apart by content.
 
-    `model` names the architecture (`mobilenet_v2_0.5_160`) where the file doesn't tell it: checkpoints and weights-only
-    Keras files. `ema` is for checkpoints: True uses the exponential moving averages, False the live weights, "auto" the
-    averages if there are any. `outputs` are endpoints or tensors to end at, if it isn't to be the whole model.
+    `model` names the architecture (`mobilenet_v2_0.5_160`, `timm/mobilenetv2_110d`) where the file doesn't tell it:
+    checkpoints, weights-only Keras files, state dicts of PyTorch. `ema` is for checkpoints and state dicts: True uses
+    the exponential moving averages, False the live weights, "auto" the averages if there are any. `outputs` are
+    endpoints or tensors to end at, if it isn't to be the whole model.
 
     Raises `ConversionError` with what is wrong and where.
     """
@@ -34,6 +35,10 @@ def read_model(
         from npmobilenet.formats.keras.model import convert_keras
 
         return convert_keras(source, model).until(outputs)
+    if reader in ("pytorch", "safetensors"):
+        from npmobilenet.formats.pytorch.model import convert_pytorch
+
+        return convert_pytorch(source, reader, model, ema).until(outputs)
     from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
 
     return convert_checkpoint(source, model, ema).until(outputs)

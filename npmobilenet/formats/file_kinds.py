@@ -122,7 +122,6 @@ def _plain_text(s: Sample) -> bool:
 
 _UNPACK = "unpack it first, and pass the model file in it"
 _LITERT = "litert_torch.convert(model.eval(), (sample,)).export('model.tflite')"
-_EXPORT = f"with PyTorch, load them into their model and export it: {_LITERT}"
 _ORIGINAL = "it can't be turned back; convert the model that it was made from"
 _CONVERTER = "make a .tflite of it with TensorFlow: tf.lite.TFLiteConverter"
 _SAVED_MODEL = f"{_CONVERTER}.from_saved_model(FOLDER).convert() gives its bytes"
@@ -141,6 +140,13 @@ KINDS: tuple[Kind, ...] = (
         "save it anew with TensorFlow, or give an index the suffix .index",
         "checkpoint",
     ),
+    Kind("safetensors weights", _safetensors, "their name should end in .safetensors", "safetensors"),
+    Kind(
+        "PyTorch weights (.pth, .pt)",
+        lambda s: _zipped(b"/data.pkl")(s) and not s.holds(b"constants.pkl", b"/code/"),
+        "their name should end in .pth",
+        "pytorch",
+    ),
     # What downloads turn out to be.
     Kind(
         "a web page (HTML)",
@@ -157,16 +163,26 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "a TorchScript model",
         _zipped(b"constants.pkl", b"/code/"),
-        f"export the model that it was made from: {_LITERT}",
+        "save its weights with PyTorch: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth'), and pass that; "
+        f"or export the model that it was made from: {_LITERT}",
     ),
-    Kind("PyTorch weights (.pth, .pt)", _zipped(b"/data.pkl"), _EXPORT),
-    Kind("PyTorch weights in the old form (.pth, .pt)", _starts(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"), _EXPORT),
+    Kind(
+        "PyTorch weights in the old form (.pth, .pt)",
+        _starts(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"),
+        "save them in today's form with PyTorch: torch.save(torch.load(FILE, weights_only=True), 'weights.pth')",
+    ),
+    Kind(
+        "PyTorch weights in the oldest form (a tar archive)",
+        lambda s: s.head[257:262] == b"ustar" and s.holds(b"sys_info", b"storages"),
+        "save them in today's form with PyTorch, if you know where the file is from: "
+        "torch.save(torch.load(FILE, weights_only=False), 'weights.pth')",
+    ),
     Kind(
         "a Python pickle",
         lambda s: s.head[:1] == b"\x80" and s.head[1:2] in b"\2\3\4\5" and s.tail.endswith(b"."),
-        "pickles can run code and are never opened here; if it holds PyTorch weights: " + _EXPORT,
+        "pickles can run code and are never opened here; if it holds PyTorch weights, save them with PyTorch: "
+        "torch.save(model.state_dict(), 'weights.pth')",
     ),
-    Kind("safetensors weights", _safetensors, _EXPORT),
     Kind(
         "GGUF weights", _starts(b"GGUF"), "they are of a language model, as a rule; no MobileNet is spread in this form"
     ),
@@ -259,7 +275,10 @@ FOLDERS = {
     ("Manifest.json", "Data"): f"a Core ML package, and {_ORIGINAL}",
     ("config.json", "model.weights.h5"): "an unpacked .keras file. Zip its files again, and pass that",
 }
-_BY_SUFFIX = {".tflite": "tflite", ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras"}
+_BY_SUFFIX = {
+    ".tflite": "tflite", ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras", ".safetensors": "safetensors",
+    ".pth": "pytorch", ".pt": "pytorch",
+}  # fmt: skip
 _CHECKPOINT = re.compile(r"\.index|\.data-\d+-of-\d+")
 
 
@@ -274,7 +293,8 @@ def kind_of(path: str | os.PathLike[str]) -> Kind | None:
 
 
 def reader_of(path: Path) -> str:
-    """Which reader takes a path: tflite, hdf5, keras (a .keras archive) or checkpoint (also what isn't a file).
+    """Which reader takes a path: tflite, hdf5, keras (a .keras archive), pytorch (a .pth in zip form), safetensors, or
+    checkpoint (also what isn't a file).
 
     Content counts before the name. Raises `ConversionError` for a kind that nothing here reads, with what to do.
     """

@@ -1,0 +1,1 @@
+"""PyTorch's state dicts: `.safetensors`, and `.pth` in zip form, whose pickle is read without executing anything."""
