@@ -1,6 +1,7 @@
-"""Tensors, nodes and ops: what a node may say, and the shape that each op gives.
+"""Tensors, nodes and ops: what a node may say, the shape that each op gives, and the kernels that compute it.
 
-Adding an op starts here: a shape rule, named after the op, and a row in `OPS`.
+Adding an op starts here: a shape rule, named after the op, and a row in `OPS`, from which all else is derived: where
+kernels are looked for, what `warmup` compiles, what the tests try.
 """
 
 from __future__ import annotations
@@ -21,15 +22,8 @@ MAX_RANK = 8  # dimensions of a tensor: MobileNets need 4, NumPy has 64 at most
 # Functions that may follow an op, fused into it as its `activation` attribute or standing alone as an "activation"
 # node. The position in this tuple is the code that the kernels switch on; formulas: kernels/reference/activation.py.
 ACTIVATIONS = (
-    "none",
-    "relu",
-    "relu6",
-    "relu_n1_to_1",
-    "hard_swish",
-    "hard_sigmoid",
-    "hard_sigmoid_slim",
-    "sigmoid",
-)
+    "none", "relu", "relu6", "relu_n1_to_1", "hard_swish", "hard_sigmoid", "hard_sigmoid_slim", "sigmoid",
+)  # fmt: skip
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -140,7 +134,6 @@ def _check(node: Node, good: bool, expected: object, got: object) -> None:
 
 def conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
     """Attributes: stride (h, w), padding, dilation (h, w), activation."""
-    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
     _check(node, len(weights.shape) == 4 and weights.shape[2] == x.shape[3],
            f"weights (kernel_h, kernel_w, {x.shape[3]}, out_channels)", weights.shape)  # fmt: skip
     _check(node, bias.shape == weights.shape[3:], f"bias {weights.shape[3:]}", bias.shape)
@@ -149,7 +142,6 @@ def conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, .
 
 def depthwise_conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
     """Attributes: stride, padding, dilation, activation, multiplier (output channels for each input channel)."""
-    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
     channels = x.shape[3] * node.attrs.get("multiplier", 1)
     _check(node, len(weights.shape) == 3 and weights.shape[2] == channels,
            f"weights (kernel_h, kernel_w, {channels})", weights.shape)  # fmt: skip
@@ -169,13 +161,11 @@ def fully_connected(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tup
 
 def average_pool(node: Node, x: Tensor) -> tuple[int, ...]:
     """Attributes: kernel (h, w), stride, padding, activation. Pixels outside the image don't count."""
-    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
     return (1, *_window(node, x, node.attrs["kernel"]), x.shape[3])
 
 
 def mean(node: Node, x: Tensor) -> tuple[int, ...]:
     """Attributes: keepdims. The mean over height and width."""
-    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
     return (1, 1, 1, x.shape[3]) if node.attrs["keepdims"] else (1, x.shape[3])
 
 
@@ -201,7 +191,6 @@ def softmax(node: Node, x: Tensor) -> tuple[int, ...]:
 
 def pad(node: Node, x: Tensor) -> tuple[int, ...]:
     """Attributes: padding ((top, bottom), (left, right)); fills with real 0."""
-    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
     (top, bottom), (left, right) = node.attrs["padding"]
     return (1, top + x.shape[1] + bottom, left + x.shape[2] + right, x.shape[3])
 
@@ -225,7 +214,6 @@ def concat(node: Node, *xs: Tensor) -> tuple[int, ...]:
 
 def resize_bilinear(node: Node, x: Tensor) -> tuple[int, ...]:
     """Attributes: size (h, w), align_corners, half_pixel_centers."""
-    _check(node, len(x.shape) == 4, "an input of rank 4 (NHWC)", x.shape)
     _check(node, max(x.shape[1:3]) <= MAX_SIDE, f"an image of at most {MAX_SIDE} rows and columns", x.shape)
     return (1, *node.attrs["size"], x.shape[3])
 
@@ -240,57 +228,98 @@ def _pair(value: object, least: int) -> bool:
 
 
 ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
-    "stride": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
-    "dilation": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
-    "kernel": ("two whole numbers of at least 1", lambda v: _pair(v, 1)),
+    **dict.fromkeys(("stride", "dilation", "kernel"), ("two whole numbers of at least 1", lambda v: _pair(v, 1))),
     "size": (f"two whole numbers from 1 to {MAX_SIDE}", lambda v: _pair(v, 1) and max(v) <= MAX_SIDE),
     "padding": ("((top, bottom), (left, right)), whole numbers of at least 0",
                 lambda v: isinstance(v, tuple) and len(v) == 2 and all(_pair(p, 0) for p in v)),
     "shape": (f"1 to {MAX_RANK} whole numbers of at least 1",
               lambda v: isinstance(v, tuple) and 1 <= len(v) <= MAX_RANK and all(_whole(d, 1) for d in v)),
-    "multiplier": ("a whole number of at least 1", lambda v: _whole(v, 1)),
-    "axis": ("a whole number of at least 1", lambda v: _whole(v, 1)),
-    "keepdims": ("True or False", lambda v: isinstance(v, bool)),
-    "align_corners": ("True or False", lambda v: isinstance(v, bool)),
-    "half_pixel_centers": ("True or False", lambda v: isinstance(v, bool)),
+    **dict.fromkeys(("multiplier", "axis"), ("a whole number of at least 1", lambda v: _whole(v, 1))),
     "beta": ("a number that float32 holds", lambda v: isinstance(v, (int, float)) and abs(v) < 2**128 - 2**103),
-    "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
-    "function": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS),
-    # False: the .tflite leaves open shapes that LiteRT's XNNPACK delegate wants to know, so that it passes the node by.
-    "delegated": ("True or False", lambda v: isinstance(v, bool)),
+    **dict.fromkeys(("activation", "function"), (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)),
+    # delegated is False where a .tflite leaves shapes open that LiteRT's XNNPACK delegate wants to know: it passes by.
+    **dict.fromkeys(("keepdims", "align_corners", "half_pixel_centers", "delegated"),
+                    ("True or False", lambda v: isinstance(v, bool))),
 })  # fmt: skip
 
 
 @dataclass(frozen=True)
+class Example:
+    """A small legal node of an op: its operands' shapes, its weights', its attributes; see runtime/examples.py.
+
+    Its operands and its output have the dtype asked for, or, by name, "float32" or the "other" of uint8 and int8.
+    """
+
+    operands: tuple[tuple[int, ...], ...]
+    weights: tuple[tuple[int, ...], ...] = ()
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    given: str = ""
+    result: str = ""
+
+
+@dataclass(frozen=True)
 class OpSpec:
-    """What the graph knows of an op: its shape rule (whose docstring lists the attributes) and its inputs."""
+    """All that is known of an op: shape rule (whose docstring lists the attributes), inputs, kernels and examples."""
 
     shape: Callable[..., tuple[int, ...]]
     operands: int  # number of inputs that come first, computed or constant; -1: one or more
     weights: int = 0  # number of inputs that follow them and must be constants
     attrs: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()  # file.kernel, below kernels/reference/ and kernels/fast/; _f32 or _q for 8 bits
+    examples: tuple[Example, ...] = ()  # in which each of its kernels occurs, in every form of arguments that it takes
+    rank: int = 0  # of the first input, where it must have a certain one
+
+    def computes(self, dtype: str) -> bool:
+        """Whether there are kernels for nodes of float32, or else for those with an 8-bit tensor."""
+        return any(kernel.endswith("_f32") == (dtype == "float32") for kernel in self.kernels)
+
+
+def _example(*operands: tuple[int, ...], weights: tuple[tuple[int, ...], ...] = (), **attrs: Any) -> Example:
+    return Example(operands, weights, attrs)
+
+
+def _both(*names: str, file: str = "") -> tuple[str, ...]:
+    """A kernel for float32 and one for 8 bits of each name, in a file of that name."""
+    return tuple(f"{file or name}.{name}{ending}" for ending in ("_f32", "_q") for name in names)
 
 
 _WINDOWED = ("stride", "padding")
 _CONVOLVED = ("dilation", "activation", "delegated")
+_IMAGE, _ROW, _MOVES = (1, 4, 4, 8), (1, 8), "pad_reshape_concat"
+_BARE: Mapping[str, Any] = {"stride": (1, 1), "padding": ((0, 0), (0, 0))}
+_PADDED: Mapping[str, Any] = {"stride": (2, 1), "padding": ((1, 1), (0, 2))}
 OPS: Mapping[str, OpSpec] = MappingProxyType({
-    "conv2d": OpSpec(conv2d, 1, 2, _WINDOWED, _CONVOLVED),
-    "depthwise_conv2d": OpSpec(depthwise_conv2d, 1, 2, _WINDOWED, (*_CONVOLVED, "multiplier")),
-    "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation", "keepdims")),
-    "average_pool": OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",)),
-    "mean": OpSpec(mean, 1, 0, ("keepdims",)),
-    "add": OpSpec(binary, 2, 0, (), ("activation",)),
-    "sub": OpSpec(binary, 2, 0, (), ("activation",)),
-    "mul": OpSpec(binary, 2, 0, (), ("activation",)),
-    "activation": OpSpec(elementwise, 1, 0, ("function",)),
-    "softmax": OpSpec(softmax, 1, 0, ("beta",)),
-    "pad": OpSpec(pad, 1, 0, ("padding",)),
-    "reshape": OpSpec(reshape, 1, 0, ("shape",)),
-    "concat": OpSpec(concat, -1, 0, ("axis",), ("activation",)),
-    "resize_bilinear": OpSpec(resize_bilinear, 1, 0, ("size", "align_corners", "half_pixel_centers")),
-    "quantize": OpSpec(elementwise, 1),
-    "dequantize": OpSpec(elementwise, 1),
+    "conv2d": OpSpec(conv2d, 1, 2, _WINDOWED, _CONVOLVED, _both("conv2d", "pointwise_conv2d"),
+        (_example(_IMAGE, weights=((3, 3, 8, 8), (8,)), activation="relu6", **_PADDED),
+         _example((1, 1, 37, 24), weights=((1, 1, 24, 40), (40,)), **_BARE)), rank=4),
+    "depthwise_conv2d": OpSpec(depthwise_conv2d, 1, 2, _WINDOWED, (*_CONVOLVED, "multiplier"),
+        _both("depthwise_conv2d"), (_example(_IMAGE, weights=((3, 3, 8), (8,)), **_PADDED),), rank=4),
+    "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation", "keepdims"), _both("fully_connected"),
+        (_example(_ROW, weights=((8, 5), (5,)), activation="relu"),)),
+    "average_pool": OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",), _both("average_pool"),
+        (_example(_IMAGE, kernel=(3, 3), **_PADDED),), rank=4),
+    "mean": OpSpec(mean, 1, 0, ("keepdims",), (), _both("mean"), (_example(_IMAGE, keepdims=True),), rank=4),
+    **{op: OpSpec(binary, 2, 0, (), ("activation",), (f"binary.{op}_f32", f"binary.{kernel}_q"),
+        (_example(_IMAGE, _IMAGE), _example(_IMAGE, (1, 1, 1, 8), activation="relu")))
+       for op, kernel in (("add", "add"), ("sub", "add"), ("mul", "mul"))},
+    "activation": OpSpec(elementwise, 1, 0, ("function",), (), ("activation.activation_f32", "activation.lookup_q"),
+        (_example(_IMAGE, function="hard_swish"), _example(_ROW, function="relu6"))),
+    "softmax": OpSpec(softmax, 1, 0, ("beta",), (),
+        ("softmax.softmax_f32", "softmax.softmax_fixed_q", "softmax.softmax_float_q"), (_example(_ROW, beta=1.0),)),
+    "pad": OpSpec(pad, 1, 0, ("padding",), (), _both("pad", file=_MOVES),
+        (_example(_IMAGE, padding=((1, 2), (0, 1))),), rank=4),
+    "reshape": OpSpec(reshape, 1, 0, ("shape",), (), _both("reshape", file=_MOVES),
+        (_example(_IMAGE, shape=(1, 128)),)),
+    "concat": OpSpec(concat, -1, 0, ("axis",), ("activation",), _both("concat", file=_MOVES),
+        (_example(_IMAGE, (1, 4, 4, 3), axis=3),)),
+    "resize_bilinear": OpSpec(resize_bilinear, 1, 0, ("size", "align_corners", "half_pixel_centers"), (),
+        tuple(f"resize_bilinear.resize_bilinear_{kernel}" for kernel in ("f32", "fixed_q", "float_q")),
+        (_example(_IMAGE, size=(5, 7), align_corners=False, half_pixel_centers=True),), rank=4),
+    "quantize": OpSpec(elementwise, 1, kernels=("quantize.quantize_q", "activation.lookup_q"),
+        examples=(Example((_IMAGE,), given="float32"), Example((_IMAGE,)), Example((_IMAGE,), given="other"))),
+    "dequantize": OpSpec(elementwise, 1, kernels=("activation.lookup_q",),
+        examples=(Example((_IMAGE,), result="float32"),)),
 })  # fmt: skip
 
 
@@ -311,4 +340,6 @@ def infer_shape(node: Node, inputs: list[Tensor]) -> tuple[int, ...]:
     for attr, value in node.attrs.items():
         expected, good = ATTRIBUTES[attr]
         _check(node, good(value), f"{attr}: {expected}", value)
+    rank = len(inputs[0].shape)
+    _check(node, spec.rank in (0, rank), f"an input of rank {spec.rank}{' (NHWC)' * (spec.rank == 4)}", inputs[0].shape)
     return spec.shape(node, *inputs)

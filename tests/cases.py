@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from npmobilenet.arithmetic.dialects import dialect
 from npmobilenet.graph import ACTIVATIONS, Graph, GraphBuilder, Node
 from npmobilenet.kernels import kernel_set
-from npmobilenet.runtime.binding.float32 import BINDERS
+from npmobilenet.runtime.binding import NodeContext, bind
 
 Array = np.ndarray[Any, Any]
 
@@ -35,8 +36,10 @@ def arrays_for(graph: Graph, node: Node, rng: np.random.Generator, batch: int = 
 def run_node(graph: Graph, node: Node, inputs: list[Array], kernels: str) -> Array:
     """The node's output, from memory that holds NaN before: every element must be written."""
     batch = inputs[0].shape[0]
-    out = np.full((batch, *graph.tensors[node.output].shape[1:]), np.nan, np.float32)
-    for step in BINDERS[node.op](node, inputs, out, kernel_set(kernels)):
+    operands, result = [graph.tensors[name] for name in node.inputs], graph.tensors[node.output]
+    out = np.full((batch, *result.shape[1:]), np.nan, np.float32)
+    context = NodeContext(node, operands, inputs, result, out, kernel_set(kernels), dialect("tflite-reference"))
+    for step in bind(context):
         step.kernel(*step.args)
     return out
 

@@ -140,25 +140,26 @@ def _kernels() -> dict[str, Any]:
 
 
 def _self_check() -> dict[str, Any]:
-    """Fast and reference pointwise convolution on a small case, compared by bits. `equal` is None if they can't run."""
+    """Fast and reference pointwise convolution on its example, compared by bits. `equal` is None if they can't run."""
     import numpy as np
 
-    from npmobilenet.kernels import kernel_set
+    from npmobilenet.graph import OPS
+    from npmobilenet.runtime.engine import run
+    from npmobilenet.runtime.examples import graph_of, random_arrays
+    from npmobilenet.runtime.plan import Plan
 
-    rng = np.random.default_rng(0)
-    x, weights, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((37, 24), (24, 40), (40,)))
+    graph = graph_of("conv2d", OPS["conv2d"].examples[-1], "float32")
+    values = random_arrays(graph, np.random.default_rng(0))
+    weights = {name: values[name] for name in graph.constants}
     results = []
     try:
         with compile_notice():
             for name in ("reference", "fast"):
-                kernels = kernel_set(name)
-                out = np.zeros((37, 40), np.float32)
-                kernels.pointwise_conv2d_f32(x, kernels.pack("pointwise_conv2d_f32", weights), bias, 2, out)
-                results.append(out)
+                (out,) = run(Plan(graph, weights, name), *(values[given] for given in graph.inputs))
+                results.append(out.view(np.uint32))
     except Exception as error:  # whatever is wrong with this installation is what doctor is to tell
         return {"kernel": "pointwise_conv2d_f32", "equal": None, "error": f"{type(error).__name__}: {error}"}
-    equal = bool(np.array_equal(results[0].view(np.uint32), results[1].view(np.uint32)))
-    return {"kernel": "pointwise_conv2d_f32", "equal": equal, "error": None}
+    return {"kernel": "pointwise_conv2d_f32", "equal": bool((results[0] == results[1]).all()), "error": None}
 
 
 def _threads() -> dict[str, Any]:

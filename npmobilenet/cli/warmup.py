@@ -15,11 +15,10 @@ from npmobilenet.cli.options import json_option, kernels_option
 from npmobilenet.cli.output import Column, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from npmobilenet.graph import Graph, GraphBuilder, Quantization
+    from npmobilenet.graph import Graph
     from npmobilenet.runtime.binding import Step
     from npmobilenet.runtime.plan import Plan
 
-PADDING = ((1, 1), (1, 1))
 DTYPES = ("float32", "uint8", "int8")
 # Softmax and bilinear resize have a kernel in fixed point and one in floats: each occurs under one of these.
 DIALECTS = ("tflite-reference", "xnnpack")
@@ -85,10 +84,12 @@ def _plans(model: str | None, kernels: str, dtypes: Sequence[str]) -> tuple[str 
 
 def every_plan(kernels: str, dtypes: Sequence[str] = DTYPES) -> list[Plan]:
     """Plans in which every kernel for values of these dtypes occurs, in every form that plans give it."""
+    from npmobilenet.runtime.examples import examples
+
     plans = []
     for dtype in dtypes:
         dialects = DIALECTS[:1] if dtype == "float32" else DIALECTS
-        plans += [_planned(every_op(dtype), kernels, dialect) for dialect in dialects]
+        plans += [_planned(graph, kernels, dialect) for graph in examples(dtype) for dialect in dialects]
     if "float32" in dtypes and kernels == "fast":
         plans.append(_planned(every_block(), kernels))
     return plans
@@ -103,80 +104,29 @@ def _planned(graph: Graph, kernels: str, dialect: str = "tflite-reference") -> P
     return Plan(graph, zeros, kernels, dialect=dialect)
 
 
-def every_op(dtype: str = "float32") -> Graph:
-    """A tiny graph in which every op on values of a dtype occurs."""
-    from npmobilenet.graph import GraphBuilder
-
-    b = _Builder(GraphBuilder(f"warmup_{dtype}"), dtype)
-    x = b.graph.input("x", (1, 4, 4, 8))
-    if b.integer:
-        x = b.node("quantize", [x], "quantized")
-        x = b.node("quantize", [b.node("quantize", [x], "other", dtype=b.other)], "back")
-    window: dict[str, Any] = {"stride": (1, 1), "padding": PADDING}
-    x = b.layer("conv2d", x, (3, 3, 8, 8), "conv2d", **window)
-    y = b.layer("conv2d", x, (1, 1, 8, 8), "pointwise_conv2d", stride=(1, 1), padding=((0, 0), (0, 0)))
-    y = b.layer("depthwise_conv2d", y, (3, 3, 8), "depthwise_conv2d", **window)
-    gate = b.node("mean", [y], "mean", keepdims=True)
-    y = b.node("mul", [y, gate], "mul")
-    y = b.node("sub", [b.node("add", [x, y], "add"), x], "sub")
-    y = b.node("activation", [y], "activation", function="hard_swish")
-    y = b.node("concat", [x, y], "concat", axis=3)
-    y = b.node("pad", [y], "pad", padding=PADDING)
-    y = b.node("resize_bilinear", [y], "resize", size=(4, 4), align_corners=False, half_pixel_centers=True)
-    y = b.node("average_pool", [y], "pool", kernel=(4, 4), stride=(1, 1), padding=((0, 0), (0, 0)))
-    y = b.node("reshape", [y], "flat", shape=(1, 16))
-    y = b.layer("fully_connected", y, (16, 8), "dense")
-    y = b.node("softmax", [y], "softmax", beta=1.0)
-    return b.graph.finish([b.node("dequantize", [y], "real", dtype="float32") if b.integer else y])
-
-
 def every_block() -> Graph:
     """A graph of what fusion makes one step of: bands, a residual addition, squeeze-and-excite; for every window."""
     from npmobilenet.graph import GraphBuilder
 
-    b = _Builder(GraphBuilder("warmup_blocks"), "float32")
+    b = GraphBuilder("warmup_blocks")
+
+    def layer(op: str, x: str, shape: tuple[int, ...], output: str, **attrs: Any) -> str:
+        weights, bias = b.constant(f"{output}_weights", shape), b.constant(f"{output}_bias", shape[-1:])
+        return b.node(op, [x, weights, bias], output, **attrs)
+
     plain: dict[str, Any] = {"stride": (1, 1), "padding": ((0, 0), (0, 0))}
-    x = b.graph.input("x", (1, 112, 112, 8))  # large enough for bands
-    small = b.layer("conv2d", x, (1, 1, 8, 24), "small", stride=(28, 28), padding=((0, 0), (0, 0)))
+    x = b.input("x", (1, 112, 112, 8))  # large enough for bands
+    small = layer("conv2d", x, (1, 1, 8, 24), "small", stride=(28, 28), padding=((0, 0), (0, 0)))
     for taps in (3, 5):
         window: dict[str, Any] = {"stride": (1, 1), "padding": ((taps // 2, taps // 2),) * 2}
-        small = b.layer("depthwise_conv2d", small, (taps, taps, 24), f"small_{taps}", **window)
-        y = b.layer("conv2d", x, (1, 1, 8, 24), f"expanded_{taps}", **plain)
-        y = b.layer("depthwise_conv2d", y, (taps, taps, 24), f"filtered_{taps}", **window)
-        x = b.node("add", [x, b.layer("conv2d", y, (1, 1, 24, 8), f"projected_{taps}", **plain)], f"sum_{taps}")
-    x = b.node("add", [x, b.layer("conv2d", x, (1, 1, 8, 8), "mixed", **plain)], "second")
-    y = b.layer("conv2d", b.node("mean", [x], "mean", keepdims=True), (1, 1, 8, 8), "squeezed", **plain)
-    y = b.layer("conv2d", y, (1, 1, 8, 8), "excited", **plain)
-    return b.graph.finish([b.node("mul", [x, y], "gated"), small])
-
-
-class _Builder:
-    """A GraphBuilder for nodes of one dtype: 8-bit tensors get a scale and a zero point that every op accepts."""
-
-    def __init__(self, graph: GraphBuilder, dtype: str) -> None:
-        self.graph, self.dtype, self.integer = graph, dtype, dtype != "float32"
-        self.other = "int8" if dtype == "uint8" else "uint8"
-
-    def quantization(self, dtype: str) -> Quantization | None:
-        """Scale 1/256 and the dtype's least value: softmax's. Weights, biases: scale 1/256, zero point 0."""
-        from npmobilenet.graph import Quantization
-
-        return None if dtype == "float32" else Quantization((1 / 256,), (-128 if dtype == "int8" else 0,))
-
-    def node(self, op: str, inputs: list[str], output: str, dtype: str = "", **attrs: Any) -> str:
-        """A node without weights."""
-        dtype = dtype or self.dtype
-        return self.graph.node(op, inputs, output, dtype=dtype, quantization=self.quantization(dtype), **attrs)
-
-    def layer(self, op: str, x: str, shape: tuple[int, ...], output: str, **attrs: Any) -> str:
-        """A node with weights of this shape and a bias."""
-        from npmobilenet.graph import Quantization
-
-        q = Quantization((1 / 256,), (0,)) if self.integer else None
-        weights = self.graph.constant(f"{output}_weights", shape, self.dtype, quantization=q)
-        bias_dtype = "int32" if self.integer else "float32"
-        bias = self.graph.constant(f"{output}_bias", shape[-1:], bias_dtype, quantization=q)
-        return self.node(op, [x, weights, bias], output, **attrs)
+        small = layer("depthwise_conv2d", small, (taps, taps, 24), f"small_{taps}", **window)
+        y = layer("conv2d", x, (1, 1, 8, 24), f"expanded_{taps}", **plain)
+        y = layer("depthwise_conv2d", y, (taps, taps, 24), f"filtered_{taps}", **window)
+        x = b.node("add", [x, layer("conv2d", y, (1, 1, 24, 8), f"projected_{taps}", **plain)], f"sum_{taps}")
+    x = b.node("add", [x, layer("conv2d", x, (1, 1, 8, 8), "mixed", **plain)], "second")
+    y = layer("conv2d", b.node("mean", [x], "mean", keepdims=True), (1, 1, 8, 8), "squeezed", **plain)
+    y = layer("conv2d", y, (1, 1, 8, 8), "excited", **plain)
+    return b.finish([b.node("mul", [x, y], "gated"), small])
 
 
 def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:

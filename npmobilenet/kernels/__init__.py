@@ -19,44 +19,18 @@ import numpy as np
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.packed_arena import into_arena
+from npmobilenet.ops import OPS
 
-# Kernel -> the module, below reference/ and below fast/, that holds it. Adding an op adds its kernels here. The fast
-# twin of an 8-bit kernel may have a file of its own beside that one, whose name then ends in _q: those of convolutions
-# and of sums are long, and float models needn't wait 0.1 s for them.
-KERNELS = {
-    "conv2d_f32": "conv2d",
-    "depthwise_conv2d_f32": "depthwise_conv2d",
-    "pointwise_conv2d_f32": "pointwise_conv2d",
-    "fully_connected_f32": "fully_connected",
-    "average_pool_f32": "average_pool",
-    "mean_f32": "mean",
-    "add_f32": "binary",
-    "sub_f32": "binary",
-    "mul_f32": "binary",
-    "activation_f32": "activation",
-    "softmax_f32": "softmax",
-    "pad_f32": "pad_reshape_concat",
-    "reshape_f32": "pad_reshape_concat",
-    "concat_f32": "pad_reshape_concat",
-    "resize_bilinear_f32": "resize_bilinear",
-    "conv2d_q": "conv2d",
-    "depthwise_conv2d_q": "depthwise_conv2d",
-    "pointwise_conv2d_q": "pointwise_conv2d",
-    "fully_connected_q": "fully_connected",
-    "lookup_q": "activation",
-    "quantize_q": "quantize",
-    "softmax_fixed_q": "softmax",
-    "softmax_float_q": "softmax",
-    "resize_bilinear_fixed_q": "resize_bilinear",
-    "resize_bilinear_float_q": "resize_bilinear",
-    "average_pool_q": "average_pool",
-    "mean_q": "mean",
-    "add_q": "binary",
-    "mul_q": "binary",
-    "pad_q": "pad_reshape_concat",
-    "reshape_q": "pad_reshape_concat",
-    "concat_q": "pad_reshape_concat",
-}
+
+def _kernels(ending: str) -> dict[str, str]:
+    found = (kernel.split(".") for spec in OPS.values() for kernel in spec.kernels)
+    return {kernel: module for module, kernel in found if kernel.endswith(ending)}
+
+
+# Kernel -> the module, below reference/ and below fast/, that holds it, as the table of ops says. The fast twin of an
+# 8-bit kernel may have a file of its own beside that one, whose name then ends in _q: those of convolutions and of sums
+# are long, and float models needn't wait 0.1 s for them.
+KERNELS = _kernels("_f32") | _kernels("_q")
 
 # Kernels that compute several nodes at once. The reference set has none of them.
 FUSED = {

@@ -30,7 +30,7 @@ from npmobilenet.kernels.reference.activation import hard_swish_16, high_mul16, 
 from npmobilenet.kernels.reference.softmax import exp_negative, one_over_one_plus
 from npmobilenet.ops import MAX_SIDE
 from npmobilenet.runtime.binding import NodeContext
-from npmobilenet.runtime.binding.integer_functions import lookup_tables
+from npmobilenet.runtime.binding.functions import lookup_tables
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 LITERT = ("tflite-reference", "tflite-optimized", "xnnpack")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,21 +16,12 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet.arithmetic import fixedpoint
+from npmobilenet.kernels import KERNELS, reference
 from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
 from npmobilenet.kernels.compiler.numba_private import FunctionFiles, NullCache, number_from_random_start, use_cache
-from npmobilenet.kernels.reference import (
-    activation,
-    arithmetic,
-    average_pool,
-    binary,
-    mean,
-    pad_reshape_concat,
-    quantize,
-    resize_bilinear,
-    softmax,
-)
+from npmobilenet.kernels.reference import arithmetic
 
 
 class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
@@ -133,44 +126,17 @@ def _fma32(a, b, c):
     return fused
 
 
-# The reference kernels' helpers, callable from compiled kernels as they stand.
-for _helper in (
-    arithmetic.exp32,
-    activation.relu,
-    activation.relu6,
-    activation.relu_n1_to_1,
-    activation.hard_swish,
-    activation.hard_sigmoid,
-    activation.hard_sigmoid_slim,
-    activation.sigmoid,
-    activation.activate,
-    resize_bilinear.source_position,
-    fixedpoint.wrap32,
-    fixedpoint.saturate32,
-    fixedpoint.high_mul,
-    fixedpoint.shift_away,
-    fixedpoint.shift_upward,
-    fixedpoint.round_away,
-    fixedpoint.round_away32,
-    fixedpoint.clamped32,
-    fixedpoint.double_rounding,
-    fixedpoint.upward_rounding,
-    fixedpoint.single_rounding,
-    fixedpoint.float32_rounding,
-    fixedpoint.float64_rounding,
-    fixedpoint.requantize,
-    fixedpoint.requantized,
-    quantize.quantized,
-    softmax.one_over_one_plus,
-    binary.wrap16,
-    binary.common_unit,
-    binary.sum_of,
-    binary.product_of,
-    pad_reshape_concat.rescaled,
-    average_pool.rounded_quotient,
-    mean.mean_of,
-):
-    register_jitable(_helper)
+def _register_helpers() -> None:
+    """Make what the reference kernels call, in their files and in fixedpoint.py, callable from compiled kernels."""
+    files = [importlib.import_module(f"{reference.__name__}.{name}") for name in sorted({*KERNELS.values()})]
+    for module in (fixedpoint, arithmetic, *files):
+        for name, found in vars(module).items():
+            own = inspect.isfunction(found) and found.__module__ == module.__name__
+            if own and name not in KERNELS and found is not arithmetic.fma32:
+                register_jitable(found)
+
+
+_register_helpers()
 
 __all__ = [
     "ISAS", "LANES", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "cache_root", "compile_kernel",

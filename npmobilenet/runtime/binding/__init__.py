@@ -1,38 +1,53 @@
-"""How each op's attributes and arrays become kernel calls: one function (a binder) for each op of `graph.OPS`.
+"""How each op's attributes and arrays become kernel calls: `BINDERS`, op -> one function for floats and integers.
 
-float32.py binds nodes of float32 tensors, integer.py those with a quantized tensor. Adding an op adds a binder to each.
+Adding an op adds its binder here: layers.py has those of ops with weights, functions.py those on single values,
+spatial.py the rest. A node that no runtime defines is refused by its binder, with a `PlanError`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from npmobilenet.errors import PlanError
-from npmobilenet.graph import Graph, Node
-from npmobilenet.runtime.binding import float32, integer
+from npmobilenet.graph import OPS, Graph
+from npmobilenet.runtime.binding import functions, layers, spatial
 from npmobilenet.runtime.binding.context import STAGES, NodeContext, Step
 from npmobilenet.runtime.binding.fused import bind_group
 
-__all__ = ["STAGES", "NodeContext", "Step", "bind", "bind_group", "check_supported"]
+__all__ = ["BINDERS", "STAGES", "NodeContext", "Step", "bind", "bind_group", "check_supported"]
 
-
-def is_integer(graph: Graph, node: Node) -> bool:
-    """Whether a node reads or writes a tensor that isn't float32."""
-    return any(graph.tensors[name].dtype != "float32" for name in (*node.inputs, node.output))
+BINDERS: Mapping[str, Callable[[NodeContext], list[Step]]] = {
+    "conv2d": layers.conv2d,
+    "depthwise_conv2d": layers.depthwise_conv2d,
+    "fully_connected": layers.fully_connected,
+    "average_pool": spatial.average_pool,
+    "mean": spatial.mean,
+    "add": functions.binary,
+    "sub": functions.binary,
+    "mul": functions.binary,
+    "activation": functions.activation,
+    "softmax": functions.softmax_,
+    "pad": spatial.pad,
+    "reshape": spatial.reshape,
+    "concat": spatial.concat,
+    "resize_bilinear": spatial.resize_bilinear,
+    "quantize": functions.quantize,
+    "dequantize": functions.dequantize,
+}
 
 
 def bind(ctx: NodeContext) -> list[Step]:
     """The kernel calls of a node."""
-    if all(t.dtype == "float32" for t in (*ctx.operands, ctx.result)):
-        return float32.BINDERS[ctx.node.op](ctx.node, ctx.inputs, ctx.out, ctx.kernels)
-    return integer.BINDERS[ctx.node.op](ctx)
+    return BINDERS[ctx.node.op](ctx)
 
 
 def check_supported(graph: Graph) -> None:
     """Refuse, by the first such node, what there are no kernels for. Raises `PlanError`."""
     for index, node in enumerate(graph.nodes):
         dtypes = [graph.tensors[name].dtype for name in (*node.inputs, node.output)]
-        known = integer.BINDERS if is_integer(graph, node) else float32.BINDERS
+        kind = next((d for d in dtypes if d != "float32"), "float32")
         odd = [d for d in dtypes if d not in ("float32", "uint8", "int8", "int32")]
-        if odd or node.op not in known:
+        if odd or not OPS[node.op].computes(kind):
             raise PlanError(
                 f"node {index} '{node.name}' ({node.op}) works on {', '.join(dict.fromkeys(dtypes))}: there is no "
                 "kernel for that; float32, uint8 and int8 tensors are supported (int32 as biases)"

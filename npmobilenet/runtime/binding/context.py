@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.graph import Node, Tensor
+from npmobilenet.graph import ACTIVATIONS, Node, Tensor
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
 
@@ -35,6 +36,20 @@ class NodeContext:
     kernels: KernelSet
     dialect: Dialect
     stage: str = "output"
+
+    @cached_property
+    def integer(self) -> bool:
+        """Whether the node reads or writes a tensor that isn't float32."""
+        return any(t.dtype != "float32" for t in (*self.operands, self.result))
+
+    def step(self, kernel: str, *args: Any) -> Step:
+        """A call of this kernel of the set."""
+        return Step(getattr(self.kernels, kernel), args, self.node.name)
+
+
+def code_of(node: Node, attr: str = "activation") -> int:
+    """The number of the activation that this attribute names."""
+    return ACTIVATIONS.index(node.attrs.get(attr, "none"))
 
 
 def top_left(node: Node) -> tuple[int, int]:

@@ -9,8 +9,7 @@ import numpy as np
 from npmobilenet.graph import Node
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding.context import Step
-from npmobilenet.runtime.binding.float32 import code_of, conv2d
+from npmobilenet.runtime.binding.context import Step, code_of
 from npmobilenet.runtime.binding.row_tiled_block import bind_row_tiled_block, joined, residual
 
 
@@ -26,9 +25,11 @@ def bind_group(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: Kern
 def _convolution_and_addition(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: KernelSet) -> Step:
     """As the pointwise convolution alone, with what is added before the output."""
     first, last = nodes
-    (step,) = conv2d(first, [arrays[name] for name in first.inputs], arrays[last.output], kernels)
-    *args, out = step.args
-    return Step(kernels.pointwise_add_f32, (*args, residual(nodes, arrays).reshape(out.shape), out), joined(nodes))
+    x, weights, bias = (arrays[name] for name in first.inputs)
+    matrix, out = kernels.pack("pointwise_conv2d_f32", weights[0, 0]), arrays[last.output]
+    flat, more = (array.reshape(-1, array.shape[3]) for array in (out, residual(nodes, arrays)))
+    args = (x.reshape(-1, x.shape[3]), matrix, bias, code_of(first), more, flat)
+    return Step(kernels.pointwise_add_f32, args, joined(nodes))
 
 
 def _squeeze_excite(nodes: Sequence[Node], arrays: Mapping[str, Array], kernels: KernelSet) -> Step:

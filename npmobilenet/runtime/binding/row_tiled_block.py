@@ -9,8 +9,7 @@ import numpy as np
 from npmobilenet.graph import Node
 from npmobilenet.kernels import KernelSet
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding.context import Step, top_left
-from npmobilenet.runtime.binding.float32 import code_of
+from npmobilenet.runtime.binding.context import Step, code_of, top_left
 
 # Bytes of the expanded and the filtered rows of a band: with 128 KiB V2 1.0_224's 112 x 112 and 56 x 56 layers took
 # 8 % longer, with 900 KiB 3 %, on a core with 1 MiB of second-level cache.

@@ -1,20 +1,20 @@
-"""Binders of the integer ops that are functions of single values, and of softmax and bilinear resize."""
+"""Binders of the ops on single values: sums and products, activations, quantize and dequantize; and of softmax."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from npmobilenet.arithmetic import edges, resize, softmax, tables
-from npmobilenet.arithmetic.ranges import LIMITS, scale_of, zero_point_of
+from npmobilenet.arithmetic import edges, elementwise, softmax, tables
+from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.reference.activation import hard_swish_16, rescaled
 from npmobilenet.kernels.reference.softmax import exp_negative
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding.context import NodeContext, Step
+from npmobilenet.runtime.binding.context import NodeContext, Step, as_nhwc, code_of
 
 Function = Callable[[int], Any]
 
@@ -77,9 +77,24 @@ def _lookup(ctx: NodeContext) -> list[Step]:
     return [Step(ctx.kernels.lookup_q, args, ctx.node.name)]
 
 
+def binary(ctx: NodeContext) -> list[Step]:
+    """Add, sub and mul, both operands seen as rank 4. In 8 bits one kernel adds and subtracts: it knows the sign."""
+    node, arrays = ctx.node, [as_nhwc(array) for array in (*ctx.inputs, ctx.out)]
+    if not ctx.integer:
+        return [ctx.step(f"{node.op}_f32", *arrays[:2], code_of(node), arrays[2])]
+    check_dtypes(node, ctx.operands, ctx.result)
+    x, y = ctx.operands
+    if node.op == "mul":
+        product = elementwise.multiplication(node, x, y, ctx.result, ctx.dialect)
+        return [ctx.step("mul_q", *arrays[:2], product, arrays[2])]
+    return [ctx.step("add_q", *arrays[:2], elementwise.addition(node, x, y, ctx.result, ctx.dialect), arrays[2])]
+
+
 def activation(ctx: NodeContext) -> list[Step]:
-    """Any function of one 8-bit value is a table."""
-    return _lookup(ctx)
+    """Any shape, seen as one row of elements. Any function of one 8-bit value is a table."""
+    if ctx.integer:
+        return _lookup(ctx)
+    return [ctx.step("activation_f32", ctx.inputs[0].reshape(-1), code_of(ctx.node, "function"), ctx.out.reshape(-1))]
 
 
 def dequantize(ctx: NodeContext) -> list[Step]:
@@ -104,39 +119,14 @@ def quantize(ctx: NodeContext) -> list[Step]:
 def softmax_(ctx: NodeContext) -> list[Step]:
     """All but the last dimension are rows."""
     node, x, result = ctx.node, ctx.operands[0], ctx.result
-    softmax.check(node, x, result)
-    rows, limits = (-1, ctx.out.shape[-1]), LIMITS[result.dtype]
+    rows = (-1, ctx.out.shape[-1])
     flat, out = ctx.inputs[0].reshape(rows), ctx.out.reshape(rows)
-    rule = ctx.dialect.rule("softmax")
+    if not ctx.integer:
+        return [ctx.step("softmax_f32", flat, np.float32(node.attrs["beta"]), out)]
+    softmax.check(node, x, result)
+    rule, limits = ctx.dialect.rule("softmax"), LIMITS[result.dtype]
     if rule == "float32":
         step = (zero_point_of(result), *limits)
-        args = (flat, softmax.float_exponentials(node, x), scale_of(result), step, out)
-        return [Step(ctx.kernels.softmax_float_q, args, node.name)]
+        return [ctx.step("softmax_float_q", flat, softmax.float_exponentials(node, x), scale_of(result), step, out)]
     exponentials = softmax.fixed_exponentials(node, x, rule, exp_negative)
-    return [Step(ctx.kernels.softmax_fixed_q, (flat, exponentials, *limits, out), node.name)]
-
-
-def resize_bilinear(ctx: NodeContext) -> list[Step]:
-    """The size shows in the output's shape."""
-    node, x, result = ctx.node, ctx.operands[0], ctx.result
-    resize.check(node, x, result)
-    rows, columns, bits, flag = resize.axes(node, x, result, ctx.dialect)
-    if bits:
-        args = (ctx.inputs[0], tuple(rows), tuple(columns), bits, flag, ctx.out)
-        return [Step(ctx.kernels.resize_bilinear_fixed_q, args, node.name)]
-    return [
-        Step(
-            ctx.kernels.resize_bilinear_float_q,
-            (ctx.inputs[0], tuple(rows), tuple(columns), flag, ctx.out),
-            node.name,
-        )
-    ]
-
-
-BINDERS: Mapping[str, Callable[[NodeContext], list[Step]]] = {
-    "activation": activation,
-    "softmax": softmax_,
-    "quantize": quantize,
-    "dequantize": dequantize,
-    "resize_bilinear": resize_bilinear,
-}
+    return [ctx.step("softmax_fixed_q", flat, exponentials, *limits, out)]

@@ -1,9 +1,8 @@
-"""Binders of the integer ops: `BINDERS`, op -> function of a NodeContext."""
+"""Binders of the ops that have weights: convolutions and fully connected layers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 from npmobilenet.arithmetic import convolution as conv
 from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.arithmetic.ranges import check_dtypes, zero_point_of
-from npmobilenet.runtime.binding import integer_elementwise, integer_functions
-from npmobilenet.runtime.binding.context import NodeContext, Step, top_left
+from npmobilenet.modeldata import Array
+from npmobilenet.runtime.binding.context import NodeContext, Step, code_of, top_left
 
 LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
 
@@ -53,56 +52,40 @@ def _padded(requant: Requantization) -> Requantization:
     return requant._replace(multiplier=multiplier, shift=shift, scale=scale)
 
 
+def _bound(ctx: NodeContext, kernel: str, x: Array, weights: Array, out: Array, *window: Any) -> list[Step]:
+    """The call of a layer's kernel for float32 or 8 bits, its weights packed; window: what says where taps lie."""
+    bias = ctx.inputs[2]
+    if not ctx.integer:
+        name = f"{kernel}_f32"
+        return [ctx.step(name, x, ctx.kernels.pack(name, weights), bias, *window, code_of(ctx.node), out)]
+    name = f"{kernel}_q"
+    zero_points, requant = _zero_points_and_requant(ctx)
+    packed = ctx.kernels.pack_q(name, weights, bias, zero_points)
+    taps = (weights.shape[:2],) if window else ()  # packed weights have another shape
+    return [ctx.step(name, x, *packed, zero_points, *taps, *window, requant, out)]
+
+
+def _window(ctx: NodeContext) -> tuple[Any, ...]:
+    return ctx.node.attrs["stride"], top_left(ctx.node), ctx.node.attrs.get("dilation", (1, 1))
+
+
 def conv2d(ctx: NodeContext) -> list[Step]:
     """A 1x1 convolution without stride and padding is pointwise: pixels of all images in one matrix."""
-    node, (x, weights, bias), out, kernels = ctx.node, ctx.inputs, ctx.out, ctx.kernels
-    zero_points, requant = _zero_points_and_requant(ctx)
-    plain = node.attrs["stride"] == (1, 1) and node.attrs["padding"] == ((0, 0), (0, 0))
+    x, weights, _ = ctx.inputs
+    plain = ctx.node.attrs["stride"] == (1, 1) and ctx.node.attrs["padding"] == ((0, 0), (0, 0))
     if weights.shape[:2] == (1, 1) and plain:
-        packed = kernels.pack_q("pointwise_conv2d_q", weights[0, 0], bias, zero_points)
-        flat = (x.reshape(-1, x.shape[3]), *packed, zero_points, requant, out.reshape(-1, out.shape[3]))
-        return [Step(kernels.pointwise_conv2d_q, flat, node.name)]
-    packed = kernels.pack_q("conv2d_q", weights, bias, zero_points)
-    dilation = node.attrs.get("dilation", (1, 1))
-    args = (x, *packed, zero_points, weights.shape[:2], node.attrs["stride"], top_left(node), dilation, requant, out)
-    return [Step(kernels.conv2d_q, args, node.name)]
+        flat, out = x.reshape(-1, x.shape[3]), ctx.out.reshape(-1, ctx.out.shape[3])
+        return _bound(ctx, "pointwise_conv2d", flat, weights[0, 0], out)
+    return _bound(ctx, "conv2d", x, weights, ctx.out, *_window(ctx))
 
 
 def depthwise_conv2d(ctx: NodeContext) -> list[Step]:
     """The multiplier shows in the shapes."""
-    node, (x, weights, bias), kernels = ctx.node, ctx.inputs, ctx.kernels
-    zero_points, requant = _zero_points_and_requant(ctx)
-    packed = kernels.pack_q("depthwise_conv2d_q", weights, bias, zero_points)
-    dilation = node.attrs.get("dilation", (1, 1))
-    args = (
-        x,
-        *packed,
-        zero_points,
-        weights.shape[:2],
-        node.attrs["stride"],
-        top_left(node),
-        dilation,
-        requant,
-        ctx.out,
-    )
-    return [Step(kernels.depthwise_conv2d_q, args, node.name)]
+    return _bound(ctx, "depthwise_conv2d", ctx.inputs[0], ctx.inputs[1], ctx.out, *_window(ctx))
 
 
 def fully_connected(ctx: NodeContext) -> list[Step]:
     """The input as rows, one for each image or, with keepdims, for each of its rows."""
-    x, weights, bias = ctx.inputs
-    zero_points, requant = _zero_points_and_requant(ctx)
-    packed = ctx.kernels.pack_q("fully_connected_q", weights, bias, zero_points)
+    x, weights, _ = ctx.inputs
     rows, out = x.reshape(-1, weights.shape[0]), ctx.out.reshape(-1, weights.shape[1])
-    args = (rows, *packed, zero_points, requant, out)
-    return [Step(ctx.kernels.fully_connected_q, args, ctx.node.name)]
-
-
-Binder = Callable[[NodeContext], list[Step]]
-BINDERS: Mapping[str, Binder] = {
-    "conv2d": conv2d,
-    "depthwise_conv2d": depthwise_conv2d,
-    "fully_connected": fully_connected,
-    **integer_elementwise.BINDERS,
-    **integer_functions.BINDERS,
-}
+    return _bound(ctx, "fully_connected", rows, weights, out)
