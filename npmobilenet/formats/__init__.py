@@ -8,6 +8,7 @@ from pathlib import Path
 
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats.file_kinds import reader_of
+from npmobilenet.formats.hdf5_names import member_names
 from npmobilenet.modeldata import ModelData
 
 
@@ -61,7 +62,7 @@ def _hdf5_kind(path: Path) -> str:
 
     try:
         with h5py.File(path, "r") as file:
-            keras = {"model_weights", "layers", "_layer_checkpoint_dependencies"} & set(file.keys())
+            keras = {"model_weights", "layers", "_layer_checkpoint_dependencies"} & {*member_names(file)}
             return "keras" if keras or "layer_names" in file.attrs else "own"
     except (OSError, RuntimeError, ValueError, KeyError):
         return "damaged"

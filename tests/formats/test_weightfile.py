@@ -704,3 +704,28 @@ def test_a_real_model(tmp_path: Path) -> None:
 def test_import_is_light() -> None:
     code = "import sys, npmobilenet.formats.weightfile; sys.exit('h5py' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize("place", [1, 17])
+def test_damaged_links_do_not_end_the_process(tmp_path: Path, place: int) -> None:
+    """HDF5 crashes when it sorts the links of a group of more than eight, one of which is damaged."""
+    builder = GraphBuilder("many")
+    x = builder.input("x", (1, 4))
+    arrays = {}
+    for i in range(12):
+        y = builder.constant(f"y{i}", (1, 4))
+        arrays[y] = np.full((1, 4), i, np.float32)
+        x = builder.node("add", [x, y], f"z{i}")
+    path = tmp_path / "m.h5"
+    weightfile.write(path, ModelData(builder.finish([x]), arrays, ModelInfo("many")))
+    content = bytearray(path.read_bytes())
+    for start in [i for i in range(len(content) - 4) if content[i : i + 4] == b"FHDB"]:
+        for at in range(start + 24 + place, min(start + 300, len(content)), 40):
+            content[at] ^= 0xFF
+    path.write_bytes(content)
+    code = "import sys, npmobilenet as nm\ntry: nm.load(sys.argv[1])\nexcept nm.NpMobilenetError: print('refused')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False,
+        env={**os.environ, "MALLOC_PERTURB_": "85"},  # glibc: memory that is asked for isn't zeros by chance
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr[-500:]

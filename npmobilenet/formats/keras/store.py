@@ -27,6 +27,7 @@ from typing import Any
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats import archive
 from npmobilenet.formats.file_kinds import HDF5_MAGIC
+from npmobilenet.formats.hdf5_names import member_names
 from npmobilenet.formats.keras.hdf5 import (
     MAX_FILE_BYTES,
     MAX_JSON_BYTES,
@@ -164,7 +165,7 @@ def _read_hdf5(file: Any, name: str) -> Store:
     if "layer_names" not in root.attrs and "layer_names0" not in root.attrs:
         raise ConversionError(
             f"'{name}' is not a Keras file: it has neither '/layers' (.weights.h5) nor 'layer_names' (legacy .h5); "
-            f"it holds {listed(list(file))}"
+            f"it holds {listed(member_names(file))}"
         )
     config = _json(read_text(file, "model_config"), "model_config") if "model_config" in file.attrs else None
     version = read_text(root, "keras_version") if "keras_version" in root.attrs else ""
@@ -177,10 +178,10 @@ def _read_numbered(file: Any) -> tuple[dict[str, dict[str, Variable]], dict[str,
     names: dict[str, str] = {}
     group = next((name for name in _STORE_GROUPS if has_link(file, name)), None)
     if group is None:
-        raise ConversionError(f"no group '/layers' in the HDF5 file: it holds {listed(list(file))}")
+        raise ConversionError(f"no group '/layers' in the HDF5 file: it holds {listed(member_names(file))}")
     parent = child(file, group, "group")
     limit(len(parent), MAX_LAYERS, "layers")
-    for key in list(parent):
+    for key in member_names(parent):
         layer = child(parent, key, "group")
         if any(has_link(layer, inner) for inner in _STORE_GROUPS):
             raise _nested(key)
@@ -194,9 +195,11 @@ def _read_numbered(file: Any) -> tuple[dict[str, dict[str, Variable]], dict[str,
             names[key] = read_text(variables, "name")
         order = VARIABLE_ORDER.get(class_of(key), ())
         names_of = {str(place): name for place, name in enumerate(order)}
-        layers[key] = {names_of.get(number, number): variable(variables, number) for number in variables}
+        layers[key] = {names_of.get(number, number): variable(variables, number) for number in member_names(variables)}
         if len(layers[key]) != len(variables):
-            raise ConversionError(f"layer {key!r} has a variable both by number and by name: {listed(list(variables))}")
+            raise ConversionError(
+                f"layer {key!r} has a variable both by number and by name: {listed(member_names(variables))}"
+            )
     if names and set(names) != set(layers):
         raise ConversionError(f"some layers have no name: {listed(sorted(set(layers) - set(names)))}")
     return layers, names

@@ -12,6 +12,7 @@ import numpy as np
 
 from npmobilenet.errors import GraphError
 from npmobilenet.formats.file_kinds import HDF5_MAGIC, kind_of
+from npmobilenet.formats.hdf5_names import member_names
 from npmobilenet.formats.weightfile.limits import (
     CHECK_PATH,
     CONVERT,
@@ -108,7 +109,7 @@ def _check_file(path: FilePath) -> int:
 
 def _check_root(file: Any) -> None:
     """Format, schema and members; Keras' HDF5 files and other schemas are told by name."""
-    members = list(file)
+    members = member_names(file)
     if _attribute(file, "format") != FORMAT:
         found = "a Keras model" if _is_keras(file) else f"HDF5 with the members {listed(members)}"
         expected = f"the root attribute format='{FORMAT}'"
@@ -127,7 +128,7 @@ def _check_root(file: Any) -> None:
 def _is_keras(file: Any) -> bool:
     """Whole models of Keras 2 and 3 (.h5), weights alone of Keras 2 (.h5) and 3 (.weights.h5)."""
     members = {"model_weights", "layers", "_layer_checkpoint_dependencies"}
-    return not members.isdisjoint(file) or "keras_version" in file.attrs or "layer_names" in file.attrs
+    return not members.isdisjoint(member_names(file)) or "keras_version" in file.attrs or "layer_names" in file.attrs
 
 
 def _attribute(file: Any, name: str) -> int | str | None:
@@ -184,7 +185,7 @@ def _read_tensors(file: Any, graph: Graph, size: int) -> dict[str, Array]:
     declared = sum(nbytes(tensor) for tensor in constants.values())
     if declared > size:
         raise RefusalError("graph", f"tensors of at most {size} bytes", f"{declared} bytes")
-    check_names("datasets of 'tensors'", map(encode_name, constants), h5py.Group(group))
+    check_names("datasets of 'tensors'", map(encode_name, constants), member_names(h5py.Group(group)))
     tensors = {name: _read_tensor(group, tensor) for name, tensor in constants.items()}
     _check_digest(file, "tensors", tensors_digest(graph, tensors))
     return tensors
