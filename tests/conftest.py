@@ -28,7 +28,7 @@ def data() -> Path:
 QUICK = (
     "arithmetic/test_fixedpoint.py", "formats/test_malformed.py",
     "formats/test_weightfile.py", "images/test_images.py", "images/test_labels.py", "images/test_preprocess.py",
-    "test_flowers.py", "test_graph.py", "test_structure.py", "tools/", "zoo/",
+    "test_graph.py", "test_structure.py", "tools/test_cut_tflite.py", "zoo/",
 )  # fmt: skip
 # The slow tests, by the end of "file::name": each takes five seconds of a core or more, half of them all compiling.
 SLOW = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import runpy
@@ -25,6 +26,12 @@ ROOMS = (
 )  # fmt: skip
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A file's syntax tree, for all the tests here that ask for it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -32,7 +39,7 @@ def room(path: Path) -> str:
 def imports(path: Path) -> set[str]:
     """The rooms of this package that a file imports from, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "npmobilenet":
             parts = node.module.split(".")
             found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
@@ -67,7 +74,7 @@ def test_no_circle_of_modules() -> None:
     edges = {}
     for name, path in names.items():
         found = set()
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ImportFrom) and node.module:
                 parts = (f"{node.module}.{alias.name}" for alias in node.names)
                 found.update(part if part in names else node.module for part in parts)
@@ -81,7 +88,7 @@ def test_no_circle_of_modules() -> None:
 def test_the_reference_is_plain_python() -> None:
     """Reference kernels import NumPy and each other, nothing that compiles."""
     for path in (PACKAGE / "kernels" / "reference").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 assert {alias.name for alias in node.names} <= {"numpy", "math", "struct"}, path.name
             elif isinstance(node, ast.ImportFrom):
@@ -93,7 +100,7 @@ def test_nothing_reorders_arithmetic() -> None:
     """No fastmath, no BLAS, no NumPy reductions in kernels: each would change bits from machine to machine."""
     banned = {"sum", "dot", "matmul", "einsum", "tensordot", "inner", "vdot", "mean", "exp", "prod", "cumsum", "tanh"}
     for path in (PACKAGE / "kernels").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             assert not (isinstance(node, ast.keyword) and node.arg == "fastmath"), f"{path}: fastmath"
             assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)), f"{path}: @"
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("np", "math"):
@@ -109,7 +116,7 @@ def test_reference_and_fast_mirror_each_other() -> None:
     written = {
         node.name
         for path in (PACKAGE / "kernels" / "reference").glob("*.py")
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in parsed(path).body
         if isinstance(node, ast.FunctionDef) and node.name.endswith(("_f32", "_q"))
     }
     assert written == set(KERNELS)
@@ -155,7 +162,7 @@ def test_files_and_kernels_stay_small() -> None:
     for path in sources():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
     for path in (PACKAGE / "kernels" / "reference").glob("*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
 
@@ -164,7 +171,7 @@ def test_no_pickle_and_no_network() -> None:
     banned = {"pickle", "marshal", "shelve", "socket", "urllib", "http", "requests", "ssl", "ftplib"}
     allowed = {("formats", "urllib")}  # percent-encoding of names
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name.split(".")[0] for alias in node.names]
@@ -199,7 +206,7 @@ def test_written_text_is_the_same_on_every_system() -> None:
     for path in python_files():
         if path.is_relative_to(PACKAGE.parent / "tests"):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call):
                 continue
             given = {keyword.arg for keyword in node.keywords}
@@ -215,7 +222,7 @@ def test_what_a_system_may_lack_is_asked_for() -> None:
     """Windows and macOS lack some of `os`: a function that uses one asks for it, or is skipped without it."""
     lacking = {"fork", "getloadavg", "getuid", "mkfifo", "register_at_fork", "sched_getaffinity"}
     for path in python_files():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         for node in tree.body:
             used = {
                 n.attr
@@ -250,6 +257,7 @@ def test_tiers(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\nmarkers =\n  quick\n  slow\n", encoding="utf-8")
     hidden = ("NPMOBILENET_DATA", "NPMOBILENET_NO_SKIP", "PYTEST_ADDOPTS")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each run starts in half the time
 
     def run(*arguments: str, **more: str) -> str:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]

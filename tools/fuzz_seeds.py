@@ -202,7 +202,7 @@ def make(folder: Path, corpus: Sequence[Path], with_keras: bool) -> None:
     shared = put("shared", ".", {}) if not (folder / "shared").exists() else folder / "shared"
     np.savez(shared / "data.npz", **arrays)
     weightfile.write(shared / "m.h5", ModelData(read.graph, read.tensors, ModelInfo("seed", NAMES)))
-    model = Model(load_data(shared / "m.h5"), threads=1)
+    model = Model(load_data(shared / "m.h5"), "python")  # nothing is compiled for a run of --load-only
     record(model, "random:1", shared / "dump")
     record(model, "random:1", put("golden", "folder", {}) / "dump")
     record(model, "random:1", put("golden", "archive", {}) / "dump.npz")
