@@ -12,8 +12,7 @@ from npmobilenet.errors import InputError
 
 if TYPE_CHECKING:
     from npmobilenet.golden import Explanation
-    from npmobilenet.golden.explaining import Derivation
-    from npmobilenet.golden.tracing import TracedCall
+    from npmobilenet.golden.derivation import Derivation, TracedCall
     from npmobilenet.graph import Tensor
 
 WRONG = 1

@@ -5,22 +5,21 @@
     result = golden.diff("ours", "theirs", names="names.json")
     print(result.verdict)
 
-recording.py writes dumps, dump.py reads them and anyone else's (name_match.py, shape_match.py). differences.py compares
-them: compare.py one pair of arrays, diff_patterns.py for what differences suggest, report.py for a page. explaining.py
-takes one value apart, identifying.py tells which arithmetic a dump follows, both with nodes.py, which runs one node of
-a model alone.
+recording.py writes dumps, dump.py reads them and anyone else's (foreign_dumps.py). comparing.py compares them,
+diff_verdict.py says what came of it, in a sentence and as a page, likely_causes.py why. explaining.py takes one value
+apart, step by step (derivation.py); identifying.py tells which arithmetic a dump follows. Both use single_node.py,
+which runs one node of a model alone. inputs.py is where models and values come from, exporting.py writes test vectors.
 """
 
 from __future__ import annotations
 
-from npmobilenet.golden.compare import Comparison, Tolerance
-from npmobilenet.golden.differences import Diff, TensorDiff, diff
+from npmobilenet.golden.comparing import diff
+from npmobilenet.golden.diff_verdict import Comparison, Diff, TensorDiff, Tolerance, write_report
 from npmobilenet.golden.dump import Dump
 from npmobilenet.golden.explaining import Explanation, explain
 from npmobilenet.golden.exporting import export
 from npmobilenet.golden.identifying import Identification, identify
 from npmobilenet.golden.recording import record
-from npmobilenet.golden.report import write_report
 
 __all__ = [
     "Comparison",

@@ -1,28 +1,27 @@
 """One value taken apart: what it is computed from, step by step, under every dialect, and which of them gives V.
 
-All arithmetic is the project's own: the node is cut down to the one element (nodes.py), run by the uncompiled
-reference kernels, and its calls are watched (tracing.py).
+All arithmetic is the project's own: the node is cut down to the one element (single_node.py), run by the uncompiled
+reference kernels, and its calls are watched (derivation.py). Usual slips of an implementation are tried out by the
+engine itself on a changed node: without its bias, with another zero point, ... Two that change the rounding shift the
+engine's own product.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from npmobilenet.arithmetic.dialects import DIALECTS, Dialect
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
-from npmobilenet.errors import InputError, PlanError
-from npmobilenet.golden.likely_bugs import LikelyBug, likely_bugs
-from npmobilenet.golden.name_match import NameMap
-from npmobilenet.golden.nodes import STAGES, VECTOR, IsolatedNode, check_index, crop, in_vector, isolate, run, steps
-from npmobilenet.golden.products import Product, outside, products
-from npmobilenet.golden.tracing import Trace, TracedCall, parameters, scalar, subtrees, traced, watch
-from npmobilenet.golden.value_source import (
-    DumpValues,
+from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.arithmetic.fixedpoint import Requantization
+from npmobilenet.errors import InputError, NpMobilenetError, PlanError
+from npmobilenet.golden.derivation import Derivation, Product, derive, outside, products, same_value, zero_point_of
+from npmobilenet.golden.foreign_dumps import NameMap
+from npmobilenet.golden.inputs import (
     ModelSource,
     ValueSource,
     data_of,
@@ -30,34 +29,25 @@ from npmobilenet.golden.value_source import (
     is_dump,
     model_of,
     run_values,
+    view_of,
 )
-from npmobilenet.graph import Node, Tensor
+from npmobilenet.golden.single_node import (
+    STAGES,
+    IsolatedNode,
+    Number,
+    check_index,
+    crop,
+    element_inputs,
+    isolate,
+    plain,
+    requantization,
+    run,
+    scalar,
+    with_quantization,
+)
+from npmobilenet.graph import Node, Quantization, Tensor
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding import Step
-from npmobilenet.runtime.taps import ACC
-
-Number = int | float
-FLOAT = "float32"
-POOLS = ("average_pool", "mean")
-TABLES = ("activation", "quantize", "dequantize")  # computed for all 256 values when they read integers
-BY_PLACE = ("run", "full", "split", "tail")  # parameters that say where in the layer a rule holds
-
-
-@dataclass
-class Derivation:
-    """How some dialects (`dialects`, which agree in every step) get their value.
-
-    `rule` and `source` come from the table of dialects. `parameters` are what the kernel is given; `trace` its calls.
-    `note` says what to know of the element's place: whether it is one of a full vector.
-    """
-
-    dialects: list[str]
-    rule: str
-    source: str
-    parameters: dict[str, Any]
-    trace: Trace
-    value: Number
-    note: str = ""
+from npmobilenet.runtime.taps import ACC, ACCUMULATING
 
 
 @dataclass
@@ -110,7 +100,7 @@ class Explanation:
         return {
             "model": self.model, "tensor": self.tensor, "index": list(self.index), "op": self.node.op,
             "dialect": self.dialect, "value": self.value, "got": self.got, "matching": self.matching,
-            "verdict": self.verdict, "attributes": {k: _plain(v) for k, v in self.node.attrs.items()},
+            "verdict": self.verdict, "attributes": {k: plain(v) for k, v in self.node.attrs.items()},
             "operands": [_tensor(t) for t in self.operands], "result": _tensor(self.result), "inputs": self.inputs,
             "terms": [
                 {"filter": list(t.filter_at), "input": list(t.input_at), "x": t.x, "weight": t.weight,
@@ -127,10 +117,6 @@ class Explanation:
             ],
             "suspects": [{"what": s.text, "kind": s.kind} for s in self.likely_bugs],
         }  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
@@ -169,7 +155,7 @@ def explain(
     wanted = [n for n in node.inputs if not data.graph.tensors[n].constant]
     values: dict[str, Array]
     if is_dump(x):
-        dump = DumpValues(data, x, names, layout)  # type: ignore[arg-type]
+        dump = view_of(data, x, names, layout)  # type: ignore[arg-type]
         values = {n: dump[n] for n in wanted}
         theirs = dump.get(prefix + name)
     else:
@@ -199,39 +185,14 @@ def _explain(name: str, what: IsolatedNode, prefix: str, dialect: str, got: Numb
     if what.accumulates:
         _add_sum(found, what, cut)
     elif cut.cropped:
-        found.inputs = _inputs(cut)
+        found.inputs = element_inputs(cut)
     if got is not None:
-        found.got = int(got) if what.is_integer and _dtype(what, stage) != FLOAT else scalar(np.float32(got))
-        fits = [d for part in derivations if _same(part.value, found.got) for d in part.dialects]
+        found.got = int(got) if what.is_integer and what.dtype(stage) != "float32" else scalar(np.float32(got))
+        fits = [d for part in derivations if same_value(part.value, found.got) for d in part.dialects]
         found.matching = [d for d in DIALECTS if d in fits]
         if not found.matching and what.is_integer:
             found.likely_bugs = likely_bugs(what, cut, dialect, int(got), stage, found.accumulator)
     return found
-
-
-def _inputs(cut: IsolatedNode) -> dict[str, Number]:
-    """The values that an element is made from; of a pool or mean, their number and sum."""
-    if cut.node.op in POOLS:
-        x = cut.arrays[0]
-        kind = np.int64 if x.dtype.kind in "iu" else np.float64
-        return {
-            "pixels": x.size,
-            "their sum": scalar(x.sum(dtype=kind)),
-            "least": scalar(x.min()),
-            "most": scalar(x.max()),
-        }
-    if any(a.size > 1 for a in cut.arrays):
-        return {}
-    return {t.name: scalar(a.reshape(-1)[0]) for t, a in zip(cut.operands, cut.arrays, strict=True)}
-
-
-def _dtype(what: IsolatedNode, stage: str) -> str:
-    """What the output, or a stage before it, is made of."""
-    return "int32" if what.is_integer and stage != "output" else what.result.dtype
-
-
-def _same(a: Number, b: Number) -> bool:
-    return a == b or bool(np.isnan(a) and np.isnan(b))
 
 
 def _add_sum(found: Explanation, what: IsolatedNode, cut: IsolatedNode) -> None:
@@ -247,85 +208,140 @@ def _add_sum(found: Explanation, what: IsolatedNode, cut: IsolatedNode) -> None:
             raise RuntimeError(f"'{what.node.name}' at {what.at}: the products give {total}, not {found.accumulator}")
 
 
-def derive(what: IsolatedNode, stage: str) -> tuple[list[Derivation], dict[str, str]]:
-    """The derivations of element `what.at`, dialects that take the same steps together; and why some refuse the node.
-
-    Float32 has one arithmetic.
-    """
-    found: list[Derivation] = []
-    refusals: dict[str, str] = {}
-    for dialect in DIALECTS.values() if what.is_integer else [next(iter(DIALECTS.values()))]:
-        try:
-            part = _derivation(what, dialect, stage)
-        except PlanError as error:
-            refusals[dialect.name] = str(error)
-            continue
-        same = next((p for p in found if _steps_of(p) == _steps_of(part)), None)
-        if same is None:
-            found.append(part)
-        else:
-            same.dialects.append(dialect.name)
-    if not found:
-        raise PlanError(next(iter(refusals.values())))
-    if not what.is_integer:
-        found[0].dialects = list(DIALECTS)
-    return found, refusals
+# ---------------------------------------------------------------------------------------------------------------------
+# Usual slips
 
 
-def _steps_of(part: Derivation) -> tuple[Any, ...]:
-    return part.parameters, part.trace.calls, part.value
+@dataclass(frozen=True)
+class LikelyBug:
+    """A slip that gives the value in question; `kind` is a short name of it."""
+
+    kind: str
+    text: str
 
 
-def _derivation(what: IsolatedNode, dialect: Dialect, stage: str) -> Derivation:
-    """One dialect's: the reference kernels' value of the element alone and that of the whole layer must agree."""
-    bound, _ = steps(what, dialect.name, "python", stage)
-    vector = in_vector(bound, what, what.at)
-    cut = crop(what, what.at, VECTOR if vector else 1)
-    asked = scalar(cut.arrays[0].reshape(-1)[0]) if what.node.op in TABLES and cut.cropped else None
-    with watch(asked) as made:
-        calls, out = steps(cut, dialect.name, "python", stage)
-    given = {k: v for step in calls for k, v in parameters(step).items() if k not in BY_PLACE}
-    trace = traced(calls, cut.copies)
-    if asked is not None:  # a function of one value: what made the table's entry
-        groups = subtrees(made.calls)
-        trace.calls = [*(groups[-1 if vector is False else 0] if groups else []), *trace.calls]
-    elif what.node.op == "softmax":
-        trace.calls = _of_class(trace.calls, cut)
-    rule, source = _rule(dialect, what, bound)
-    note = {True: "inside one of the runtime's full vectors", False: "among the elements that its vectors leave over"}
-    part = Derivation(
-        [dialect.name], rule, source, given, trace, scalar(out[cut.at]), note[vector] if vector is not None else ""
-    )
-    whole = scalar(run(what, dialect.name, stage=stage)[what.at])
-    if not _same(part.value, whole):  # its place in the layer has a say that the element alone doesn't show
-        part.value, part.trace, part.note = whole, Trace(), "taken from the whole layer"
-    return part
+def likely_bugs(
+    what: IsolatedNode, cut: IsolatedNode, dialect: str, got: int, stage: str, accumulator: int | float | None
+) -> list[LikelyBug]:
+    """The slips that give `got`, the likeliest first; for other ops than accumulating ones, those of their clamp."""
+    found = []
+    for kind, text, value in _tries(what, cut, dialect, stage):
+        if value == got:
+            found.append(LikelyBug(kind, f"{got} is what comes out {text}"))
+    if stage == "output" and isinstance(accumulator, int):
+        bounds = _factor(cut, dialect, got, accumulator)
+        if bounds and bounds[0].kind == "range":  # where much is cut off, other channels agree by chance
+            found = [*bounds, *(s for s in found if not s.kind.startswith("channel"))]
+        found = found or bounds
+    return found
 
 
-def _of_class(calls: list[TracedCall], cut: IsolatedNode) -> list[TracedCall]:
-    """Of all calls of a row's softmax those that concern one class: its term, the reciprocal of the sum, its product.
+def _tries(what: IsolatedNode, cut: IsolatedNode, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
+    node = cut.node
+    if node.op not in ACCUMULATING:
+        return
+    if stage == "output":
+        for kind, text, mode in (
+            ("truncation", "if the fraction is cut off toward zero instead of rounded", "zero"),
+            ("floor", "if the fraction is cut off toward minus infinity (a plain right shift)", "floor"),
+        ):
+            yield kind, text, _truncated(cut, dialect, mode)
+        yield "no clamp", "without the clamp, modulo 2^8", _wrapped(cut, dialect)
+    if node.attrs.get("activation", "none") != "none":
+        bare = replace(cut, node=replace(node, attrs={**node.attrs, "activation": "none"}))
+        yield "activation", "without the activation", _value(bare, dialect, stage)
+    zeros = np.zeros_like(cut.arrays[2])
+    yield "bias", "without the bias", _value(replace(cut, arrays=(*cut.arrays[:2], zeros)), dialect, stage)
+    for position, whose in ((0, "input"), (1, "weights")):
+        q = cut.operands[position].quantization
+        if q is not None and any(q.zero_point):
+            bare = with_quantization(cut, position, Quantization(q.scale, (0,) * len(q.scale), q.axis))
+            yield "zero point", f"with 0 as the zero point of its {whose}", _value(bare, dialect, stage)
+    if node.op != "fully_connected":
+        yield "padding", "if the padding holds 0 instead of the input's zero point", _zero_padding(cut, dialect, stage)
+    yield from _other_channels(what, dialect, stage)
 
-    reference/softmax.py: softmax_fixed_q makes, in this order, one call for each class (its term of the sum), some
-    calls for the reciprocal, and two for each class (the product and its shift). The class is found by counting. Where
-    there are fewer calls than these, as in the float rule, all are returned.
-    """
-    groups, classes, i = subtrees(calls), cut.result.shape[-1], cut.at[-1]
-    if len(groups) < 3 * classes:
-        return calls
-    own = [groups[i], *groups[classes : -2 * classes], *groups[len(groups) - 2 * (classes - i) :][:2]]
-    return [call for group in own for call in group]
+
+def _value(cut: IsolatedNode, dialect: str, stage: str) -> int | None:
+    """What the engine gives for a changed node; None where it refuses."""
+    try:
+        return int(run(cut, dialect, "python", stage)[cut.at])
+    except NpMobilenetError:
+        return None
 
 
-def _rule(dialect: Dialect, what: IsolatedNode, calls: Sequence[Step]) -> tuple[str, str]:
-    """The rule's name and source for the node; nothing where the table has none.
+def _zero_padding(cut: IsolatedNode, dialect: str, stage: str) -> int | None:
+    """The window with zeros, as stored, where it leaves the image."""
+    (top, bottom), (left, right) = cut.node.attrs["padding"]
+    if top + bottom + left + right == 0:
+        return None
+    x = np.pad(cut.arrays[0], ((0, 0), (top, bottom), (left, right), (0, 0)))
+    node = replace(cut.node, attrs={**cut.node.attrs, "padding": ((0, 0), (0, 0))})
+    operands = (replace(cut.operands[0], shape=(1, *x.shape[1:])), *cut.operands[1:])
+    return _value(replace(cut, node=node, operands=operands, arrays=(x, *cut.arrays[1:])), dialect, stage)
 
-    A dialect may leave a node to another rule than its op's; what the kernel is given tells which.
-    """
-    if not what.is_integer:
-        return "", ""
-    op, dtype = what.node.op, what.operands[0].dtype
-    kinds = [what.node.attrs.get("function", ""), dtype, "", f"undelegated:{dtype}", "undelegated"]
-    rows = [dialect.rules[key] for kind in kinds if (key := f"{op}:{kind}".rstrip(":")) in dialect.rules]
-    used = [REQUANTIZATIONS[arg.rule] for step in calls for arg in step.args if isinstance(arg, Requantization)]
-    rule = next((row for row in rows if row.name in used), rows[0] if rows else None)
-    return (rule.name, rule.source) if rule is not None else ("", "")
+
+def _truncated(cut: IsolatedNode, dialect: str, mode: str) -> int | None:
+    r = requantization(cut, dialect)
+    if r is None:
+        return None
+    real = int(run(cut, dialect, "python", "accumulator")[cut.at]) * _exact_factor(r)
+    whole = int(real) if mode == "zero" else real.numerator // real.denominator
+    return min(max(whole + r.zero_point, r.low), r.high)
+
+
+def _exact_factor(r: Requantization) -> Fraction:
+    return int(r.multiplier[0]) * Fraction(2) ** (int(r.shift[0]) - 31)
+
+
+def _wrapped(cut: IsolatedNode, dialect: str) -> int | None:
+    """The value before the clamp, its low 8 bits."""
+    before = _value(cut, dialect, "preactivation")
+    return None if before is None else int(np.array(before & 255, np.uint8).view(cut.result.dtype))
+
+
+def _other_channels(what: IsolatedNode, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
+    """The same sum with another channel's scale, where each has its own; and the neighbours' values."""
+    q, c = what.operands[1].quantization, what.at[-1]
+    if q is not None and len(q.scale) > 1:
+        for other, which in ((0, "channel 0"), (c - 1, "the channel before"), (c + 1, "the channel behind")):
+            if 0 <= other < len(q.scale) and other != c:
+                scales = (*q.scale[:c], q.scale[other], *q.scale[c + 1 :])
+                cut = crop(with_quantization(what, 1, Quantization(scales, q.zero_point, q.axis)), what.at)
+                yield "channel scale", f"with the scale of {which} ({other})", _value(cut, dialect, stage)
+    for other in (c - 1, c + 1):
+        if 0 <= other < what.result.shape[-1]:
+            at = (*what.at[:-1], other)
+            yield "channel", f"for channel {other}: channels are shifted", _value(crop(what, at), dialect, stage)
+
+
+def _factor(cut: IsolatedNode, dialect: str, got: int, accumulator: int) -> list[LikelyBug]:
+    """How far off the factor, or the accumulator, would have to be."""
+    r = requantization(cut, dialect)
+    if r is None or accumulator == 0 or not int(r.multiplier[0]):
+        return []
+    factor = _exact_factor(r)
+    steps_away = Fraction(got - r.zero_point)
+    if got in (r.low, r.high):
+        bound = int((steps_away + (Fraction(1, 2) if got == r.low else Fraction(-1, 2))) / factor)
+        side = "at most" if got == r.low else "at least"
+        text = f"it needs an accumulator of {side} about {bound} instead of {accumulator}: {got} ends the range"
+        return [LikelyBug("range", text)]
+    ratio = steps_away / (accumulator * factor)
+    low, high = (int((steps_away + half) / factor) for half in (Fraction(-1, 2), Fraction(1, 2)))
+    text = f"it needs an accumulator from about {low} to {high} instead of {accumulator}"
+    if ratio > 0:
+        text += f", or a factor {float(ratio):.4g} times as large"
+    return [LikelyBug("accumulator", text), *_bits(cut, accumulator, low, high)]
+
+
+def _bits(cut: IsolatedNode, accumulator: int, low: int, high: int) -> list[LikelyBug]:
+    """How many single flipped bits of weights would do it."""
+    found, tried = 0, products(cut, cut.at)
+    for product in (p for p in tried if p.value is not None):
+        x = int(product.x) - zero_point_of(cut.operands[0])
+        for bit in range(8):
+            flipped = int(np.array(int(product.weight) & 255 ^ 1 << bit, np.uint8).view(cut.operands[1].dtype))
+            found += low <= accumulator + x * (flipped - int(product.weight)) <= high
+    text = f"{found} of {8 * len(tried)} single flipped bits of its weights would give such an accumulator"
+    return [LikelyBug("bit", text)] if found else []

@@ -1,14 +1,15 @@
 """Export for RTL and C test benches: weights, biases, multipliers and shifts, tables, and vectors, with a manifest.
 
 Every number comes from the engine: a node's parameters are those that its binder gives to its kernel, and a table is
-the node run on all 256 values.
+the node run on all 256 values. Files are memory images for Verilog's $readmemh, C headers, or .npy.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,12 @@ import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
 from npmobilenet.errors import InputError
-from npmobilenet.golden import formats
-from npmobilenet.golden.arrays import read_npy
-from npmobilenet.golden.catalogue import entry_to_json
-from npmobilenet.golden.inputs import load_input, model_facts
-from npmobilenet.golden.manifest import FORMAT, MANIFEST, SCHEMA
-from npmobilenet.golden.nodes import IsolatedNode, argument_names, isolate, run, steps
+from npmobilenet.formats.npy import read_npy
+from npmobilenet.golden.derivation import parameters
+from npmobilenet.golden.dump import FORMAT, MANIFEST, SCHEMA, entry_to_json, sanitized
+from npmobilenet.golden.inputs import ModelSource, data_of, load_input, model_facts, model_of
 from npmobilenet.golden.recording import EVERYTHING, check_target, choose, run_taps, versions, whole_folder
-from npmobilenet.golden.tracing import parameters
-from npmobilenet.golden.value_source import ModelSource, data_of, model_of
+from npmobilenet.golden.single_node import IsolatedNode, argument_names, isolate, plain, run, steps
 from npmobilenet.graph import Node, Tensor
 from npmobilenet.model import Inputs, Model
 from npmobilenet.modeldata import Array, ModelData
@@ -58,8 +56,8 @@ def export(
 
     Raises `InputError`, `PlanError`, and what `load` raises.
     """
-    if format not in formats.FORMATS:
-        raise InputError(f"format '{format}' is not one of {', '.join(formats.FORMATS)}")
+    if format not in FORMATS:
+        raise InputError(f"format '{format}' is not one of {', '.join(FORMATS)}")
     if order not in ORDERS:
         raise InputError(f"order '{order}' is not one of {', '.join(ORDERS)}")
     target = Path(folder)
@@ -108,8 +106,8 @@ class _Writer:
 
     def write(self, name: str, array: Array, **facts: Any) -> dict[str, Any]:
         """Write an array under a symbol that nothing else has."""
-        file = name + formats.FORMATS[self.kind]
-        formats.write(self.place / file, array, name, self.kind)
+        file = name + FORMATS[self.kind]
+        write(self.place / file, array, name, self.kind)
         bits = 8 * array.dtype.itemsize
         return {
             "file": file,
@@ -131,7 +129,7 @@ def _node(data: ModelData, place: int, node: Node, dialect: str, order: str, wri
     zeros = {n: np.zeros((1, *tensors[n].shape[1:]), tensors[n].dtype) for n in node.inputs if not tensors[n].constant}
     what = isolate(data, node, zeros)
     prefix = f"n{place:03d}"
-    name = formats.symbol(prefix, node.name)
+    name = symbol(prefix, node.name)
     files = {}
     for position, tensor in enumerate(what.operands):
         if tensor.constant:
@@ -148,7 +146,7 @@ def _node(data: ModelData, place: int, node: Node, dialect: str, order: str, wri
         "name": node.name,
         "symbol": name,
         "op": node.op,
-        "attributes": {k: _plain(v) for k, v in node.attrs.items()},
+        "attributes": {k: plain(v) for k, v in node.attrs.items()},
         "inputs": [{"name": t.name, **_scales(t)} for t in what.operands if not t.constant],
         "output": {"name": what.result.name, "dtype": what.result.dtype, "shape": list(what.result.shape),
                    **_scales(what.result)},
@@ -212,10 +210,6 @@ def table(what: IsolatedNode, dialect: str) -> Array:
     return run(small, dialect, "python").reshape(-1)
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Vectors
 
@@ -230,7 +224,7 @@ def _vectors(
     vectors = []
     for i, entry in enumerate(done):
         path = writer.place / entry.file
-        name = formats.symbol(f"v{i:03d}", entry.name)
+        name = symbol(f"v{i:03d}", entry.name)
         vectors.append({**entry_to_json(entry), **writer.write(name, read_npy(path))})
         path.unlink()
     return {"input": facts, "vectors": vectors}
@@ -246,7 +240,69 @@ def _params(manifest: dict[str, Any]) -> str:
             k: v for k, v in node["parameters"].items() if isinstance(v, (int, float)) and not isinstance(v, bool)
         }
         named = {f"{node['symbol']}_{key}".upper(): value for key, value in numbers.items()}
-        lines.append(formats.macros(named))
+        lines.append(macros(named))
         lines += [f'#include "{file["file"]}"\n' for file in node["files"].values()]
     lines += [f'#include "{vector["file"]}"\n' for vector in manifest.get("vectors", [])]
     return "".join([*lines, "#endif\n"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arrays as text
+
+FORMATS = {"hex": ".hex", "c": ".h", "npy": ".npy"}
+C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t",
+           "float32": "float"}  # fmt: skip
+_IN_A_LINE = 16
+LONGEST_NAME = 60
+
+
+def symbol(prefix: str, name: str) -> str:
+    """A name for a file and for C: `prefix`, which makes it unique, and what remains of `name`."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", sanitized(name)).strip("_")[-LONGEST_NAME:].strip("_")
+    return f"{prefix}_{plain}" if plain else prefix
+
+
+def write(path: Path, array: Array, name: str, kind: str) -> None:
+    """Write an array in one of FORMATS; `name` is the C symbol. Raises `InputError` for values C can't say."""
+    if kind == "npy":
+        np.save(path, np.ascontiguousarray(array, array.dtype.newbyteorder("<")), allow_pickle=False)
+    elif kind == "hex":
+        path.write_text(to_hex(array), encoding="ascii", newline="\n")
+    else:
+        path.write_text(to_c(array, name), encoding="ascii", newline="\n")
+
+
+def to_hex(array: Array) -> str:
+    """One value in each line, row-major: two's complement, or a float's IEEE 754 bits, as wide as the dtype."""
+    width = 2 * array.dtype.itemsize
+    text = np.ascontiguousarray(array, array.dtype.newbyteorder(">")).tobytes().hex()
+    return "".join(f"{text[i : i + width]}\n" for i in range(0, len(text), width))
+
+
+def to_c(array: Array, name: str) -> str:
+    """A header with one constant array, flat, row-major; floats in hexadecimal notation, which is exact."""
+    kind = C_TYPES[str(array.dtype)]
+    literals = [_literal(v) for v in array.reshape(-1).tolist()]
+    lines = [", ".join(literals[i : i + _IN_A_LINE]) for i in range(0, len(literals), _IN_A_LINE)]
+    shape = "x".join(map(str, array.shape))
+    body = ",\n    ".join(lines)
+    return (
+        f"/* {array.dtype} {shape}, row-major */\n#ifndef {name.upper()}_H\n#define {name.upper()}_H\n"
+        "#include <stdint.h>\n"
+        f"static const {kind} {name}[{array.size}] = {{\n    {body}\n}};\n#endif\n"
+    )
+
+
+def _literal(value: int | float) -> str:
+    if isinstance(value, float):
+        if not np.isfinite(value):
+            raise InputError(f"the value {value} has no constant in C: export as npy or hex")
+        return f"{value.hex()}f"
+    if value == -(2**31):
+        return "(-2147483647 - 1)"  # 2147483648 isn't an int
+    return str(value)
+
+
+def macros(values: Mapping[str, int | float | str]) -> str:
+    """`#define` lines."""
+    return "".join(f"#define {name} {value}\n" for name, value in values.items())

@@ -15,14 +15,13 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import InputError, NpMobilenetError
-from npmobilenet.golden.bit_flip_search import find_cause
-from npmobilenet.golden.catalogue import Entry, catalogue
-from npmobilenet.golden.compare import Comparison, compare
-from npmobilenet.golden.diff_patterns import find_patterns
-from npmobilenet.golden.inputs import model_facts
-from npmobilenet.golden.name_match import NameMap
-from npmobilenet.golden.nodes import STAGES, IsolatedNode, isolate, run
-from npmobilenet.golden.value_source import DumpPath, DumpValues, ModelSource, data_of
+from npmobilenet.golden.comparing import compare
+from npmobilenet.golden.diff_verdict import Comparison
+from npmobilenet.golden.dump import Entry, catalogue
+from npmobilenet.golden.foreign_dumps import NameMap
+from npmobilenet.golden.inputs import DumpPath, DumpView, ModelSource, data_of, model_facts, view_of
+from npmobilenet.golden.likely_causes import find_cause, find_patterns
+from npmobilenet.golden.single_node import STAGES, IsolatedNode, isolate, run
 from npmobilenet.graph import Node
 from npmobilenet.modeldata import Array, ModelData
 
@@ -149,19 +148,19 @@ def identify(
     Raises `InputError` if the dump can't be read, has nothing in common with the model, or can't be checked at all.
     """
     data = data_of(model)
-    values = DumpValues(data, dump, names, layout)
+    values = view_of(data, dump, names, layout)
     other = _other_model(data, values)
     try:
         rows = _rows(data, values, progress)
     except InputError as error:
         raise InputError(f"'{values.dump.path}' {other}, so it says nothing of this one" if other else error) from error
-    notes = values.view.notes("the dump")
+    notes = values.notes("the dump")
     return Identification(
         data.info.name, str(values.dump.path), rows, [*notes, *([f"the dump {other}"] if other else [])]
     )
 
 
-def _other_model(data: ModelData, values: DumpValues) -> str:
+def _other_model(data: ModelData, values: DumpView) -> str:
     """What to say of a dump whose manifest names another graph or other weights; "" of any other dump."""
     recorded = values.dump.manifest.model if values.dump.manifest is not None else {}
     if recorded.get("sha256", "") in ("", model_facts(data, None)["sha256"]):
@@ -169,7 +168,7 @@ def _other_model(data: ModelData, values: DumpValues) -> str:
     return f"was recorded from another model, '{recorded.get('name', 'unknown')}', than '{data.info.name}'"
 
 
-def _rows(data: ModelData, values: DumpValues, progress: Callable[[int, int], object] | None) -> list[Row]:
+def _rows(data: ModelData, values: DumpView, progress: Callable[[int, int], object] | None) -> list[Row]:
     """One row for each tensor of the dump, computed by itself."""
     rows: list[Row] = []
     wanted = [entry for entry in catalogue(data.graph) if entry.name in values and entry.op != "input"]
@@ -183,7 +182,7 @@ def _rows(data: ModelData, values: DumpValues, progress: Callable[[int, int], ob
     return rows
 
 
-def _row(data: ModelData, entry: Entry, values: DumpValues) -> Row:
+def _row(data: ModelData, entry: Entry, values: DumpView) -> Row:
     """Compute one tensor under each dialect and compare."""
     row = Row(entry)
     found = values[entry.name]
@@ -213,7 +212,7 @@ def _row(data: ModelData, entry: Entry, values: DumpValues) -> Row:
     return row
 
 
-def _chain(data: ModelData, name: str, values: DumpValues) -> list[Node]:
+def _chain(data: ModelData, name: str, values: DumpView) -> list[Node]:
     """The nodes to run for a tensor, from what the dump has. Raises `InputError` if a graph's input is missing."""
     needed: set[str] = set()
     front = [name]
@@ -235,7 +234,7 @@ def _isolated(data: ModelData, node: Node, values: Mapping[str, Array]) -> Isola
 
 
 def _compute(
-    data: ModelData, chain: list[Node], values: DumpValues, dialect: str, stage: str
+    data: ModelData, chain: list[Node], values: DumpView, dialect: str, stage: str
 ) -> tuple[IsolatedNode, Array]:
     """The last node of the chain, and what it gives."""
     done: dict[str, Array] = {}

@@ -1,22 +1,25 @@
-"""What a model is fed: an image, an exact input tensor from a .npy or .npz file, or reproducible random numbers."""
+"""Where values come from: an image, an exact tensor, reproducible random numbers, a run, or anyone's dump."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from npmobilenet.errors import InputError
-from npmobilenet.golden.arrays import Archive, read_npy
-from npmobilenet.graph import Tensor
+from npmobilenet.errors import InputError, nearest
+from npmobilenet.formats.npy import Archive, read_npy
+from npmobilenet.golden.dump import Dump, Entry, catalogue
+from npmobilenet.golden.foreign_dumps import LAYOUTS, NameMap, ShapeMatch, detect, fit, match_names, read_map
+from npmobilenet.graph import Graph, Tensor
 from npmobilenet.images.recipes import value_range
-from npmobilenet.model import Inputs, Model
+from npmobilenet.model import Inputs, Model, load, load_data
 from npmobilenet.modeldata import Array, ModelData
+from npmobilenet.runtime.taps import ACCUMULATING, split_prefix
 
 RANDOM = "random:"
 _STEPS = 2**24  # random floats are a whole number of steps of their range, so the same float32 everywhere
@@ -128,3 +131,129 @@ def model_facts(data: ModelData, path: str | os.PathLike[str] | None) -> dict[st
     elif "sha256" in data.info.provenance:
         facts["source_sha256"] = data.info.provenance["sha256"]
     return facts
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs and dumps
+
+ModelSource = Model | ModelData | str | os.PathLike[str]
+ValueSource = Dump | Inputs | str | os.PathLike[str]
+DumpPath = Dump | str | os.PathLike[str]
+
+
+def data_of(model: ModelSource) -> ModelData:
+    """Graph and weights of whatever names a model; nothing is planned."""
+    if isinstance(model, Model):
+        return model.data
+    return model if isinstance(model, ModelData) else load_data(model)
+
+
+def model_of(model: ModelSource, dialect: str) -> Model:
+    """A model ready to run under a dialect."""
+    if isinstance(model, Model):
+        return model if model.dialect == dialect else Model(model.data, model.kernels, dialect, model.threads)
+    return Model(model, dialect=dialect) if isinstance(model, ModelData) else load(model, dialect=dialect)
+
+
+def is_dump(source: ValueSource) -> bool:
+    """Whether values come from a dump, rather than from a run on an input: a folder, or an archive with a manifest."""
+    if isinstance(source, Dump):
+        return True
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    path = Path(source)
+    try:
+        return path.is_dir() or (path.suffix == ".npz" and path.is_file() and Dump(path).manifest is not None)
+    except (OSError, ValueError):
+        return False
+
+
+class DumpView:
+    """A dump whose arrays are matched to a catalogue: `files` maps an entry's name to the dump's array."""
+
+    def __init__(self, dump: Dump, known: Sequence[Entry], names: NameMap, layout: str) -> None:
+        if layout not in LAYOUTS:
+            raise InputError(f"layout='{layout}' is not one of {', '.join(LAYOUTS)}")
+        self.dump = dump
+        self.entries = {entry.name: entry for entry in known}
+        self.own = {entry.name: entry for entry in dump.entries}
+        matching = match_names(dump, known, {} if dump.manifest else names)
+        self.files, self.left_over = matching.files, matching.left_over
+        self.layout = "nhwc" if dump.manifest else layout
+        if self.layout == "auto":
+            pairs = [(dump.read(stem).shape, self.entries[name].shape) for name, stem in self.files.items()]
+            self.layout = detect(pairs)
+
+    def notes(self, letter: str) -> list[str]:
+        """What to say of this side as a whole."""
+        found = []
+        if self.dump.manifest is None:
+            found.append(f"{letter} has no manifest: {len(self.files)} arrays matched by name")
+            if self.layout == "nchw":
+                found.append(f"{letter} is NCHW: its arrays of rank 4 were transposed to NHWC")
+        if self.left_over:
+            names = ", ".join(self.left_over[:4]) + (", ..." if len(self.left_over) > 4 else "")
+            found.append(f"{letter}: {len(self.left_over)} arrays match nothing: {names}")
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def read(self, entry: Entry) -> tuple[Array, list[str]]:
+        """The entry's array as it is in the dump, and what to say of it."""
+        array = self.dump.read(self.files[entry.name])
+        own = self.own.get(entry.name)
+        edited = own is not None and self.dump.changed(own, array)
+        return array, ["edited since it was recorded"] if edited else []
+
+    def fit(self, array: Array, entry: Entry, shape: tuple[int, ...]) -> ShapeMatch:
+        """An array of this dump as one of the entry's dtype and of the given shape."""
+        return fit(array, shape, entry.dtype, entry.quantization, self.layout)
+
+    def __getitem__(self, name: str) -> Array:
+        """An entry's array, in its dtype and, but for the batch, its shape. Raises `InputError`."""
+        if name not in self:
+            raise InputError(f"'{self.dump.path}' has no array for '{name}'")
+        entry = self.entries[name]
+        array, _ = self.read(entry)
+        batch = array.shape[0] if array.ndim == len(entry.shape) else entry.shape[0]
+        fitted = self.fit(array, entry, (batch, *entry.shape[1:]))
+        if fitted.array is None:
+            raise InputError(f"'{self.dump.path}': '{self.files[entry.name]}' for '{entry.name}': {fitted.problem}")
+        return fitted.array
+
+    def get(self, name: str) -> Array | None:
+        """The same, or None if the dump doesn't have it."""
+        if name not in self:
+            return None
+        return self[name]
+
+
+def view_of(
+    data: ModelData, dump: DumpPath, names: NameMap | str | os.PathLike[str] | None, layout: str
+) -> DumpView:  # fmt: skip
+    """A dump's values by a model's names."""
+    return DumpView(dump if isinstance(dump, Dump) else Dump(dump), catalogue(data.graph), read_map(names), layout)
+
+
+def run_values(model: Model, source: Inputs | str | os.PathLike[str], names: Iterable[str]) -> dict[str, Array]:
+    """The values of these tensors and taps in a run of the model."""
+    arrays, _ = load_input(model, source)
+    wanted = list(dict.fromkeys(names))
+    _, taps = model.run(arrays, taps=wanted)
+    return taps
+
+
+def find_tensor(graph: Graph, name: str) -> tuple[str, str]:
+    """A tap's prefix and its tensor for a name, an endpoint or "#12". Raises `InputError`."""
+    prefix, bare = split_prefix(name)
+    tensor = graph.endpoints.get(bare, bare)
+    if tensor not in graph.tensors or graph.tensors[tensor].constant:
+        known = [*graph.endpoints, *(n for n, t in graph.tensors.items() if not t.constant)]
+        near = ", ".join(nearest(bare, known))
+        raise InputError(f"no tensor of '{graph.name}' is called '{bare}'; did you mean one of {near}?")
+    node = graph.producers.get(tensor)
+    if prefix and (node is None or node.op not in ACCUMULATING):
+        what = f"computed by {node.op}" if node else "an input"
+        raise InputError(f"'{name}': '{tensor}' is {what}; only {', '.join(ACCUMULATING)} have accumulators")
+    return prefix, tensor

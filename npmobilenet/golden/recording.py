@@ -23,12 +23,10 @@ import numpy as np
 
 import npmobilenet
 from npmobilenet.errors import InputError
+from npmobilenet.formats.npy import ArrayWriter
 from npmobilenet.formats.whole_file import temporary_beside
-from npmobilenet.golden.arrays import ArrayWriter
-from npmobilenet.golden.catalogue import Entry, catalogue, stems
-from npmobilenet.golden.dump import Dump
+from npmobilenet.golden.dump import FORMAT, MANIFEST, Dump, Entry, Manifest, catalogue, stems, to_json
 from npmobilenet.golden.inputs import load_input, model_facts
-from npmobilenet.golden.manifest import FORMAT, MANIFEST, Manifest, to_json
 from npmobilenet.model import CHUNK, Inputs, Model, load
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.taps import PRE, split_prefix

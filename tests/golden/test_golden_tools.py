@@ -26,10 +26,10 @@ import npmobilenet as nm
 from npmobilenet import golden
 from npmobilenet.errors import InputError, NpMobilenetError, PlanError
 from npmobilenet.formats import weightfile
-from npmobilenet.golden import compare, diff_patterns, inputs, name_match, picture, recording, shape_match
-from npmobilenet.golden.catalogue import catalogue, sanitized, stems
-from npmobilenet.golden.manifest import from_json
+from npmobilenet.golden import comparing, foreign_dumps, inputs, likely_causes, recording
+from npmobilenet.golden.dump import catalogue, from_json, sanitized, stems
 from npmobilenet.graph import GraphBuilder, Quantization
+from npmobilenet.images import heat_map
 from npmobilenet.modeldata import ModelData, ModelInfo
 
 F = np.float32
@@ -282,12 +282,12 @@ def test_swapped_scales_are_a_difference(model: nm.Model, dump: golden.Dump, tmp
 def test_tolerances() -> None:
     a = np.array([[1.0, 2.0, 3.0]], F)
     b = np.nextafter(np.nextafter(a, F(9)), F(9))
-    assert compare.compare(a, b).count == 3
-    assert compare.compare(a, b, golden.Tolerance(ulp=2)).count == 0
-    assert compare.compare(a, b, golden.Tolerance(ulp=1)).count == 3
-    assert compare.compare(a, b, golden.Tolerance(atol=1e-6)).count == 0
+    assert comparing.compare(a, b).count == 3
+    assert comparing.compare(a, b, golden.Tolerance(ulp=2)).count == 0
+    assert comparing.compare(a, b, golden.Tolerance(ulp=1)).count == 3
+    assert comparing.compare(a, b, golden.Tolerance(atol=1e-6)).count == 0
     x, y = np.array([[5, 200]], np.uint8), np.array([[7, 199]], np.uint8)
-    found = compare.compare(x, y, golden.Tolerance(lsb=1))
+    found = comparing.compare(x, y, golden.Tolerance(lsb=1))
     assert (found.count, found.first, found.first_values) == (1, (0, 0), (5, 7))
     assert found.histogram == {"-1": 1, "+2": 1}
 
@@ -296,10 +296,10 @@ def test_tolerances() -> None:
 @given(st.lists(st.tuples(*[st.integers(0, 2**32 - 1)] * 2), min_size=1, max_size=20))
 def test_ulps_count_the_floats_between(pairs: list[tuple[int, int]]) -> None:
     a, b = (np.array(side, np.uint32).view(F) for side in zip(*pairs, strict=True))
-    steps = compare.ulps(a, b)
+    steps = comparing.ulps(a, b)
     for x, y, step in zip(a, b, steps.tolist(), strict=True):
         if np.isnan(x) or np.isnan(y):
-            assert step == (0 if np.isnan(x) and np.isnan(y) else compare.NAN_ULP)
+            assert step == (0 if np.isnan(x) and np.isnan(y) else comparing.NAN_ULP)
             continue
         assert (step == 0) == (x == y)
         assert (step > 0) == (y > x)
@@ -314,7 +314,7 @@ def test_ulps_count_the_floats_between(pairs: list[tuple[int, int]]) -> None:
 @given(st.lists(st.integers(-300, 300), min_size=1, max_size=50))
 def test_histograms_count_every_element_once(steps: list[int]) -> None:
     a = np.zeros((1, len(steps)), np.int32)
-    found = compare.compare(a, np.array([steps], np.int32))
+    found = comparing.compare(a, np.array([steps], np.int32))
     assert sum(found.histogram.values()) == len(steps)
     for label, count in found.histogram.items():
         low, _, high = label.partition("..")
@@ -326,7 +326,7 @@ def test_histograms_count_every_element_once(steps: list[int]) -> None:
 def test_nan_and_zeros() -> None:
     a = np.array([[np.nan, 0.0, np.nan, np.inf]], F)
     b = np.array([[np.nan, -0.0, 1.0, np.inf]], F)
-    found = compare.compare(a, b)
+    found = comparing.compare(a, b)
     assert (found.count, found.first) == (1, (0, 2))
     assert found.histogram == {"0": 3, "NaN": 1}
 
@@ -335,7 +335,7 @@ def test_nan_and_zeros() -> None:
 
 
 def hinted(a: Any, b: Any, q: Quantization | None = None) -> str:
-    return " / ".join(diff_patterns.find_patterns(a, b, compare.compare(a, b), q))
+    return " / ".join(likely_causes.find_patterns(a, b, comparing.compare(a, b), q))
 
 
 def test_hints_name_the_pattern() -> None:
@@ -446,7 +446,7 @@ def test_other_layouts(dump: golden.Dump, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="layout='x'"):
         golden.diff(dump, mixed, layout="x")
     with pytest.raises(InputError, match="in one layout"):
-        shape_match.detect([((1, 3, 4, 5), (1, 4, 5, 3)), ((1, 4, 5, 3), (1, 4, 5, 3))])
+        foreign_dumps.detect([((1, 3, 4, 5), (1, 4, 5, 3)), ((1, 4, 5, 3), (1, 4, 5, 3))])
 
 
 def test_shapes_that_do_not_fit_are_explained(dump: golden.Dump, tmp_path: Path) -> None:
@@ -460,8 +460,8 @@ def test_shapes_that_do_not_fit_are_explained(dump: golden.Dump, tmp_path: Path)
     assert not result.equal
 
 
-def fitted(array: Any, dtype: str, q: Quantization | None = None) -> shape_match.ShapeMatch:
-    return shape_match.fit(np.asarray(array), np.asarray(array).shape, dtype, q, "nhwc")
+def fitted(array: Any, dtype: str, q: Quantization | None = None) -> foreign_dumps.ShapeMatch:
+    return foreign_dumps.fit(np.asarray(array), np.asarray(array).shape, dtype, q, "nhwc")
 
 
 def test_dtypes_are_converted_exactly_or_explained() -> None:
@@ -548,12 +548,12 @@ def test_pictures() -> None:
     counts = np.zeros((5, 7), np.int64)
     counts[2, 3] = 9
     counts[4, 0] = 1
-    pixels = unpack_png(picture.png(picture.heat(counts)))
-    grey = (pixels == picture.NOTHING).all(axis=-1)
+    pixels = unpack_png(heat_map.png(heat_map.heat(counts)))
+    grey = (pixels == heat_map.NOTHING).all(axis=-1)
     assert np.argwhere(~grey).tolist() == [[2, 3], [4, 0]]
     assert pixels[2, 3].astype(int).sum() < pixels[4, 0].astype(int).sum()  # more is darker
-    assert picture.heat(np.zeros((3, 3), np.int64)).reshape(-1, 3).tolist() == [list(picture.NOTHING)] * 9
-    large = picture.pooled(np.ones((1030, 3), np.int64))
+    assert heat_map.heat(np.zeros((3, 3), np.int64)).reshape(-1, 3).tolist() == [list(heat_map.NOTHING)] * 9
+    large = heat_map.pooled(np.ones((1030, 3), np.int64))
     assert large.shape == (344, 1)
     assert large.sum() == 3090
 
@@ -584,7 +584,7 @@ def test_the_report_shows_where(model: nm.Model, dump: golden.Dump, tmp_path: Pa
     assert len(images) == 1
     assert images[0] is not None
     pixels = unpack_png(base64.b64decode(images[0].removeprefix("data:image/png;base64,")))
-    assert np.argwhere((pixels != picture.NOTHING).any(axis=-1)).tolist() == [[3, 2]]
+    assert np.argwhere((pixels != heat_map.NOTHING).any(axis=-1)).tolist() == [[3, 2]]
     loads = [a for tag, attrs in tags.found for k, a in attrs.items() if k in ("src", "href") and a]
     assert all(a.startswith(("#", "data:")) for a in loads)  # needs no other file
     assert not [tag for tag, _ in tags.found if tag in ("script", "link", "iframe")]
@@ -748,6 +748,6 @@ def test_archives_that_are_none(dump: golden.Dump, tmp_path: Path) -> None:
 
 
 def test_names_stay_small(dump: golden.Dump) -> None:
-    assert name_match.read_map(None) == {}
+    assert foreign_dumps.read_map(None) == {}
     with pytest.raises(InputError, match="no array"):
         dump["nope"]

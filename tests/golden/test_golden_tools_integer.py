@@ -18,10 +18,10 @@ from npmobilenet import golden
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.arithmetic.fixedpoint import requantized
 from npmobilenet.errors import InputError, PlanError
-from npmobilenet.golden import bit_flip_search, formats, nodes
+from npmobilenet.golden import exporting, likely_causes, single_node
 from npmobilenet.golden.inputs import random_input
 from npmobilenet.graph import GraphBuilder, Quantization
-from npmobilenet.modeldata import ModelData, ModelInfo
+from npmobilenet.modeldata import Array, ModelData, ModelInfo
 
 REFERENCE, OPTIMIZED = "tflite-reference", "tflite-optimized"
 PAD = ((1, 1), (1, 1))
@@ -88,9 +88,16 @@ def copy_of(dump: golden.Dump, path: Path, **arrays: Any) -> Path:
     return path
 
 
-def isolated(data: ModelData, dump: golden.Dump, name: str) -> nodes.IsolatedNode:
+def from_hex(text: str, dtype: str, shape: tuple[int, ...]) -> Array:
+    """Inverse of `exporting.to_hex`."""
+    flat = np.frombuffer(bytes.fromhex(text.replace("\n", "")), np.dtype(dtype).newbyteorder(">"))
+    array: Array = flat.astype(dtype).reshape(shape)
+    return array
+
+
+def isolated(data: ModelData, dump: golden.Dump, name: str) -> single_node.IsolatedNode:
     node = next(n for n in data.graph.nodes if n.output == name)
-    return nodes.isolate(data, node, {i: dump[i] for i in node.inputs if not data.graph.tensors[i].constant})
+    return single_node.isolate(data, node, {i: dump[i] for i in node.inputs if not data.graph.tensors[i].constant})
 
 
 def other_weights(data: ModelData, name: str, change: Callable[[Any], None]) -> ModelData:
@@ -107,7 +114,7 @@ def test_accumulators_times_the_rule_are_the_output(model: nm.Model, dump: golde
     for name in ("conv", "dw", "fc"):
         acc, pre, out = (dump[prefix + name] for prefix in ("acc:", "pre:", ""))
         assert acc.dtype == pre.dtype == np.int32
-        calls, _ = nodes.steps(isolated(model.data, dump, name), REFERENCE, "python")
+        calls, _ = single_node.steps(isolated(model.data, dump, name), REFERENCE, "python")
         (step,) = [arg for arg in calls[0].args if hasattr(arg, "multiplier")]
         unclamped = step._replace(low=-(2**31), high=2**31 - 1)
         for at in np.ndindex(*out.shape):
@@ -130,7 +137,7 @@ def test_accumulators_times_the_rule_are_the_output(model: nm.Model, dump: golde
 def test_every_op_is_derived_under_every_dialect(model: nm.Model, dump: golden.Dump) -> None:
     random = np.random.RandomState(0)
     for node in model.graph.nodes:
-        whole = {d: nodes.run(isolated(model.data, dump, node.output), d) for d in DIALECTS}
+        whole = {d: single_node.run(isolated(model.data, dump, node.output), d) for d in DIALECTS}
         shape = whole[REFERENCE].shape
         ends = [tuple(0 for _ in shape), tuple(s - 1 for s in shape)]
         for at in [*ends, *(tuple(random.randint(s) for s in shape) for _ in range(3))]:
@@ -223,9 +230,9 @@ def slips(data: ModelData, dump: golden.Dump, name: str) -> dict[str, Any]:
     wide = (replace(what.operands[0], shape=(1, *padded.shape[1:])), *what.operands[1:])
     node = replace(what.node, attrs={**what.node.attrs, "padding": ((0, 0), (0, 0))})
     return {
-        "bias": nodes.run(replace(what, arrays=(x, weights, np.zeros_like(bias))), REFERENCE),
-        "zero point": nodes.run(replace(what, operands=moved), REFERENCE),
-        "padding": nodes.run(replace(what, node=node, operands=wide, arrays=(padded, weights, bias)), REFERENCE),
+        "bias": single_node.run(replace(what, arrays=(x, weights, np.zeros_like(bias))), REFERENCE),
+        "zero point": single_node.run(replace(what, operands=moved), REFERENCE),
+        "padding": single_node.run(replace(what, node=node, operands=wide, arrays=(padded, weights, bias)), REFERENCE),
     }
 
 
@@ -246,7 +253,7 @@ def test_usual_slips_are_recognized(model: nm.Model, dump: golden.Dump) -> None:
 
 def test_one_wrong_weight_bit(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> None:
     for name, at, bit in (("conv", (1, 2, 0, 17), 6), ("dw", (0, 1, 16), 5), ("fc", (7, 3), 4)):
-        changed = int(bit_flip_search.flipped(model.data.tensors[f"{name}/w"][at], bit))
+        changed = int(likely_causes.flipped(model.data.tensors[f"{name}/w"][at], bit))
 
         def change(array: Any, at: tuple[int, ...] = at, value: int = changed) -> None:
             array[at] = value
@@ -285,7 +292,7 @@ def test_one_wrong_bias_bit(model: nm.Model, dump: golden.Dump, tmp_path: Path) 
 def test_one_wrong_rounding(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> None:
     """One layer computed by another dialect's rule, the rest after it from what it gave."""
     for name, other in (("dw", "xnnpack"), ("conv", "tflite-single-rounding"), ("sum", "xnnpack")):
-        wrong = nodes.run(isolated(model.data, dump, name), other)
+        wrong = single_node.run(isolated(model.data, dump, name), other)
         odd = np.argwhere(wrong != dump[name])
         if not len(odd):
             continue
@@ -313,7 +320,7 @@ def test_a_swapped_scale(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> 
     assert own is not None
     assert other is not None
     swapped = replace(what, result=replace(what.result, quantization=Quantization(other.scale, own.zero_point)))
-    path = copy_of(dump, tmp_path / "d", sum=nodes.run(swapped, REFERENCE))
+    path = copy_of(dump, tmp_path / "d", sum=single_node.run(swapped, REFERENCE))
     row = next(r for r in golden.identify(model, path).rows if r.name == "sum")
     assert row.fits == []
     assert "with the scale of 'dw'" in row.cause
@@ -394,7 +401,7 @@ def read_hex(path: Path, described: dict[str, Any]) -> Any:
     text = (path / described["file"]).read_text()
     lines = text.splitlines()
     assert all(len(line) == described["bits"] // 4 for line in lines)
-    return formats.from_hex(text, described["dtype"], tuple(described["shape"]))
+    return from_hex(text, described["dtype"], tuple(described["shape"]))
 
 
 @pytest.mark.parametrize("order", ["hwio", "ohwi"])
@@ -433,16 +440,16 @@ def test_exported_files_are_enough_to_compute_with(model: nm.Model, tmp_path: Pa
 
 
 def test_hex_is_twos_complement() -> None:
-    assert formats.to_hex(np.array([-1, -128, 127, 0], np.int8)) == "ff\n80\n7f\n00\n"
-    assert formats.to_hex(np.array([-2, 1 << 20], np.int32)) == "fffffffe\n00100000\n"
-    assert formats.to_hex(np.array([1.0, -0.5], np.float32)) == "3f800000\nbf000000\n"
-    assert formats.from_hex("80\n7f\n", "int8", (2,)).tolist() == [-128, 127]
+    assert exporting.to_hex(np.array([-1, -128, 127, 0], np.int8)) == "ff\n80\n7f\n00\n"
+    assert exporting.to_hex(np.array([-2, 1 << 20], np.int32)) == "fffffffe\n00100000\n"
+    assert exporting.to_hex(np.array([1.0, -0.5], np.float32)) == "3f800000\nbf000000\n"
+    assert from_hex("80\n7f\n", "int8", (2,)).tolist() == [-128, 127]
 
 
 def test_symbols_are_valid_in_c_and_unique() -> None:
-    assert formats.symbol("n001", "a/b;c-d") == "n001_a_b_c_d"
-    assert formats.symbol("n002", "é") == "n002"
-    assert len(formats.symbol("n003", "x" * 500)) < 80
+    assert exporting.symbol("n001", "a/b;c-d") == "n001_a_b_c_d"
+    assert exporting.symbol("n002", "é") == "n002"
+    assert len(exporting.symbol("n003", "x" * 500)) < 80
 
 
 def test_c_headers_compile_and_hold_the_values(model: nm.Model, tmp_path: Path) -> None:
@@ -472,12 +479,12 @@ def test_c_headers_compile_and_hold_the_values(model: nm.Model, tmp_path: Path) 
 
 def test_floats_in_c_are_exact() -> None:
     values = np.array([0.1, -3.5, 1e-40, 3e38], np.float32)
-    text = formats.to_c(values, "x")
+    text = exporting.to_c(values, "x")
     literals = text.partition("{")[2].partition("}")[0].split(",")
     assert [np.float32(float.fromhex(v.strip().rstrip("f"))) for v in literals] == values.tolist()
-    assert "(-2147483647 - 1)" in formats.to_c(np.array([-(2**31)], np.int32), "x")
+    assert "(-2147483647 - 1)" in exporting.to_c(np.array([-(2**31)], np.int32), "x")
     with pytest.raises(InputError, match="no constant in C"):
-        formats.to_c(np.array([np.inf], np.float32), "x")
+        exporting.to_c(np.array([np.inf], np.float32), "x")
 
 
 def test_exports_appear_whole(model: nm.Model, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One node at a time: run alone from given inputs, whole or cut down to what a single output element reads.
+"""One node at a time: run alone, whole or cut down to what one output element reads; and the products of its sum.
 
 Whatever is computed here is computed by the engine's own binders and kernels.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import dialect as dialect_named
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Requantization
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import Node, Quantization, Tensor
 from npmobilenet.kernels import as_functions, kernel_set
@@ -22,6 +22,7 @@ from npmobilenet.runtime import threads as parallel
 from npmobilenet.runtime.binding import NodeContext, Step, bind
 from npmobilenet.runtime.taps import ACC, ACCUMULATING, PRE
 
+Number = int | float
 VECTOR = 16  # elements or channels that any runtime's vectors hold at most
 STAGES = {"": "output", ACC: "accumulator", PRE: "preactivation"}
 
@@ -47,6 +48,10 @@ class IsolatedNode:
         """Whether it reads or writes anything but float32."""
         return any(t.dtype != "float32" for t in (*self.operands, self.result))
 
+    def dtype(self, stage: str) -> str:
+        """What the output, or a stage before it, is made of."""
+        return "int32" if self.is_integer and stage != "output" else self.result.dtype
+
     @property
     def accumulates(self) -> bool:
         """Whether it has accumulators."""
@@ -67,8 +72,7 @@ def isolate(data: ModelData, node: Node, values: Mapping[str, Array], at: tuple[
 
 def steps(what: IsolatedNode, dialect: str, kernels: str, stage: str = "output") -> tuple[list[Step], Array]:
     """The kernel calls of the node, and the array that they write. Raises `PlanError`."""
-    dtype = "int32" if stage != "output" and what.is_integer else what.result.dtype
-    out = np.zeros((what.batch, *what.result.shape[1:]), dtype)
+    out = np.zeros((what.batch, *what.result.shape[1:]), what.dtype(stage))
     arrays = [np.require(a, requirements=["C", "W"]) for a in what.arrays]
     node = what.node
     if stage != "output" and not what.is_integer:
@@ -91,6 +95,21 @@ def run(what: IsolatedNode, dialect: str, kernels: str = "fast", stage: str = "o
         for function in as_functions(calls):
             function(threads)
     return out
+
+
+def requantization(what: IsolatedNode, dialect: str) -> Requantization | None:
+    """What the node's kernel is given to rescale accumulators with; None where it has none."""
+    calls, _ = steps(what, dialect, "python")
+    return next((arg for step in calls for arg in step.args if isinstance(arg, Requantization)), None)
+
+
+def with_quantization(what: IsolatedNode, position: int, q: Quantization) -> IsolatedNode:
+    """The node with another quantization of an operand or, behind the last, of its result."""
+    if position == len(what.operands):
+        return replace(what, result=replace(what.result, quantization=q))
+    operands = list(what.operands)
+    operands[position] = replace(operands[position], quantization=q)
+    return replace(what, operands=tuple(operands))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -285,3 +304,28 @@ def check_index(index: Sequence[int], shape: tuple[int, ...]) -> str:
         )
         return f"index {','.join(map(str, index))}: expected {names} within {shape} ({math.prod(shape):,} values)"
     return ""
+
+
+def element_inputs(cut: IsolatedNode) -> dict[str, Number]:
+    """The values that an element is made from; of a pool or mean, their number and sum."""
+    if cut.node.op in ("average_pool", "mean"):
+        x = cut.arrays[0]
+        total = x.sum(dtype=np.int64 if x.dtype.kind in "iu" else np.float64)
+        return {"pixels": x.size, "their sum": scalar(total), "least": scalar(x.min()), "most": scalar(x.max())}
+    if any(a.size > 1 for a in cut.arrays):
+        return {}
+    return {t.name: scalar(a.reshape(-1)[0]) for t, a in zip(cut.operands, cut.arrays, strict=True)}
+
+
+def scalar(value: Any) -> Any:
+    """A number as a plain Python one (float32 as the shortest decimal that gives it back), None for anything else."""
+    if isinstance(value, np.float32):
+        return float(str(value))
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, (bool, int, float)) else None
+
+
+def plain(value: Any) -> Any:
+    """An attribute's value as JSON has it: lists for tuples."""
+    return [plain(v) for v in value] if isinstance(value, tuple) else value
