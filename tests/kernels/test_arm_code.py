@@ -24,13 +24,31 @@ from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.jit import ISAS, LANES, REGISTERS, isa, most_of
 from npmobilenet.kernels.compiler.program import WORD
 from npmobilenet.kernels.compiler.task import _value
-from npmobilenet.kernels.vectorcode.depthwise import depthwise_image_tile, depthwise_tile
-from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, interleave_one, interleave_tile
+from npmobilenet.kernels.vectorcode.depthwise_f32 import (
+    Framed,
+    Pixels,
+    Taps,
+    depthwise_f32_image_kernel,
+    depthwise_f32_kernel,
+)
+from npmobilenet.kernels.vectorcode.depthwise_s8 import (
+    Block,
+    Filters,
+    OutputRows,
+    RowGroup,
+    Words,
+    depthwise_s8_kernel,
+    fill_kernel,
+    interleave_kernel,
+    interleave_one_kernel,
+)
+from npmobilenet.kernels.vectorcode.gemm_f32 import gemm_f32_kernel
 from npmobilenet.kernels.vectorcode.gemm_s8 import gemm_s8_kernel, gemm_s8_linear_kernel
-from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
-from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums
+from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel
+from npmobilenet.kernels.vectorcode.linear_requant import LinearRequant
+from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import LINE_FORMS
-from npmobilenet.kernels.vectorcode.vector import gemm_f32_kernel
 
 TRIPLE = "aarch64-unknown-linux-gnu"
 ELF_AARCH64 = 183  # e_machine
@@ -41,72 +59,79 @@ INT = types.int64
 FLOATS, WORDS, ADDRESSES = (types.Array(t, 1, "C") for t in (types.float32, types.int32, types.int64))
 SCALES = types.Array(types.float64, 1, "C")
 BYTES = {name: types.Array(getattr(types, name), 1, "C") for name in ("uint8", "int8", "int16", "int32")}
-LINE_ARRAYS = (FLOATS, FLOATS, FLOATS, WORDS)  # slope, offset, below, exceptions
+
+
+def of(tuple_type: Any, **arrays: Any) -> Any:
+    """Numba's type of a named tuple: of these arrays, all else integers."""
+    return types.NamedTuple([arrays.get(name, INT) for name in tuple_type._fields], tuple_type)
+
+
+PANEL = of(Panel, weights=FLOATS, bias=FLOATS)
+REQUANT = of(
+    LinearRequant, multiplier=WORDS, shift=WORDS, scale=SCALES, slope=FLOATS, offset=FLOATS, below=FLOATS,
+    exceptions=WORDS, one_offset=WORDS, two_offsets=WORDS, patched=WORDS
+)  # fmt: skip
 
 Tile = tuple[Any, tuple[Any, ...]]  # an intrinsic and the types of its arguments
 
 
 def dot(rows: int, vectors: int, kind: str, dtype: str, width: int | None = None) -> Tile:
     """A tile of dot products; weights are as the packing gives them."""
-    w = BYTES["int8" if kind == "dotprod" else "int16"]
+    panel = of(Panel, weights=BYTES["int8" if kind == "dotprod" else "int16"], bias=WORDS)
     return gemm_s8_kernel(rows, vectors, LANE, kind, width), (
-        BYTES[dtype], INT, INT, INT, INT, w, INT, INT, WORDS, INT, WORDS, INT, WORDS,
+        of(Lhs, data=BYTES[dtype]), panel, of(RowSums, data=WORDS), WORDS
     )  # fmt: skip
 
 
 def linear_dot(rows: int, vectors: int, kind: str, dtype: str, out: str) -> Tile:
     """The same, to bytes by lines."""
-    arguments = dot(rows, vectors, kind, dtype)[1][:12]
+    arguments = dot(rows, vectors, kind, dtype)[1][:3]
     return gemm_s8_linear_kernel(rows, vectors, LANE, kind, 2 * LANE), (
-        *arguments, *LINE_ARRAYS, INT, INT, INT, BYTES[out], INT, INT, INT, INT,
+        *arguments, REQUANT, INT, of(Cells, data=BYTES[out]), INT, INT,
     )  # fmt: skip
 
 
 def row_sums(dtype: str) -> Tile:
-    return row_sums_tile("dotprod", LANE), (BYTES[dtype], INT, INT, INT, INT, INT, INT, INT, WORDS)
+    return row_sums_kernel("dotprod", LANE), (of(Lhs, data=BYTES[dtype]), INT, INT, WORDS)
 
 
 def matrix(rows: int, vectors: tuple[int, ...]) -> Tile:
-    return gemm_f32_kernel(rows, vectors), (
-        FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INT, FLOATS, INT, INT, FLOATS, INT, FLOATS, INT, INT, INT,
-    )  # fmt: skip
+    lhs, out = of(Lhs, data=FLOATS), of(Cells, data=FLOATS)
+    return gemm_f32_kernel(rows, vectors), (lhs, PANEL, INT, FLOATS, INT, out, INT)
 
 
 def filters(pixels: int) -> Tile:
-    return depthwise_tile(pixels, LANE), (
-        FLOATS, INT, INT, INT, INT, FLOATS, INT, INT, INT, INT, INT, FLOATS, INT, INT, FLOATS, INT, INT, INT, INT,
-    )  # fmt: skip
+    image, taps = of(Pixels, data=FLOATS), of(Taps, weights=FLOATS, bias=FLOATS)
+    return depthwise_f32_kernel(pixels, LANE), (image, taps, INT, of(Cells, data=FLOATS), INT, INT)
 
 
 def filtered_image(taps: int, stride: int) -> Tile:
-    return depthwise_image_tile(2, 7, LANE, taps, stride), (
-        FLOATS, INT, INT, INT, INT, FLOATS, FLOATS, INT, FLOATS, INT, INT, INT, INT, INT, INT,
-    )  # fmt: skip
+    image, out = of(Framed, data=FLOATS), of(Cells, data=FLOATS)
+    return depthwise_f32_image_kernel(2, 7, LANE, taps, stride), (image, FLOATS, FLOATS, INT, out, INT, INT)
 
 
 def columns(pixels: int, rows: int, kind: str, window: tuple[int, int] | None, out: str | None = None) -> Tile:
     """Sums, or bytes of type `out` by lines."""
-    w, acc = BYTES["int8" if kind == "dotprod" else "int16"], BYTES[out] if out else WORDS
-    return column_tile(pixels, rows, LANE, kind, window, bool(out)), (
-        WORDS, INT, INT, INT, INT, INT, ADDRESSES, ADDRESSES, INT, INT, w, INT, INT, INT, INT, WORDS, INT, acc, INT,
-        INT, INT, *((*LINE_ARRAYS, INT, INT, INT) if out else ()),
+    w = BYTES["int8" if kind == "dotprod" else "int16"]
+    packed = of(Filters, weights=w, parts=ADDRESSES, vectors=ADDRESSES, bias=WORDS)
+    target = of(OutputRows, data=BYTES[out] if out else WORDS)
+    return depthwise_s8_kernel(pixels, rows, LANE, kind, window, bool(out)), (
+        of(Words, data=WORDS), packed, of(Block), INT, INT, target, *((REQUANT, INT) if out else ()),
     )  # fmt: skip
 
 
 def requantize(dtype: str) -> Tile:
-    return requantize_tile(LANE), (
-        WORDS, INT, INT, INT, INT, INT, WORDS, WORDS, SCALES, INT, INT, INT, INT, *LINE_ARRAYS, INT, BYTES[dtype], INT,
-        INT,
-    )  # fmt: skip
+    acc, out = of(Cells, data=WORDS), of(Cells, data=BYTES[dtype])
+    return requantize_kernel(LANE), (acc, INT, INT, INT, REQUANT, INT, INT, out)
 
 
 def others(kind: str) -> list[Tile]:
     """What else the integer kernels are made of."""
-    made: list[Tile] = [(fill_tile(LANE), (WORDS, INT, INT, INT, INT, INT, INT))]
+    made: list[Tile] = [(fill_kernel(LANE), (of(Cells, data=WORDS), INT, INT, INT, INT))]
     for x in (BYTES["uint8"], BYTES["int8"]):
-        starts = (x, ADDRESSES, INT, INT, INT, INT, WORDS, INT, INT)
-        made += [(interleave_tile(width, LANE, kind), starts) for width in (16, 8, 4)]
-        made.append((interleave_one(LANE, kind), (*starts, INT, INT)))
+        starts = (x, of(RowGroup, rows=ADDRESSES), INT, INT, INT, of(Cells, data=WORDS))
+        made += [(interleave_kernel(width, LANE, kind), starts) for width in (16, 8, 4)]
+        made.append((interleave_one_kernel(LANE, kind), (*starts, INT, INT)))
         if kind == "dotprod":
             made.append(row_sums(str(x.dtype)))
     return made

@@ -17,8 +17,19 @@ import pytest
 from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
 from npmobilenet.kernels.compiler.jit import ISAS, LANES, isa
 from npmobilenet.kernels.fast.depthwise_conv2d_q import depthwise_conv2d_q, pack_depthwise_conv2d_q
-from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, interleave_one, interleave_tile, raised
+from npmobilenet.kernels.vectorcode.depthwise_s8 import (
+    Block,
+    Filters,
+    OutputRows,
+    RowGroup,
+    Words,
+    depthwise_s8_kernel,
+    interleave_kernel,
+    interleave_one_kernel,
+    raised,
+)
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, kr_of
+from npmobilenet.kernels.vectorcode.generated import Cells
 from npmobilenet.kernels.vectorcode.linear_requant import linear_requant
 
 Array = np.ndarray[Any, Any]
@@ -40,24 +51,22 @@ def extremes(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Ar
 
 
 def interleaver(tile: Any) -> Callable[..., None]:
-    def run(x, rows, rows_at, column, channel, count, words, words_at, step):  # type: ignore[no-untyped-def]
-        tile(x, rows, rows_at, column, channel, count, words, words_at, step)
+    def run(x, group, column, channel, count, words):  # type: ignore[no-untyped-def]
+        tile(x, group, column, channel, count, words)
 
     return numba.njit(run)
 
 
 def interleaver_of_single_channels(tile: Any) -> Callable[..., None]:
-    def run(x, rows, rows_at, column, channel, count, words, words_at, step, channels, multiplier):  # type: ignore[no-untyped-def]
-        tile(x, rows, rows_at, column, channel, count, words, words_at, step, channels, multiplier)
+    def run(x, group, column, channel, count, words, channels, multiplier):  # type: ignore[no-untyped-def]
+        tile(x, group, column, channel, count, words, channels, multiplier)
 
     return numba.njit(run)
 
 
 def filterer(tile: Any) -> Callable[..., None]:
-    def run(words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w, taps, shifts,
-            shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row):  # type: ignore[no-untyped-def]  # fmt: skip
-        tile(words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w, taps, shifts,
-             shift, shift_step, bias, channel, acc, acc_at, acc_step, acc_row)  # fmt: skip
+    def run(words, filters, block, shift, shift_step, out):  # type: ignore[no-untyped-def]
+        tile(words, filters, block, shift, shift_step, out)
 
     return numba.njit(run)
 
@@ -77,15 +86,15 @@ def test_interleaving(name: str) -> None:
         for multiplier in (None, 1, 3):
             words = np.full(vectors * step + 7, 77, np.int32)
             if multiplier is None:
-                inner = interleave_tile(width, lanes, kind)
+                inner = interleave_kernel(width, lanes, kind)
                 run = interleaver(inner)
                 chosen = np.arange(5, 5 + width)
-                run(x, rows.reshape(-1), 0, 1, 5, pixels - 1, words, 7, step)
+                run(x, RowGroup(rows.reshape(-1), 0), 1, 5, pixels - 1, Cells(words, 7, step))
             else:
-                inner = interleave_one(lanes, kind)
+                inner = interleave_one_kernel(lanes, kind)
                 run = interleaver_of_single_channels(inner)
                 chosen = np.arange(5, 4 + width) // multiplier
-                run(x, rows.reshape(-1), 0, 1, 5, pixels - 1, words, 7, step, width - 1, multiplier)
+                run(x, RowGroup(rows.reshape(-1), 0), 1, 5, pixels - 1, Cells(words, 7, step), width - 1, multiplier)
             parts = words[7:].view(np.int8 if kind in BYTES else np.int16).reshape(vectors, pixels + 1, lanes, group)
             found = parts[:, : pixels - 1].transpose(1, 0, 2, 3).reshape(pixels - 1, width, group)[:, : len(chosen)]
             expected = value[:, 1:][:, :, chosen].transpose(1, 2, 0)
@@ -103,7 +112,7 @@ def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> No
     """Sums of several parts for several rows; counts that aren't whole tiles; wrapped at 32 bits."""
     lanes, kind, (pixels, rows, window) = LANES[name], KINDS[name], form
     group, rng = kr_of(kind), np.random.default_rng(2)
-    run = filterer(column_tile(pixels, rows, lanes, kind, window))
+    run = filterer(depthwise_s8_kernel(pixels, rows, lanes, kind, window))
     taps, stride = window or (4, 3)
     dilation, shifts, shift_step, number = 1 if window else 2, rows + 1, 1, 2
     for count in (1, pixels, 2 * pixels + 1):
@@ -119,9 +128,11 @@ def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> No
         w = w if kind in BYTES else w.astype(np.int16) * 2 + 1
         bias = rng.integers(INT32_MIN, INT32_MAX, 3 + number * lanes, dtype=np.int32)
         acc = np.full((rows, filled, number * lanes), 77, np.int32)
-        run(np.ascontiguousarray(x).reshape(-1).view(np.int32), number * columns * lanes, columns * lanes, dilation,
-            stride, count, parts, table, 1, number, w.reshape(-1), taps, shifts, 1, shift_step, bias, 3,
-            acc.reshape(-1), 0, number * lanes, filled * number * lanes)  # fmt: skip
+        data = np.ascontiguousarray(x).reshape(-1).view(np.int32)
+        words = Words(data, number * columns * lanes, columns * lanes, dilation, stride)
+        filters = Filters(w.reshape(-1), parts, table, bias, taps, shifts)
+        out = OutputRows(acc.reshape(-1), 0, number * lanes, filled * number * lanes, count)
+        run(words, filters, Block(1, number, 3), 1, shift_step, out)
         for r, p, v in itertools.product(range(rows), range(count), range(number)):
             total = bias[3 + v * lanes : 3 + (v + 1) * lanes].astype(np.int64)
             for i, k in itertools.product(range(2), range(taps)):

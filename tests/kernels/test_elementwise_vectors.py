@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import types
-from numba.extending import intrinsic
 
 from npmobilenet.arithmetic.elementwise import Product, Sum
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
@@ -17,11 +15,11 @@ from npmobilenet.kernels.fast import activation as fast_activation
 from npmobilenet.kernels.fast.activation import lookup_q
 from npmobilenet.kernels.fast.binary_q import add_q, mul_q
 from npmobilenet.kernels.reference import binary as reference
-from npmobilenet.kernels.vectorcode.elementwise_s8 import Unit, product_tile, sum_tile
-from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_tile
+from npmobilenet.kernels.vectorcode.elementwise_s8 import Unit, product_kernel, sum_kernel
+from npmobilenet.kernels.vectorcode.generated import generated
+from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import packs
-from npmobilenet.kernels.vectorcode.vector import pointers_of
-from npmobilenet.kernels.vectorcode.vector_s8 import INT16, load
+from npmobilenet.kernels.vectorcode.vector import INT16, load, store
 
 Array = np.ndarray[Any, Any]
 LANE = LANES[isa()]
@@ -33,7 +31,7 @@ LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 HALF = 2**30  # the multiplier of 1/2
 MULTIPLIERS = (HALF, HALF + 1, 3 * 2**29, 1234567891, 2**31 - 1)
 common_unit: Callable[..., Any] = reference.common_unit
-TILES = {"sum": sum_tile, "product": product_tile}
+TILES = {"sum": sum_kernel, "product": product_kernel}
 
 
 def compiled(run: Callable[..., None], *form: object) -> Callable[..., None]:
@@ -45,7 +43,7 @@ def compiled(run: Callable[..., None], *form: object) -> Callable[..., None]:
 @functools.cache
 def looker(lanes: int, permutes: bool) -> Callable[..., None]:
     """The lookup tile, callable from Python."""
-    inner = lookup_tile(lanes, permutes)
+    inner = lookup_kernel(lanes, permutes)
 
     def run(x, x_at, table, table_at, out, out_at, count):  # type: ignore[no-untyped-def]
         inner(x, x_at, table, table_at, out, out_at, count)
@@ -181,18 +179,11 @@ def test_many_parameters(lanes: int, kind: str, dtype: str) -> None:
 def unit(lanes: int) -> Callable[..., None]:
     """elementwise_s8.Unit of `lanes` pairs of int16 at a time, callable from Python; its results as it orders them."""
 
-    @intrinsic
-    def inner(typingctx, v, at, multiplier, shift, out):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            v, at, multiplier, shift, out = pointers_of(context, builder, signature, args)
-            values = load(builder, builder.gep(v, [at]), INT16, 2 * lanes)
-            for i, result in enumerate(Unit(builder, multiplier, shift, lanes)(builder, values)):
-                pointer = builder.gep(out, [builder.add(at, at.type(i * lanes))])
-                builder.store(result, builder.bitcast(pointer, result.type.as_pointer()), align=1)
-            return context.get_dummy_value()
-
-        integer = types.int64
-        return types.void(v, integer, integer, integer, out), codegen
+    @generated
+    def inner(builder, kinds, v, at, multiplier, shift, out):  # type: ignore[no-untyped-def]
+        values = load(builder, builder.gep(v, [at]), INT16, 2 * lanes)
+        for i, result in enumerate(Unit(builder, multiplier, shift, lanes)(builder, values)):
+            store(builder, result, builder.gep(out, [builder.add(at, at.type(i * lanes))]))
 
     def run(v, multiplier, shift, out):  # type: ignore[no-untyped-def]
         for at in range(0, v.shape[0], 2 * lanes):

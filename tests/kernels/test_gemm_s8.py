@@ -11,7 +11,8 @@ import pytest
 
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, kr_of
-from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
+from npmobilenet.kernels.vectorcode.generated import Lhs, Panel, RowSums
+from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel
 
 Array = np.ndarray[Any, Any]
 LANE = LANES[isa()]
@@ -34,8 +35,8 @@ def dot(rows: int, vectors: int, lanes: int, kind: str) -> Callable[..., None]:
     """The tile, callable from Python. The cache of compiled code tells tiles apart by name alone."""
     inner = gemm_s8_kernel(rows, vectors, lanes, kind)
 
-    def run(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc):  # type: ignore[no-untyped-def]
-        inner(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc)
+    def run(lhs, panel, sums, acc):  # type: ignore[no-untyped-def]
+        inner(lhs, panel, sums, acc)
 
     run.__qualname__ = f"dot_{rows}_{vectors}_{lanes}_{kind}"
     return compile_kernel(run)
@@ -43,10 +44,10 @@ def dot(rows: int, vectors: int, lanes: int, kind: str) -> Callable[..., None]:
 
 @functools.cache
 def row_sums(kind: str, lanes: int) -> Callable[..., None]:
-    inner = row_sums_tile(kind, lanes)
+    inner = row_sums_kernel(kind, lanes)
 
-    def run_row_sums(x, at, row_step, x_segment, segments, length, count, factor, sums):  # type: ignore[no-untyped-def]
-        inner(x, at, row_step, x_segment, segments, length, count, factor, sums)
+    def run_row_sums(x, count, factor, sums):  # type: ignore[no-untyped-def]
+        inner(x, count, factor, sums)
 
     run_row_sums.__qualname__ = f"row_sums_{kind}_{lanes}"
     return compile_kernel(run_row_sums)
@@ -84,8 +85,10 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
     bias = np.where(rng.random(channel + width) < 0.5, *(some(rng, channel + width, "int32", e) for e in END_OR_ALL))
     acc = np.full(rows * width + 3, NOTHING, np.int32)
     packed = w.view(np.int8) if kind in BYTES else w  # the arrays that hold them are int8 either way
-    dot(rows, vectors, lanes, kind)(x, x_at, row_step, x_segment, segments, packed, w_at, groups, sums, sums_at, bias,
-                                    channel, acc)  # fmt: skip
+    lhs = Lhs(x, x_at, row_step, x_segment, segments, groups)
+    dot(rows, vectors, lanes, kind)(
+        lhs, Panel(packed, w_at, groups * width * group, bias, channel), RowSums(sums, sums_at), acc
+    )
     for r in range(rows):
         for j in range(width):
             total = int(bias[channel + j]) - (int(sums[sums_at + r]) if sums_at >= 0 else 0)
@@ -133,7 +136,7 @@ def test_row_sums(dtype: str, kind: str, lanes: int) -> None:
             rng, at + (count - 1) * row_step + (segments - 1) * x_segment + length, dtype, ("all", "ends")[length % 2]
         )
         sums = np.full(count + 2, NOTHING, np.int32)
-        row_sums(kind, lanes)(x, at, row_step, x_segment, segments, length, count, factor, sums)
+        row_sums(kind, lanes)(Lhs(x, at, row_step, x_segment, segments, length), count, factor, sums)
         for r in range(count):
             starts = [at + r * row_step + s * x_segment for s in range(segments)]
             assert sums[r] == factor * sum(int(v) for start in starts for v in x[start : start + length]), (length, r)
@@ -142,14 +145,15 @@ def test_row_sums(dtype: str, kind: str, lanes: int) -> None:
 
 def test_signed_and_unsigned_tiles_side_by_side() -> None:
     """One module may hold both forms of a tile; neither is taken for the other."""
-    tile, total = gemm_s8_kernel(1, 1, 4, "dotprod"), row_sums_tile("dotprod", 4)
+    tile, total = gemm_s8_kernel(1, 1, 4, "dotprod"), row_sums_kernel("dotprod", 4)
 
     @compile_kernel
     def run(x, y, w, none, acc, other, sums):  # type: ignore[no-untyped-def]
-        tile(x, 0, 0, 0, 1, w, 0, 1, none, 0, none, 0, acc)
-        tile(y, 0, 0, 0, 1, w, 0, 1, none, 0, none, 0, other)
-        total(x, 0, 0, 0, 1, 4, 1, 1, sums)
-        total(y, 0, 0, 0, 1, 4, 1, 1, sums[1:])
+        panel = Panel(w, 0, 0, none, 0)
+        tile(Lhs(x, 0, 0, 0, 1, 1), panel, RowSums(none, 0), acc)
+        tile(Lhs(y, 0, 0, 0, 1, 1), panel, RowSums(none, 0), other)
+        total(Lhs(x, 0, 0, 0, 1, 4), 1, 1, sums)
+        total(Lhs(y, 0, 0, 0, 1, 4), 1, 1, sums[1:])
 
     x = np.array([0, 255, 128, 127], np.uint8)
     w = some(np.random.default_rng(0), 16, "int8", "all")

@@ -15,8 +15,9 @@ from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATI
 from npmobilenet.graph import Graph, Quantization
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE
+from npmobilenet.kernels.vectorcode.generated import Cells
 from npmobilenet.kernels.vectorcode.linear_requant import NO_EXCEPTION, RULES, LinearRequant, linear_requant, thresholds
-from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
+from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
 
 Array = np.ndarray[Any, Any]
@@ -138,12 +139,11 @@ def test_channels_without_a_line() -> None:
 @functools.cache
 def tile(lanes: int) -> Callable[..., None]:
     """The tile of so many lanes, callable from Python."""
-    inner = requantize_tile(lanes)
+    inner = requantize_kernel(lanes)
 
     def run(acc, acc_step, rows, columns, channel, step, line, out, out_step):  # type: ignore[no-untyped-def]
-        inner(acc, 0, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, step.rule,
-              step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.exceptions, line, out, 0,
-              out_step)  # fmt: skip
+        a, o = Cells(acc, 0, acc_step), Cells(out, 0, out_step)
+        inner(a, rows, columns, channel, step, step.rule, line, o)
 
     run.__qualname__ = f"line_tile_{lanes}"
     return compile_kernel(run)

@@ -12,8 +12,9 @@ import pytest
 from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE, requantize_block
+from npmobilenet.kernels.vectorcode.generated import Cells
 from npmobilenet.kernels.vectorcode.linear_requant import LinearRequant, linear_requant
-from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
+from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 
 Array = np.ndarray[Any, Any]
 WIDTHS = sorted({lanes for lanes in LANES.values() if lanes <= LANE})  # those that this machine can run
@@ -26,12 +27,11 @@ EDGES = [INT32_MIN, INT32_MIN + 1, -(2**30), -(2**24) - 1, -3, -2, -1, 0, 1, 2, 
 @functools.cache
 def tile(lanes: int) -> Callable[..., None]:
     """The tile of so many lanes, callable from Python."""
-    inner = requantize_tile(lanes)
+    inner = requantize_kernel(lanes)
 
     def run(acc, acc_at, acc_step, rows, columns, channel, step, line, out, out_at, out_step):  # type: ignore[no-untyped-def]
-        inner(acc, acc_at, acc_step, rows, columns, channel, step.multiplier, step.shift, step.scale, step.rule,
-              step.zero_point, step.low, step.high, step.slope, step.offset, step.below, step.exceptions, line, out,
-              out_at, out_step)  # fmt: skip
+        a, o = Cells(acc, acc_at, acc_step), Cells(out, out_at, out_step)
+        inner(a, rows, columns, channel, step, step.rule, line, o)
 
     run.__qualname__ = f"tile_{lanes}"  # its cache files' name
     return compile_kernel(run)
@@ -39,7 +39,8 @@ def tile(lanes: int) -> Callable[..., None]:
 
 @compile_kernel
 def block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step):  # type: ignore[no-untyped-def]
-    requantize_block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step)
+    a, o = Cells(acc, 0, acc_step), Cells(out, out_at, out_step)
+    requantize_block(a, rows, columns, channel, step, step.rule, o)
 
 
 def step_of(multiplier: Array, shift: Array, rule: str, dtype: str, zero_point: int = 0,

@@ -14,8 +14,16 @@ from npmobilenet.graph import ACTIVATIONS
 from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
-from npmobilenet.kernels.vectorcode.depthwise import depthwise_image_tile, depthwise_tile
-from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS, gemm_f32_kernel
+from npmobilenet.kernels.vectorcode.depthwise_f32 import (
+    Framed,
+    Pixels,
+    Taps,
+    depthwise_f32_image_kernel,
+    depthwise_f32_kernel,
+)
+from npmobilenet.kernels.vectorcode.gemm_f32 import gemm_f32_kernel
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel
+from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS
 
 Array = np.ndarray[Any, Any]
 F = np.float32
@@ -40,10 +48,8 @@ def matrix(rows: int, vectors: tuple[int, ...]) -> Callable[..., None]:
     """A micro-kernel, callable from Python. The cache of compiled code tells tiles apart by name alone."""
     inner = gemm_f32_kernel(rows, vectors)
 
-    def run(x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row, n):  # type: ignore[no-untyped-def]
-        inner(
-            x, at, step, segment, w, w_at, w_segment, segments, depth, bias, channel, act, more, adds, out, to, row, n
-        )
+    def run(lhs, panel, activation, more, adds, out, count):  # type: ignore[no-untyped-def]
+        inner(lhs, panel, activation, more, adds, out, count)
 
     run.__qualname__ = f"matrix_{rows}_{'_'.join(map(str, vectors))}"
     return compile_kernel(run)
@@ -52,10 +58,10 @@ def matrix(rows: int, vectors: tuple[int, ...]) -> Callable[..., None]:
 @functools.cache
 def depthwise(pixels: int, lanes: int) -> Callable[..., None]:
     """A depthwise tile, callable from Python."""
-    inner = depthwise_tile(pixels, lanes)
+    inner = depthwise_f32_kernel(pixels, lanes)
 
-    def run(x, at, pixel, row, column, w, w_at, w_row, w_column, ys, xs, bias, channel, act, out, to, step, groups, n):  # type: ignore[no-untyped-def]
-        inner(x, at, pixel, row, column, w, w_at, w_row, w_column, ys, xs, bias, channel, act, out, to, step, groups, n)
+    def run(x, w, activation, out, groups, blocks):  # type: ignore[no-untyped-def]
+        inner(x, w, activation, out, groups, blocks)
 
     run.__qualname__ = f"depthwise_{pixels}_{lanes}"
     return compile_kernel(run)
@@ -64,10 +70,10 @@ def depthwise(pixels: int, lanes: int) -> Callable[..., None]:
 @functools.cache
 def depthwise_image(*shape: int) -> Callable[..., None]:
     """A depthwise tile that knows the image's borders, callable from Python."""
-    inner = depthwise_image_tile(*shape)
+    inner = depthwise_f32_image_kernel(*shape)
 
-    def run(x, at, top, bottom, in_w, w, bias, act, out, to, step, channels, pad, count, stop):  # type: ignore[no-untyped-def]
-        inner(x, at, top, bottom, in_w, w, bias, act, out, to, step, channels, pad, count, stop)
+    def run(x, w, bias, activation, out, count, stop):  # type: ignore[no-untyped-def]
+        inner(x, w, bias, activation, out, count, stop)
 
     run.__qualname__ = f"depthwise_image_{'_'.join(map(str, shape))}"
     return compile_kernel(run)
@@ -117,8 +123,8 @@ def check_matrix(rows: int, vectors: tuple[int, ...], segments: int, depth: int,
     more = values(rng, len(out), edges)
     for adds in (0, 1):
         given = out.copy()
-        matrix(tall, vectors)(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel,
-                              activation, more, adds, given, out_at, out_step, count)  # fmt: skip
+        lhs, panel = Lhs(x, x_at, row_step, x_segment, segments, depth), Panel(w, w_at, w_segment, bias, channel)
+        matrix(tall, vectors)(lhs, panel, activation, more, adds, Cells(given, out_at, out_step), count)
         with np.errstate(all="ignore"):
             check(given, np.where((expected == NOTHING) | (adds == 0), expected, expected + more))
 
@@ -154,7 +160,8 @@ def test_activation_of_every_edge(vectors: tuple[int, ...], activation: int) -> 
     tile, empty = matrix(1, vectors), np.zeros(64, F)
     for first in range(0, len(some), width):
         out = np.full(width + 1, NOTHING)
-        tile(empty, 0, 0, 0, empty, 0, 0, 1, 0, some, first, activation, empty, 0, out, 0, width, 1)
+        lhs, panel = Lhs(empty, 0, 0, 0, 1, 0), Panel(empty, 0, 0, some, first)
+        tile(lhs, panel, activation, empty, 0, Cells(out, 0, width), 1)
         wanted = [*(chain(v, [], activation) for v in some[first : first + width]), NOTHING]
         check(out, np.array(wanted, F))
         zeros = [np.signbit(v) for v in wanted if v == 0]
@@ -183,10 +190,9 @@ def check_filter(pixels: int, lanes: int, taps: tuple[int, int], groups: int, bl
             for kx in range(taps[1])
         ]
         expected[out_at + p * out_step + j] = chain(bias[channel + j], terms, activation)
-    depthwise(pixels, lanes)(
-        x, x_at, pixel_step, row_step, column_step, w, w_at, w_row, w_column, taps[0], taps[1], bias, channel,
-        activation, out, out_at, out_step, groups, blocks
-    )  # fmt: skip
+    image = Pixels(x, x_at, pixel_step, row_step, column_step)
+    filters = Taps(w, w_at, w_row, w_column, taps[0], taps[1], bias, channel)
+    depthwise(pixels, lanes)(image, filters, activation, Cells(out, out_at, out_step), groups, blocks)
     check(out, expected)
 
 
@@ -235,9 +241,8 @@ def check_image(shape: tuple[int, ...], rows: tuple[int, int], in_w: int, pad: i
             if top <= (y := r * stride + ky) < bottom and 0 <= (i := p * stride - pad + kx) < in_w
         ]
         expected[out_at + r * out_step + p * channels + j] = chain(bias[j], terms, activation)
-    depthwise_image(*shape)(
-        x, around - before, top, bottom, in_w, w, bias, activation, out, out_at, out_step, channels, pad, count, stop
-    )  # fmt: skip
+    image = Framed(x, around - before, top, bottom, in_w, channels, pad)
+    depthwise_image(*shape)(image, w, bias, activation, Cells(out, out_at, out_step), count, stop)
     check(out, expected)
 
 
@@ -267,15 +272,16 @@ def test_depthwise_image_tile_activates(shape: tuple[int, ...], activation: int)
 def test_tiles_side_by_side() -> None:
     """Tiles of one module don't take each other's code: as many rows, or pixels and lanes."""
     one, two, three = gemm_f32_kernel(2, (8, 4)), gemm_f32_kernel(2, (4, 8)), gemm_f32_kernel(2, (4,))
-    wide, far = depthwise_tile(2, 4), depthwise_tile(1, 4)
+    wide, far = depthwise_f32_kernel(2, 4), depthwise_f32_kernel(1, 4)
 
     @compile_kernel
     def run(x, w, bias, out):  # type: ignore[no-untyped-def]
-        one(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 0, 12, 1)
-        two(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 24, 12, 1)
-        three(x, 0, 5, 0, w, 0, 0, 1, 5, bias, 0, 0, x, 0, out, 48, 4, 1)
-        wide(x, 0, 4, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 56, 4, 1, 1)
-        far(x, 0, 8, 0, 4, w, 0, 0, 4, 1, 3, bias, 0, 0, out, 64, 4, 2, 1)
+        lhs, panel, filters = Lhs(x, 0, 5, 0, 1, 5), Panel(w, 0, 0, bias, 0), Taps(w, 0, 0, 4, 1, 3, bias, 0)
+        one(lhs, panel, 0, x, 0, Cells(out, 0, 12), 1)
+        two(lhs, panel, 0, x, 0, Cells(out, 24, 12), 1)
+        three(lhs, panel, 0, x, 0, Cells(out, 48, 4), 1)
+        wide(Pixels(x, 0, 4, 0, 4), filters, 0, Cells(out, 56, 4), 1, 1)
+        far(Pixels(x, 0, 8, 0, 4), filters, 0, Cells(out, 64, 4), 2, 1)
 
     rng = np.random.default_rng(2)
     x, w, bias, out = values(rng, 40), values(rng, 60), values(rng, 12), np.zeros(72, F)

@@ -1,9 +1,9 @@
 """Machine code of the tiles, which kernels call: made once on a machine, whichever kernel needs a tile first.
 
-A tile is a function in LLVM IR (see fast/vector.py). Inside the kernels it would be optimized and compiled again for
-each of them, and again for each function between them and the tile, since Numba compiles every function that it meets
-on its own before it puts it into its caller. Here it becomes an object of its own; kernels only name it, and the loader
-puts in its address. Its name ends with a hash of its IR, so there can't be two tiles of one name.
+A tile is a function in LLVM IR (see vectorcode/generated.py). Inside the kernels it would be optimized and compiled
+again for each of them, and again for each function between them and the tile, since Numba compiles every function that
+it meets on its own before it puts it into its caller. Here it becomes an object of its own; kernels only name it, and
+the loader puts in its address. Its name ends with a hash of its IR, so there can't be two tiles of one name.
 """
 
 from __future__ import annotations

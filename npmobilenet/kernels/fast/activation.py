@@ -11,7 +11,7 @@ from npmobilenet.kernels.compiler.jit import LANES, isa
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
-from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_tile
+from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import packs
 
 CHUNK = 4096  # elements that a thread takes at a time: 16 KiB, well within its first-level cache
@@ -62,7 +62,7 @@ def activation_f32(start, stop, x, activation, out):
 
 
 if VECTORS:
-    lookup_vectors = lookup_tile(LANE, PERMUTES)
+    lookup_vectors = lookup_kernel(LANE, PERMUTES)
 
 
 def look_up_one_by_one(x, at, count, tables, row, out):

@@ -15,7 +15,7 @@ from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output
 from npmobilenet.kernels.fast.gemm_s8 import LANE
 from npmobilenet.kernels.fast.lhs_packing import is_signed
 from npmobilenet.kernels.reference import binary as reference
-from npmobilenet.kernels.vectorcode.elementwise_s8 import product_tile, sum_tile
+from npmobilenet.kernels.vectorcode.elementwise_s8 import product_kernel, sum_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import packs
 
 # The rounding steps of fixedpoint.py in 32-bit arithmetic, without the cases that can't occur here. Operands are
@@ -133,11 +133,11 @@ HALF = 1 << 30  # the multiplier of a factor of 1/2
 
 
 def _double_sum() -> Callable[..., None]:
-    """The rule "double" by a generated tile, where its conditions hold."""
+    """The rule "double" by a generated kernel, where its conditions hold."""
     general = _sum(_unit_double, _end_double)
     if not packs(LANE):
         return general
-    tile = sum_tile(LANE)
+    kernel = sum_kernel(LANE)
 
     @register_jitable
     def segment(x, x_at, y, y_at, p, out, at, count):
@@ -147,11 +147,11 @@ def _double_sum() -> Callable[..., None]:
         if fits and p.multiplier_x == HALF and p.shift_x == 0:
             scalars = (p.zero_x, p.zero_y, p.multiplier_y, p.shift_y,
                        p.multiplier, p.shift, p.zero_point, p.low, p.high)  # fmt: skip
-            tile(x, x_at, y, y_at, scalars, out, at, count)
+            kernel(x, x_at, y, y_at, scalars, out, at, count)
         elif fits and p.multiplier_y == HALF and p.shift_y == 0:
             scalars = (p.zero_y, p.zero_x, p.multiplier_x, p.shift_x,
                        p.multiplier, p.shift, p.zero_point, p.low, p.high)  # fmt: skip
-            tile(y, y_at, x, x_at, scalars, out, at, count)
+            kernel(y, y_at, x, x_at, scalars, out, at, count)
         else:
             general(x, x_at, y, y_at, p, out, at, count)
 
@@ -159,17 +159,17 @@ def _double_sum() -> Callable[..., None]:
 
 
 def _double_product() -> Callable[..., None]:
-    """The rule "double" by a generated tile, where its conditions hold."""
+    """The rule "double" by a generated kernel, where its conditions hold."""
     general = _segment(_double_of)
     if not packs(LANE):
         return general
-    tile = product_tile(LANE)
+    kernel = product_kernel(LANE)
 
     @register_jitable
     def segment(x, x_at, y, y_at, p, out, at, count):
         if -31 <= p.shift <= -1 and _are_bytes(p, is_signed(x)):
             scalars = (p.zero_x, p.zero_y, p.multiplier, p.shift, p.zero_point, p.low, p.high)
-            tile(x, x_at, y, y_at, scalars, out, at, count)
+            kernel(x, x_at, y, y_at, scalars, out, at, count)
         else:
             general(x, x_at, y, y_at, p, out, at, count)
 

@@ -7,7 +7,8 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_f32 import MR, NR, block, new_scratch, pack_panels
+from npmobilenet.kernels.fast.gemm_f32 import MR, NR, Layer, block, new_scratch, pack_panels
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -41,19 +42,17 @@ def whole_windows(taps, stride, pad, dilation, size, out_size):
 
 
 @register_jitable
-def filter_pixels(x, x_at, row_step, x_segment, flat_w, shape, taps, bias, activation, out, out_at, out_step, out_c,
-                  rows, scratch):  # fmt: skip
-    """All channels of `rows` outputs whose windows begin row_step apart and have the same taps.
+def filter_pixels(windows, corner, layer, shape, out, rows, scratch):
+    """All channels of `rows` outputs whose windows have the same taps.
 
-    shape: of the weights as packed. taps: (first filter row, number of them, first column, number of them).
+    windows: Lhs. corner: the first filter row and column. shape: (kh, kw, Cin, as many channels as are packed, Cout).
     """
-    _, kernel_w, in_c, padded = shape
-    ky_first, segments, kx_first, width = taps
+    kernel_h, kernel_w, in_c, padded, out_c = shape
     for first in range(0, padded, NR):
-        panel = min(NR, padded - first)
-        w_at = shape[0] * kernel_w * in_c * first + (ky_first * kernel_w + kx_first) * in_c * panel
-        block(x, x_at, row_step, x_segment, flat_w, w_at, kernel_w * in_c * panel, segments, width * in_c, bias, first,
-              min(NR, out_c - first), activation, x[:0], out, out_at + first, out_step, rows, scratch)  # fmt: skip
+        segment = kernel_w * in_c * min(NR, padded - first)
+        w_at = kernel_h * kernel_w * in_c * first + (corner[0] * kernel_w + corner[1]) * in_c * min(NR, padded - first)
+        panel, to = Panel(layer.weights, w_at, segment, layer.bias, first), Cells(out.data, out.at + first, out.step)
+        block(windows, panel, min(NR, out_c - first), layer.activation, layer.more, to, rows, scratch)
 
 
 def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
@@ -74,7 +73,8 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
     _, in_h, in_w, in_c = x.shape
     kernel_h, kernel_w = weights.shape[0], weights.shape[1]
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
-    flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
+    flat_x, flat_out, shape = x.reshape(-1), out.reshape(-1), (*weights.shape, out_c)
+    layer = Layer(weights.reshape(-1), bias, activation, flat_x[:0])
     x_line, line = dilation[0] * in_w * in_c, stride[0] * in_w * in_c  # to the next filter row, the next output row
     scratch, apart = new_scratch(), dilation[1] > 1
     copied = np.empty(kernel_h * kernel_w * in_c if apart else 0, np.float32)
@@ -92,9 +92,9 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
         if across > 0:
             for r in range(count):
                 x_at = (first + left * stride[1] - pad[1]) * in_c + r * line
-                filter_pixels(flat_x, x_at, stride[1] * in_c, x_line, flat_w, weights.shape,
-                              (ky_first, segments, 0, kernel_w), bias, activation,
-                              flat_out, ((row + r) * out_w + left) * out_c, out_c, out_c, across, scratch)  # fmt: skip
+                windows = Lhs(flat_x, x_at, stride[1] * in_c, x_line, segments, kernel_w * in_c)
+                to = Cells(flat_out, ((row + r) * out_w + left) * out_c, out_c)
+                filter_pixels(windows, (ky_first, 0), layer, shape, to, across, scratch)
         for ox in range(out_w):
             if ox >= left and ox < left + across:
                 continue
@@ -105,7 +105,7 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
             if apart:
                 copy_taps(flat_x, x_at, x_line, dilation[1] * in_c, in_c, segments, width, copied)
                 x_at, source, x_segment = 0, copied, width * in_c
-            filter_pixels(source, x_at, line, x_segment, flat_w, weights.shape, (ky_first, segments, kx_first, width),
-                          bias, activation, flat_out, (row * out_w + ox) * out_c, out_w * out_c, out_c, count,
-                          scratch)  # fmt: skip
+            windows = Lhs(source, x_at, line, x_segment, segments, width * in_c)
+            to = Cells(flat_out, (row * out_w + ox) * out_c, out_w * out_c)
+            filter_pixels(windows, (ky_first, kx_first), layer, shape, to, count, scratch)
         row += count

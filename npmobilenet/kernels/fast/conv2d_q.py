@@ -7,8 +7,9 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_s8 import KR, MR, gemm_block, new_accumulators, pack_rhs
+from npmobilenet.kernels.fast.gemm_s8 import KR, MR, Layer, gemm_block, new_accumulators, pack_rhs
 from npmobilenet.kernels.fast.lhs_packing import as_row_value, copy_rows, new_rows, new_sums, row_sums
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs
 
 
 def pack_conv2d_q(weights, bias, zero_points):
@@ -21,17 +22,17 @@ def pack_conv2d_q(weights, bias, zero_points):
 
 
 @register_jitable
-def copy_window(x, n, iy, ix, dilation, taps, z_in, buffer, at, padded):
+def copy_window(x, n, corner, dilation, taps, z_in, buffer, padded):
     """The taps of one output, filter row by filter row, each filled up to `padded` values with zeros.
 
     Taps outside the image get the input's zero point, whose real value is 0.
     """
     in_h, in_w, in_c = x.shape[1], x.shape[2], x.shape[3]
     for ky in range(taps[0]):
-        row = buffer[at + ky * padded : at + (ky + 1) * padded]
-        y = iy + ky * dilation[0]
+        row = buffer[ky * padded : (ky + 1) * padded]
+        y = corner[0] + ky * dilation[0]
         for kx in range(taps[1]):
-            column = ix + kx * dilation[1]
+            column = corner[1] + kx * dilation[1]
             inside = y >= 0 and y < in_h and column >= 0 and column < in_w
             for c in range(in_c):
                 value = x[n, y, column, c] if inside else z_in
@@ -76,7 +77,7 @@ def conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dila
     copied one by one. Then register tiles as in pointwise_conv2d_q. Threads take output rows.
     """
     panels, groups = weights.shape[0], weights.shape[2]
-    packed, flat_out = weights.reshape(-1), out.reshape(-1)
+    layer, flat_out = Layer(weights.reshape(-1), bias, requant), out.reshape(-1)
     in_c, (out_h, out_w, channels) = x.shape[3], out.shape[1:]
     padded, window, lines = groups * KR, taps[1] * in_c, taps[0]
     line = (out_w - 1) * stride[1] * in_c + padded
@@ -87,15 +88,16 @@ def conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dila
         iy = oy * stride[0] - pad[0]
         if dilation[1] == 1:
             copy_lines(x, n, iy, -pad[1], dilation[0], lines, zero_points[0], buffer, line)
-            row_sums(buffer, 0, stride[1] * in_c, line, lines, window, out_w, x, zero_points, sums)
-            gemm_block(buffer, 0, stride[1] * in_c, line, lines, groups, packed, sums, bias, requant, flat_out,
-                       channels, row * out_w, out_w, 0, panels, acc)  # fmt: skip
+            row_sums(Lhs(buffer, 0, stride[1] * in_c, line, lines, window), out_w, x, zero_points, sums)
+            windows = Lhs(buffer, 0, stride[1] * in_c, line, lines, groups)
+            gemm_block(windows, sums, layer, Cells(flat_out, row * out_w * channels, channels), out_w, (0, panels), acc)
             continue
         for ox in range(0, out_w, MR):
             count = min(MR, out_w - ox)
             for r in range(count):
-                copy_window(x, n, iy, (ox + r) * stride[1] - pad[1], dilation, taps, zero_points[0], buffer,
-                            r * lines * padded, padded)  # fmt: skip
-            row_sums(buffer, 0, lines * padded, 0, 1, lines * padded, count, x, zero_points, sums)
-            gemm_block(buffer, 0, lines * padded, padded, lines, groups, packed, sums, bias, requant, flat_out,
-                       channels, row * out_w + ox, count, 0, panels, acc)  # fmt: skip
+                ix, copied = (ox + r) * stride[1] - pad[1], buffer[r * lines * padded : (r + 1) * lines * padded]
+                copy_window(x, n, (iy, ix), dilation, taps, zero_points[0], copied, padded)
+            row_sums(Lhs(buffer, 0, lines * padded, 0, 1, lines * padded), count, x, zero_points, sums)
+            windows = Lhs(buffer, 0, lines * padded, padded, lines, groups)
+            to = Cells(flat_out, (row * out_w + ox) * channels, channels)
+            gemm_block(windows, sums, layer, to, count, (0, panels), acc)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba.extending import register_jitable
 
@@ -13,14 +13,50 @@ from npmobilenet.kernels.fast.conv2d import valid_taps, whole_windows
 from npmobilenet.kernels.fast.gemm_f32 import LANE, LEFT_OUT
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
-from npmobilenet.kernels.vectorcode.depthwise import depthwise_image_tile, depthwise_tile
+from npmobilenet.kernels.vectorcode.depthwise_f32 import (
+    Framed,
+    Pixels,
+    Taps,
+    depthwise_f32_image_kernel,
+    depthwise_f32_kernel,
+)
+from npmobilenet.kernels.vectorcode.generated import Cells, one_of
 
 PIXELS = 4  # neighbouring outputs in a tile: they share each weight load
 HIGH, ACROSS = 2, 7  # rows and columns of outputs in a tile: they share most of what they read
 
-wide_tile = depthwise_tile(PIXELS, LANE)
-wide_single = depthwise_tile(1, LANE)
-narrow_single = depthwise_tile(1, 4)
+wide_run = depthwise_f32_kernel(PIXELS, LANE)
+wide_single = depthwise_f32_kernel(1, LANE)
+narrow_single = depthwise_f32_kernel(1, 4)
+
+
+class Image(NamedTuple):
+    """An image of (height, width, channels) in a flat array.
+
+    origin: the index, in pixels, of its first row, also where only those rows are there that are read.
+    """
+
+    data: Any
+    origin: Any
+    height: Any
+    width: Any
+    channels: Any
+
+
+class Filters(NamedTuple):
+    """(kh, kw, channels) weights, biases, and the activation's number."""
+
+    weights: Any
+    bias: Any
+    activation: Any
+
+
+class Window(NamedTuple):
+    """Pairs for rows and columns."""
+
+    stride: Any
+    pad: Any
+    dilation: Any
 
 
 @register_jitable
@@ -30,119 +66,111 @@ def finished(value, activation):
 
 
 @register_jitable
-def filter_run(x, x_at, steps, w, w_at, taps, bias, channels, activation, out, out_at, pixels):
+def filter_run(x, w, activation, out, pixels):
     """All channels of `pixels` neighbouring outputs with the same taps: PIXELS by LANE at a time, then what is left.
 
-    steps: (pixel, row, column) in x, then (row, column) in w. taps: (rows, columns).
+    x: Pixels; w: Taps; out: Cells, whose step is the number of channels.
     """
+    channels = out.step
     wide, groups = channels // LANE, pixels // PIXELS
     done = groups * PIXELS
-    rest_at, rest_out = x_at + done * steps[0], out_at + done * channels
     if wide > 0:
         if groups > 0:
-            wide_tile(x, x_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
-                      bias, 0, activation, out, out_at, channels, groups, wide)  # fmt: skip
+            wide_run(x, w, activation, out, groups, wide)
         if done < pixels:
-            wide_single(x, rest_at, steps[0], steps[1], steps[2], w, w_at, steps[3], steps[4], taps[0], taps[1],
-                        bias, 0, activation, out, rest_out, channels, pixels - done, wide)  # fmt: skip
+            rest = Pixels(x.data, x.at + done * x.pixel_step, x.pixel_step, x.row_step, x.column_step)
+            to = Cells(out.data, out.at + done * channels, channels)
+            wide_single(rest, w, activation, to, pixels - done, wide)
     c = wide * LANE
     narrow = (channels - c) // 4
     if narrow > 0:
-        narrow_single(x, x_at + c, steps[0], steps[1], steps[2], w, w_at + c, steps[3], steps[4], taps[0], taps[1],
-                      bias, c, activation, out, out_at + c, channels, pixels, narrow)  # fmt: skip
+        rest = Pixels(x.data, x.at + c, x.pixel_step, x.row_step, x.column_step)
+        rest_w = Taps(w.weights, w.at + c, w.row_step, w.column_step, w.rows, w.columns, w.bias, c)
+        narrow_single(rest, rest_w, activation, Cells(out.data, out.at + c, channels), pixels, narrow)
     c += 4 * narrow
     for c in range(c, channels):  # noqa: B020
         for p in range(pixels):
-            acc = bias[c]
-            for ky in range(taps[0]):
-                for kx in range(taps[1]):
-                    at = x_at + p * steps[0] + ky * steps[1] + kx * steps[2] + c
-                    acc = fma32(x[at], w[w_at + ky * steps[3] + kx * steps[4] + c], acc)
-            out[out_at + p * channels + c] = finished(acc, activation)
+            acc = w.bias[c]
+            for ky in range(w.rows):
+                for kx in range(w.columns):
+                    at = x.at + p * x.pixel_step + ky * x.row_step + kx * x.column_step + c
+                    acc = fma32(x.data[at], w.weights[w.at + ky * w.row_step + kx * w.column_step + c], acc)
+            out.data[out.at + p * channels + c] = finished(acc, activation)
 
 
 @register_jitable
-def filter_multiplied(x, x_at, steps, w, w_at, taps, bias, in_c, channels, activation, out, out_at):
-    """One output pixel where each input channel has channels / in_c filters (some models' first layer)."""
+def filter_multiplied(x, w, in_c, activation, out):
+    """One output pixel where each input channel has out.step / in_c filters (some models' first layer)."""
+    channels = out.step
     multiplier = channels // in_c
     for c in range(channels):
-        acc = bias[c]
-        for ky in range(taps[0]):
-            for kx in range(taps[1]):
-                at = x_at + ky * steps[1] + kx * steps[2] + c // multiplier
-                acc = fma32(x[at], w[w_at + ky * steps[3] + kx * steps[4] + c], acc)
-        out[out_at + c] = finished(acc, activation)
+        acc = w.bias[c]
+        for ky in range(w.rows):
+            for kx in range(w.columns):
+                at = x.at + ky * x.row_step + kx * x.column_step + c // multiplier
+                acc = fma32(x.data[at], w.weights[w.at + ky * w.row_step + kx * w.column_step + c], acc)
+        out.data[out.at + c] = finished(acc, activation)
 
 
 @register_jitable
-def filter_row(x, line, steps, in_w, in_c, weights, bias, stride, pad, dilation, ky, activation, out, at, out_w):
-    """One row of the output, from out[at] on; ky: its first filter row inside the image and the one after the last.
+def filter_row(x, line, flat_w, filters, window, ky, out, at):
+    """One row of outputs, from out.data[at] on; ky: its first filter row inside the image, the one after the last.
 
-    line: the index in x, in pixels, of the input row that filter row ky[0] reads. steps: see filter_run.
+    line: the index in x, in pixels, of the input row that filter row ky[0] reads. flat_w: the weights. out: Cells,
+    whose step is the number of outputs.
     """
-    kernel_w, channels = weights.shape[1], weights.shape[2]
-    flat_w = weights.reshape(-1)
-    inner, inner_end = whole_windows(kernel_w, stride[1], pad[1], dilation[1], in_w, out_w)
+    kernel_w, channels = filters.weights.shape[1], filters.weights.shape[2]
+    stride, pad, dilation = window.stride[1], window.pad[1], window.dilation[1]
+    inner, inner_end = whole_windows(kernel_w, stride, pad, dilation, x.width, out.step)
+    row_step = window.dilation[0] * x.width * x.channels
     ox = 0
-    while ox < out_w:
-        ix = ox * stride[1] - pad[1]
-        kx_first, kx_last = valid_taps(ix, kernel_w, dilation[1], in_w)
-        x_at = (line + ix + kx_first * dilation[1]) * in_c
-        w_at = (ky[0] * kernel_w + kx_first) * channels
-        taps = (max(ky[1] - ky[0], 0), max(kx_last - kx_first, 0))
-        pixels = 1
-        if channels != in_c:
-            filter_multiplied(x, x_at, steps, flat_w, w_at, taps, bias, in_c, channels, activation,
-                              out, at + ox * channels)  # fmt: skip
+    while ox < out.step:
+        ix = ox * stride - pad
+        first, last = valid_taps(ix, kernel_w, dilation, x.width)
+        x_at, w_at = (line + ix + first * dilation) * x.channels, (ky[0] * kernel_w + first) * channels
+        pixels = Pixels(x.data, x_at, stride * x.channels, row_step, dilation * x.channels)
+        taps = Taps(flat_w, w_at, kernel_w * channels, channels, max(ky[1] - ky[0], 0), max(last - first, 0),
+                    filters.bias, 0)  # fmt: skip
+        to, count = Cells(out.data, at + ox * channels, channels), 1
+        if channels != x.channels:
+            filter_multiplied(pixels, taps, x.channels, filters.activation, to)
         else:
             if ox >= inner and ox < inner_end:
-                pixels = inner_end - ox
-            filter_run(x, x_at, steps, flat_w, w_at, taps, bias, channels, activation,
-                       out, at + ox * channels, pixels)  # fmt: skip
-        ox += pixels
+                count = inner_end - ox
+            filter_run(pixels, taps, filters.activation, to, count)
+        ox += count
 
 
 @register_jitable
-def filter_any(x, origin, in_size, in_c, weights, bias, stride, pad, dilation, activation, out, at, out_w, row, stop):
-    """Output rows row ... stop - 1 of an image, from out[at] on, for windows of any form.
-
-    origin: the index in x, in pixels, of the image's first row, also where only those rows are there that are read.
-    """
-    in_h, in_w = in_size
-    kernel_h, kernel_w, channels = weights.shape
-    steps = (stride[1] * in_c, dilation[0] * in_w * in_c, dilation[1] * in_c, kernel_w * channels, channels)
+def filter_any(x, filters, window, out, row, stop):
+    """Output rows row ... stop - 1 of an Image, for windows of any form. out: Cells, of which `step` make a row."""
+    kernel_h, _, channels = filters.weights.shape
+    flat_w, line = filters.weights.reshape(-1), out.step * channels
     for oy in range(row, stop):
-        iy = oy * stride[0] - pad[0]
-        ky = valid_taps(iy, kernel_h, dilation[0], in_h)
-        filter_row(x, origin + (iy + ky[0] * dilation[0]) * in_w, steps, in_w, in_c, weights, bias, stride, pad,
-                   dilation, ky, activation, out, at + (oy - row) * out_w * channels, out_w)  # fmt: skip
-    if activation in LEFT_OUT:
-        activate_all(out, at, (stop - row) * out_w * channels, activation)
+        iy = oy * window.stride[0] - window.pad[0]
+        ky = valid_taps(iy, kernel_h, window.dilation[0], x.height)
+        first = x.origin + (iy + ky[0] * window.dilation[0]) * x.width
+        filter_row(x, first, flat_w, filters, window, ky, out, out.at + (oy - row) * line)
+    if filters.activation in LEFT_OUT:
+        activate_all(out.data, out.at, (stop - row) * line, filters.activation)
 
 
 def filter_of(taps: int) -> Any:
     """As filter_any, for windows of taps x taps of neighbours, with stride 1 or 2, and LANE channels or more."""
-    step_1, step_2 = (depthwise_image_tile(HIGH, ACROSS, LANE, taps, stride) for stride in (1, 2))
+    by_stride = one_of({stride: depthwise_f32_image_kernel(HIGH, ACROSS, LANE, taps, stride) for stride in (1, 2)})
 
     @register_jitable
-    def filter_image(
-        x, origin, in_size, in_c, weights, bias, stride, pad, dilation, activation, out, at, out_w, row, stop
-    ):
-        in_h, in_w = in_size
-        channels, w = weights.shape[2], weights.reshape(-1)
-        line = out_w * channels
-        last = min(in_h, (stop - 1) * stride[0] - pad[0] + taps)  # rows after it may not be there
+    def filter_image(x, filters, window, out, row, stop):
+        channels, flat_w, stride, pad = x.channels, filters.weights.reshape(-1), window.stride[0], window.pad
+        line = out.step * channels
+        last = min(x.height, (stop - 1) * stride - pad[0] + taps)  # rows after it may not be there
         for oy in range(row, stop, HIGH):
-            iy = oy * stride[0] - pad[0]
-            x_at, out_at, count = (origin + iy * in_w) * in_c, at + (oy - row) * line, min(HIGH, stop - oy)
-            if stride[0] == 1:
-                step_1(x, x_at, -iy, last - iy, in_w, w, bias, activation, out, out_at, line, channels, pad[1], count,
-                       out_w)  # fmt: skip
-            else:
-                step_2(x, x_at, -iy, last - iy, in_w, w, bias, activation, out, out_at, line, channels, pad[1], count,
-                       out_w)  # fmt: skip
-        if activation in LEFT_OUT:
-            activate_all(out, at, (stop - row) * line, activation)
+            iy = oy * stride - pad[0]
+            image = Framed(x.data, (x.origin + iy * x.width) * channels, -iy, last - iy, x.width, channels, pad[1])
+            to, count = Cells(out.data, out.at + (oy - row) * line, line), min(HIGH, stop - oy)
+            by_stride(stride, image, flat_w, filters.bias, filters.activation, to, count, out.step)
+        if filters.activation in LEFT_OUT:
+            activate_all(out.data, out.at, (stop - row) * line, filters.activation)
 
     return filter_image
 
@@ -172,14 +200,15 @@ def _depthwise(form: int) -> Task:
         _, in_h, in_w, in_c = x.shape
         out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
         flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+        filters, window = Filters(weights, bias, activation), Window(stride, pad, dilation)
         pairs = (out_h + HIGH - 1) // HIGH
         unit = start
         while unit < stop:
             n, pair = unit // pairs, unit % pairs
             count = min(pairs - pair, stop - unit)
             row, end = pair * HIGH, min((pair + count) * HIGH, out_h)
-            filter_image(flat_x, n * in_h * in_w, (in_h, in_w), in_c, weights, bias, stride, pad, dilation, activation,
-                         flat_out, (n * out_h + row) * out_w * channels, out_w, row, end)  # fmt: skip
+            to = Cells(flat_out, (n * out_h + row) * out_w * channels, out_w)
+            filter_image(Image(flat_x, n * in_h * in_w, in_h, in_w, in_c), filters, window, to, row, end)
             unit += count
 
     kernel.__name__ = f"depthwise_conv2d_f32_{form}"

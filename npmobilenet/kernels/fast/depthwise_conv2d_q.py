@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba.extending import register_jitable
 
@@ -9,10 +11,21 @@ from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, PACKED, line_form, requantize_block
 from npmobilenet.kernels.fast.lhs_packing import is_signed
-from npmobilenet.kernels.vectorcode.depthwise_s8 import column_tile, fill_tile, interleave_one, interleave_tile, raised
+from npmobilenet.kernels.vectorcode.depthwise_s8 import (
+    Block,
+    Filters,
+    OutputRows,
+    RowGroup,
+    Words,
+    depthwise_s8_kernel,
+    fill_kernel,
+    interleave_kernel,
+    interleave_one_kernel,
+    raised,
+)
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
-from npmobilenet.kernels.vectorcode.linear_requant import LinearRequant
-from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING
+from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING
+from npmobilenet.kernels.vectorcode.generated import Cells, one_of
 
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
 PIXELS = 4  # neighbouring outputs that a tile computes together, or, where it computes one row, twice as many
@@ -23,19 +36,42 @@ WIDE, MIDDLE, NARROW = WIDTHS
 LINE = 64  # bytes in a cache line
 RAISED_INT8, RAISED_UINT8 = raised(KIND, True), raised(KIND, False)
 
-wide_interleave, middle_interleave, narrow_interleave = (interleave_tile(width, LANE, KIND) for width in WIDTHS)
-single_interleave, fill = interleave_one(LANE, KIND), fill_tile(LANE)
-# For the usual taps and strides, and the rows of outputs that then come out of the same groups of rows.
-ROWS_3_1, ROWS_3_2, ROWS_5_1, ROWS_5_2 = (2, 1, 4, 2) if KR == 4 else (2, 1, 2, 1)
-tile_3_1 = column_tile(PIXELS, ROWS_3_1, LANE, KIND, (3, 1))
-tile_3_2 = column_tile(MOST_PIXELS, ROWS_3_2, LANE, KIND, (3, 2))
-tile_5_1 = column_tile(PIXELS, ROWS_5_1, LANE, KIND, (5, 1))
-tile_5_2 = column_tile(PIXELS, ROWS_5_2, LANE, KIND, (5, 2))
-any_tile = column_tile(MOST_PIXELS, 1, LANE, KIND)
-line_tile_3_1 = column_tile(PIXELS, ROWS_3_1, LANE, KIND, (3, 1), True)
-line_tile_3_2 = column_tile(MOST_PIXELS, ROWS_3_2, LANE, KIND, (3, 2), True)
-line_tile_5_1 = column_tile(PIXELS, ROWS_5_1, LANE, KIND, (5, 1), True)
-line_tile_5_2 = column_tile(MOST_PIXELS, ROWS_5_2, LANE, KIND, (5, 2), True)
+interleave_by_width = one_of({width: interleave_kernel(width, LANE, KIND) for width in WIDTHS})
+interleave_one, fill = interleave_one_kernel(LANE, KIND), fill_kernel(LANE)
+
+
+class Form(NamedTuple):
+    """What a kernel for a window computes together: outputs of a row, as sums or as bytes, and rows of outputs.
+
+    The rows are as many as come out of the same groups of rows of the image.
+    """
+
+    columns: int
+    stride: int
+    pixels: int
+    pixels_of_bytes: int
+    rows: int
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Columns and stride."""
+        return self.columns, self.stride
+
+
+# A window's form is its place here. The first is for all windows, as sums only; the others for the usual ones.
+FORMS = (
+    Form(0, 0, MOST_PIXELS, 0, 1),
+    Form(3, 1, PIXELS, PIXELS, 2),
+    Form(3, 2, MOST_PIXELS, MOST_PIXELS, 1),
+    Form(5, 1, PIXELS, PIXELS, 4 if KR == 4 else 2),
+    Form(5, 2, PIXELS, MOST_PIXELS, 2 if KR == 4 else 1),
+)
+USUAL = dict(enumerate(FORMS[1:], 1))
+sums_of_any = depthwise_s8_kernel(FORMS[0].pixels, FORMS[0].rows, LANE, KIND)
+sums_of = one_of({n: depthwise_s8_kernel(f.pixels, f.rows, LANE, KIND, f.window) for n, f in USUAL.items()})
+bytes_of = one_of(
+    {n: depthwise_s8_kernel(f.pixels_of_bytes, f.rows, LANE, KIND, f.window, True) for n, f in USUAL.items()}
+)
 
 
 def blocks_of(channels):
@@ -61,7 +97,7 @@ def pack_depthwise_conv2d_q(weights, bias, zero_points):
 
     Bytes (gemm_s8.BYTES) can't hold weights outside -128 ... 127: what is left of them goes into a further part for the
     same group. As sum (x - z_in) w = sum x w - z_in sum w, the last term goes into the bias; a tap outside the image
-    then has to read z_in. Bytes are read as x + raised (see depthwise_q), so that z_in + raised takes its place.
+    then has to read z_in. Bytes are read as x + raised (see depthwise_s8), so that z_in + raised takes its place.
     """
     height, width, channels = weights.shape
     centred_weights, groups = weights.astype(np.int64) - zero_points[1], -(-height // KR)
@@ -111,98 +147,51 @@ def words_in_lines(size):
 
 @register_jitable
 def outside_word(x, value):
-    """The word of pixels outside the image, whose values are all `value`: see depthwise_q.interleave_tile."""
+    """The word of pixels outside the image, whose values are all `value`: see depthwise_s8.interleave_kernel."""
     if KR == 2:
         return (value & 0xFFFF) * 0x10001
     return ((value + (RAISED_INT8 if is_signed(x) else RAISED_UINT8)) & 0xFF) * 0x1010101
 
 
 @register_jitable
-def interleave(x, rows, rows_at, column, channel, count, words, words_at, step, channels, width):
-    """`count` pixels of a block of channels, from pixel `column` on: see depthwise_q.interleave_tile."""
+def interleave(x, group, column, channel, count, words, channels, width):
+    """`count` pixels of a block of channels, from pixel `column` on: see depthwise_s8.interleave_kernel."""
     if channels != x.shape[3] or channels < LANE:
-        single_interleave(x, rows, rows_at, column, channel, count, words, words_at, step,
-                          min(width, channels - channel), channels // x.shape[3])  # fmt: skip
-    elif width == WIDE:
-        wide_interleave(x, rows, rows_at, column, channel, count, words, words_at, step)
-    elif width == MIDDLE:
-        middle_interleave(x, rows, rows_at, column, channel, count, words, words_at, step)
+        multiplier, some = channels // x.shape[3], min(width, channels - channel)
+        interleave_one(x, group, column, channel, count, words, some, multiplier)
     else:
-        narrow_interleave(x, rows, rows_at, column, channel, count, words, words_at, step)
+        interleave_by_width(width, x, group, column, channel, count, words)
 
 
 @register_jitable
 def form_of(taps, stride, dilation, rows):
-    """The tile for a window: 1 to 4, or 0 for the one that takes them all."""
-    if dilation[0] != 1 or dilation[1] != 1:
-        return 0
-    if taps[1] == 3 and stride[1] == 1 and rows == ROWS_3_1:
-        return 1
-    if taps[1] == 3 and stride[1] == 2 and rows == ROWS_3_2:
-        return 2
-    if taps[1] == 5 and stride[1] == 1 and rows == ROWS_5_1:
-        return 3
-    return 4 if taps[1] == 5 and stride[1] == 2 and rows == ROWS_5_2 else 0
+    """The place in FORMS of a window's form."""
+    for form in range(1, len(FORMS) if dilation[0] == 1 and dilation[1] == 1 else 1):
+        if taps[1] == FORMS[form].columns and stride[1] == FORMS[form].stride and rows == FORMS[form].rows:
+            return form
+    return 0
 
 
 @register_jitable
-def filter_block(form, words, group_step, vector_step, column_step, stride, count, parts, vectors, first, number, w,
-                 taps, shifts, bias, channel, acc, acc_step, acc_row, rows):  # fmt: skip
-    """The accumulators of a block of channels of `count` outputs in each of `rows` rows, or more."""
-    if form == 1:
-        tile_3_1(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
-                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
-    elif form == 2:
-        tile_3_2(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
-                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
-    elif form == 3:
-        tile_5_1(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
-                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
-    elif form == 4:
-        tile_5_2(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
-                 taps[1], shifts, 0, stride[0], bias, channel, acc, 0, acc_step, acc_row)  # fmt: skip
-    else:
-        for r in range(rows):
-            any_tile(words, group_step, vector_step, column_step, stride[1], count, parts, vectors, first, number, w,
-                     taps[1], shifts, r * stride[0], stride[0], bias, channel, acc, r * acc_row, acc_step,
-                     acc_row)  # fmt: skip
+def filter_block(form, words, filters, block, shift_step, acc, rows):
+    """The accumulators of a block of channels of the outputs of `rows` rows, or more."""
+    if form:
+        sums_of(form, words, filters, block, 0, shift_step, acc)
+        return
+    for r in range(rows):
+        to = OutputRows(acc.data, acc.at + r * acc.row, acc.step, acc.row, acc.count)
+        sums_of_any(words, filters, block, r * shift_step, shift_step, to)
 
 
 @register_jitable
-def filter_linear(form, words, group_step, vector_step, stride, count, parts, vectors, first, number, w, taps, shifts,
-                 bias, channel, requant, line, out, out_at, channels, out_row):  # fmt: skip
-    """The outputs of a block of channels that have a line, as filter_block for forms 1 to 4."""
-    if form == 1:
-        line_tile_3_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
-                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
-    elif form == 2:
-        line_tile_3_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
-                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
-    elif form == 3:
-        line_tile_5_1(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
-                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
-    else:
-        line_tile_5_2(words, group_step, vector_step, 1, stride[1], count, parts, vectors, first, number, w, taps[1],
-                      shifts, 0, stride[0], bias, channel, out, out_at, channels, out_row, requant.slope,
-                      requant.offset, requant.below, requant.exceptions, line, requant.low, requant.high)  # fmt: skip
-
-
-@register_jitable
-def requantize(acc, acc_at, width, pixels, columns, channel, requant, out, out_at, channels):
-    """The outputs of a block of channels. Those from requant.tail on follow the other rule."""
-    rest = acc[acc_at:]
+def requantize(acc, pixels, columns, channel, requant, out):
+    """The outputs of a block of channels, see requantize_block. Those from requant.tail on follow the other rule."""
     head = columns if line_form(requant, channel, columns) else min(max(requant.tail - channel, 0), columns)
     if head > 0:
-        requantize_block(rest, width, pixels, head, channel, requant, out, out_at, channels)
+        requantize_block(acc, pixels, head, channel, requant, requant.rule, out)
     if head < columns:
-        other = LinearRequant(requant.multiplier, requant.shift, requant.scale, DOUBLE_ROUNDING, requant.zero_point,
-                              requant.low, requant.high, requant.tail, requant.slope, requant.offset, requant.below,
-                              requant.exceptions, requant.one_offset, requant.two_offsets, requant.patched)  # fmt: skip
-        requantize_block(rest[head:], width, pixels, columns - head, channel + head, other, out, out_at + head,
-                         channels)  # fmt: skip
+        acc, out = Cells(acc.data, acc.at + head, acc.step), Cells(out.data, out.at + head, out.step)
+        requantize_block(acc, pixels, columns - head, channel + head, requant, DOUBLE_ROUNDING, out)
 
 
 @register_jitable
@@ -237,14 +226,15 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     blank, outside = np.full(in_c, zero_points[0], x.dtype), outside_word(x, zero_points[0])
     rows = np.zeros(2 * groups * KR, np.int64)  # addresses and distances
     pixel = most + groups * stride[1]  # words that an output takes for each channel
-    wide, middle, narrow = (pixels_at_once(pixel * WIDE, out_w), pixels_at_once(pixel * MIDDLE, out_w),
-                            pixels_at_once(pixel * NARROW, out_w))  # fmt: skip
+    wide, middle = pixels_at_once(pixel * WIDE, out_w), pixels_at_once(pixel * MIDDLE, out_w)
+    narrow = pixels_at_once(pixel * NARROW, out_w)
     size, room = 0, 0
     for run, width in ((wide, WIDE), (middle, MIDDLE), (narrow, NARROW)):
         pixels = max(run, MOST_PIXELS)
         size = max(size, most * pixels * width)
         room = max(room, groups * ((pixels - 1) * stride[1] + extent) * width)
     acc, words = words_in_lines(size + LANE), words_in_lines(room)
+    filters = Filters(packed, parts, vectors, bias, taps[1], shifts)
     row, filled = start, 0
     while row < stop:
         n, oy = row // out_h, row % out_h
@@ -266,31 +256,28 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
                 step_v = ((max(count, MOST_PIXELS) - 1) * stride[1] + extent) * LANE
                 step_g = step_v * number
                 if width != filled or count < out_w:  # else what is outside the image is there already
-                    fill(words, 0, step_v, groups * number, 0, left, outside)
-                    fill(words, 0, step_v, groups * number, right, needed - right, outside)
+                    around = Cells(words, 0, step_v)
+                    fill(around, groups * number, 0, left, outside)
+                    fill(around, groups * number, right, needed - right, outside)
                     filled = width
                 for g in range(groups):
-                    interleave(x, rows, 2 * g * KR, ix + left, first, right - left, words, g * step_g + left * LANE,
-                               step_v, channels, width)  # fmt: skip
-                line = line_form(requant, first, columns)
-                if (
-                    line
-                    and form
-                    and columns == width
-                    and together == most
-                    and count >= MOST_PIXELS - PIXELS * (form % 2)
-                ):
-                    filter_linear(form, words, step_g, step_v, stride, count, parts, vectors, vector, number, packed,
-                                  taps, shifts, bias, first, requant, line, flat_out,
-                                  (row * out_w + ox) * channels + first, channels, out_w * channels)  # fmt: skip
+                    to = Cells(words, g * step_g + left * LANE, step_v)
+                    interleave(x, RowGroup(rows, 2 * g * KR), ix + left, first, right - left, to, channels, width)
+                image = Words(words, step_g, step_v, dilation[1], stride[1])
+                block, line = Block(vector, number, first), line_form(requant, first, columns)
+                whole = form and columns == width and together == most and count >= FORMS[form].pixels_of_bytes
+                if line and whole:
+                    out_at = (row * out_w + ox) * channels + first
+                    to = OutputRows(flat_out, out_at, channels, out_w * channels, count)
+                    bytes_of(form, image, filters, block, 0, stride[0], to, requant, line)
                     continue
                 acc_row = max(count, PIXELS) * width
-                filter_block(form, words, step_g, step_v, dilation[1], stride, count, parts, vectors, vector, number,
-                             packed, taps, shifts, bias, first, acc, width, acc_row, together)  # fmt: skip
+                sums = OutputRows(acc, 0, width, acc_row, count)
+                filter_block(form, image, filters, block, stride[0], sums, together)
                 joined = count == out_w and count >= PIXELS  # then the rows of outputs follow each other
                 for r in range(1 if joined else together):
-                    out_at = ((row + r) * out_w + ox) * channels + first
-                    requantize(acc, r * acc_row, width, together * count if joined else count, columns, first, requant,
-                               flat_out, out_at, channels)  # fmt: skip
+                    target = Cells(flat_out, ((row + r) * out_w + ox) * channels + first, channels)
+                    pixels = together * count if joined else count
+                    requantize(Cells(acc, r * acc_row, width), pixels, columns, first, requant, target)
             vector += number
         row += together

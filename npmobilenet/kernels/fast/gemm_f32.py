@@ -5,13 +5,17 @@ A micro-kernel computes a tile of MR rows by NR columns in registers.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.graph import ACTIVATIONS
 from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
 from npmobilenet.kernels.fast.activation import activate_all
-from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS, gemm_f32_kernel
+from npmobilenet.kernels.vectorcode.gemm_f32 import gemm_f32_rows
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel
+from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS
 
 LANE = LANES[isa()]
 # MR rows x VECTORS: accumulators + weight vectors + one broadcast fill the registers:
@@ -25,11 +29,8 @@ MR_LOW = 4  # rows of the middle micro-kernel, for what the tall one leaves
 
 HALF = LANE // 2
 
-# Micro-kernels by their height; of a panel that is whole, three quarters, a half or a quarter of NR.
-tall_kernel, few_kernel, one_kernel = (gemm_f32_kernel(rows, (LANE, LANE)) for rows in (MR, MR_LOW, 1))
-tall_kernel_3, few_kernel_3, one_kernel_3 = (gemm_f32_kernel(rows, (LANE, HALF)) for rows in (MR, MR_LOW, 1))
-tall_kernel_2, few_kernel_2, one_kernel_2 = (gemm_f32_kernel(rows, (LANE,)) for rows in (MR, MR_LOW, 1))
-tall_kernel_1, few_kernel_1, one_kernel_1 = (gemm_f32_kernel(rows, (HALF,)) for rows in (MR, MR_LOW, 1))
+# A panel is whole, or three quarters, a half or a quarter of NR.
+compute = gemm_f32_rows((MR, MR_LOW, 1), ((LANE, LANE), (LANE, HALF), (LANE,), (HALF,)))
 # Activations that the micro-kernels leave to activate_all.
 LEFT_OUT = tuple(code for code in range(1, len(ACTIVATIONS)) if code not in VECTOR_ACTIVATIONS)
 
@@ -49,89 +50,47 @@ def pack_panels(weights: np.ndarray) -> np.ndarray:
     return np.concatenate(panels).reshape(*taps, padded)
 
 
-@register_jitable
-def compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
-            bias, channel, activation, more, adds, out, out_at, out_step, rows, width):  # fmt: skip
-    """`rows` rows of a panel of `width` columns, straight into `out`; more, adds: see gemm_f32_kernel."""
-    tall = rows // MR
-    few = (rows - tall * MR) // MR_LOW
-    one = rows - tall * MR - few * MR_LOW
-    if tall > 0:
-        if width == NR:
-            tall_kernel(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                      more, adds, out, out_at, out_step, tall)  # fmt: skip
-        elif width == 3 * HALF:
-            tall_kernel_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        more, adds, out, out_at, out_step, tall)  # fmt: skip
-        elif width == LANE:
-            tall_kernel_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        more, adds, out, out_at, out_step, tall)  # fmt: skip
-        else:
-            tall_kernel_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                        more, adds, out, out_at, out_step, tall)  # fmt: skip
-        x_at, out_at = x_at + tall * MR * row_step, out_at + tall * MR * out_step
-    if few > 0:
-        if width == NR:
-            few_kernel(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                     more, adds, out, out_at, out_step, few)  # fmt: skip
-        elif width == 3 * HALF:
-            few_kernel_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                       more, adds, out, out_at, out_step, few)  # fmt: skip
-        elif width == LANE:
-            few_kernel_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                       more, adds, out, out_at, out_step, few)  # fmt: skip
-        else:
-            few_kernel_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                       more, adds, out, out_at, out_step, few)  # fmt: skip
-        x_at, out_at = x_at + few * MR_LOW * row_step, out_at + few * MR_LOW * out_step
-    if one > 0:
-        if width == NR:
-            one_kernel(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                     more, adds, out, out_at, out_step, one)  # fmt: skip
-        elif width == 3 * HALF:
-            one_kernel_3(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                       more, adds, out, out_at, out_step, one)  # fmt: skip
-        elif width == LANE:
-            one_kernel_2(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                       more, adds, out, out_at, out_step, one)  # fmt: skip
-        else:
-            one_kernel_1(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                       more, adds, out, out_at, out_step, one)  # fmt: skip
+class Layer(NamedTuple):
+    """What all outputs of a layer share: panels of weights, biases, the activation's number, and what is added."""
+
+    weights: Any
+    bias: Any
+    activation: Any
+    more: Any
 
 
 @register_jitable
-def block(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth,
-          bias, channel, columns, activation, more, out, out_at, out_step, rows, scratch):  # fmt: skip
-    """As `compute`, for panels of any number of columns.
+def block(lhs, panel, columns, activation, more, out, rows, scratch):
+    """`rows` rows of `lhs` by the first `columns` of a panel.
 
-    One that doesn't fill its vectors is computed whole, with zero weights and biases, into `scratch`, and its columns
-    are copied out. `scratch` holds NR biases and then MR * NR values. `more`, laid out as `out`, is added to
+    A panel that doesn't fill its vectors is computed whole, with zero weights and biases, into `scratch`, and its
+    columns are copied out. `scratch` holds NR biases and then MR * NR values. `more`, laid out as `out`, is added to
     the results unless it is empty.
     """
     width = (columns + HALF - 1) // HALF * HALF
     adds = more.size > 0
     at_once = adds and columns == width and activation not in LEFT_OUT
     if columns == width:
-        compute(x, x_at, row_step, x_segment, w, w_at, w_segment, segments, depth, bias, channel, activation,
-                more, at_once, out, out_at, out_step, rows, width)  # fmt: skip
+        compute(lhs, panel, width, activation, more, at_once, out, rows)
     else:
         for j in range(width):
-            scratch[j] = bias[channel + j] if j < columns else np.float32(0)
+            scratch[j] = panel.bias[panel.channel + j] if j < columns else np.float32(0)
+        filled = Panel(panel.weights, panel.at, panel.segment, scratch, 0)
         for first in range(0, rows, MR):
             count = min(MR, rows - first)
-            compute(x, x_at + first * row_step, row_step, x_segment, w, w_at, w_segment, segments, depth, scratch, 0,
-                    activation, more, False, scratch, NR, NR, count, width)  # fmt: skip
+            some = Lhs(lhs.data, lhs.at + first * lhs.step, lhs.step, lhs.segment, lhs.segments, lhs.depth)
+            compute(some, filled, width, activation, more, False, Cells(scratch, NR, NR), count)
             for r in range(count):
                 for j in range(columns):
-                    out[out_at + (first + r) * out_step + j] = scratch[NR + r * NR + j]
+                    out.data[out.at + (first + r) * out.step + j] = scratch[NR + r * NR + j]
     if activation in LEFT_OUT:
         for r in range(rows):
-            activate_all(out, out_at + r * out_step, columns, activation)
+            activate_all(out.data, out.at + r * out.step, columns, activation)
     if adds and not at_once:
         for r in range(rows):
-            first = out_at + r * out_step
+            first = out.at + r * out.step
             for i in range(first, first + columns):
-                out[i] = out[i] + more[i]
+                out.data[i] = out.data[i] + more[i]
 
 
 @register_jitable
@@ -141,29 +100,27 @@ def new_scratch():
 
 
 @register_jitable
-def matrix_block(
-    x, row_step, depth, packed, bias, activation, more, out, channels, row, stop, panel, panel_stop, scratch
-):
-    """Rows row ... stop - 1 by panels panel ... panel_stop - 1 of a matrix product; x and out flat.
+def matrix_block(x, depth, layer, out, rows, panels, scratch):
+    """Rows rows[0] ... rows[1] - 1 by panels panels[0] ... panels[1] - 1 of a matrix product.
 
-    more, scratch: see block.
+    x, out: Cells, from row 0 on, out's step being the number of channels. layer: its arrays flat.
     """
-    w = packed.reshape(-1)
-    for p in range(panel, panel_stop):
+    row, stop = rows
+    for p in range(panels[0], panels[1]):
         first = p * NR
-        columns = min(NR, channels - first)
-        block(x, row * row_step, row_step, 0, w, p * depth * NR, 0, 1, depth, bias, first, columns, activation,
-              more, out, row * channels + first, channels, stop - row, scratch)  # fmt: skip
+        lhs = Lhs(x.data, x.at + row * x.step, x.step, 0, 1, depth)
+        panel = Panel(layer.weights, p * depth * NR, 0, layer.bias, first)
+        to = Cells(out.data, out.at + row * out.step + first, out.step)
+        block(lhs, panel, min(NR, out.step - first), layer.activation, layer.more, to, stop - row, scratch)
 
 
 @register_jitable
-def matrix_rows(x, row_step, depth, packed, bias, activation, more, out, channels, first, stop, scratch):
+def matrix_rows(x, depth, layer, out, first, stop, scratch):
     """Rows first ... stop - 1 of a matrix product, some at a time: they stay near while the panels stream by.
 
-    more, scratch: see matrix_block.
+    See matrix_block.
     """
-    panels = (channels + NR - 1) // NR
+    panels = (out.step + NR - 1) // NR
     rows = max(NEAR // max(depth, 1) // MR * MR, BLOCK)
     for row in range(first, stop, rows):
-        matrix_block(x, row_step, depth, packed, bias, activation, more, out, channels, row, min(row + rows, stop),
-                     0, panels, scratch)  # fmt: skip
+        matrix_block(x, depth, layer, out, (row, min(row + rows, stop)), (0, panels), scratch)

@@ -5,14 +5,17 @@ A micro-kernel computes a tile of MR rows by NR columns, each lane from KR produ
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
-from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_tile
+from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING, UPWARD
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, one_of
+from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
-from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING, UPWARD
 
 LANE = LANES[isa()]
 # "vnni": dot products of four bytes, one operand signed; "dotprod": of four bytes alike; "pairs": of two int16.
@@ -26,16 +29,15 @@ VECTORS = 2
 NR = VECTORS * LANE  # output channels in a panel
 MR_LOW = 3
 
-tall_kernel = gemm_s8_kernel(MR, VECTORS, LANE, KIND)
-few_kernel = gemm_s8_kernel(MR_LOW, VECTORS, LANE, KIND)
-one_kernel = gemm_s8_kernel(1, VECTORS, LANE, KIND)
-# For the last panel where its channels fit into one vector.
-tall_half_kernel = gemm_s8_kernel(MR, 1, LANE, KIND, NR)
-one_half_kernel = gemm_s8_kernel(1, 1, LANE, KIND, NR)
-# For panels whose channels all have a line.
-tall_linear_kernel = gemm_s8_linear_kernel(MR, VECTORS, LANE, KIND, NR)
-tall_half_linear_kernel = gemm_s8_linear_kernel(MR, 1, LANE, KIND, NR)
-requantize_vectors = requantize_tile(LANE)
+# By the number of rows, and whether that is all: negative where a panel's channels fit into one vector.
+sums_of = one_of(
+    {MR: gemm_s8_kernel(MR, VECTORS, LANE, KIND), MR_LOW: gemm_s8_kernel(MR_LOW, VECTORS, LANE, KIND),
+     1: gemm_s8_kernel(1, VECTORS, LANE, KIND), -MR: gemm_s8_kernel(MR, 1, LANE, KIND, NR),
+     -1: gemm_s8_kernel(1, 1, LANE, KIND, NR)}
+)  # fmt: skip
+# For panels whose channels all have a line, by whether they take all vectors.
+bytes_of = one_of({v: gemm_s8_linear_kernel(MR, v, LANE, KIND, NR) for v in (VECTORS, 1)})
+requantize_vectors = requantize_kernel(LANE)
 
 
 def pack_rhs(weights: np.ndarray, bias: np.ndarray, zero_points: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -76,16 +78,23 @@ def line_form(requant, channel, columns):
 
 
 @register_jitable
-def requantize_block(acc, acc_step, rows, columns, channel, requant, out, out_at, out_step):
-    """The outputs of `rows` rows by `columns` channels from their accumulators.
+def requantize_block(acc, rows, columns, channel, requant, rule, out):
+    """The outputs (Cells) of `rows` rows by `columns` channels from their accumulators (Cells), all by one rule.
 
     acc and the parameters are read a whole vector at least, so fewer columns have to be filled up to LANE.
     """
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
-    rule = UPWARD if requant.rule == DOUBLE_ROUNDING and requant.low >= requant.zero_point else requant.rule
-    requantize_vectors(acc, 0, acc_step, rows, columns, channel, requant.multiplier, requant.shift, requant.scale, rule,
-                       requant.zero_point, requant.low, requant.high, requant.slope, requant.offset, requant.below,
-                       requant.exceptions, line_form(requant, channel, columns), out, out_at, out_step)  # fmt: skip
+    if rule == DOUBLE_ROUNDING and requant.low >= requant.zero_point:
+        rule = UPWARD
+    requantize_vectors(acc, rows, columns, channel, requant, rule, line_form(requant, channel, columns), out)
+
+
+class Layer(NamedTuple):
+    """What all outputs of a layer share: packed weights, biases, and the LinearRequant."""
+
+    weights: Any
+    bias: Any
+    requant: Any
 
 
 @register_jitable
@@ -95,79 +104,46 @@ def new_accumulators():
 
 
 @register_jitable
-def linear_kernels(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, requant, line,
-                   out, at, channels, columns, count):  # fmt: skip
-    """`count` tiles of MR rows from `start` on."""
-    sums_at = 0 if sums.size > 0 else -1
-    if columns > LANE:
-        tall_linear_kernel(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
-                       requant.slope, requant.offset, requant.below, requant.exceptions, line, requant.low,
-                       requant.high, out, at, channels, count, columns)  # fmt: skip
-    else:
-        tall_half_linear_kernel(buffer, start, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias,
-                                channel, requant.slope, requant.offset, requant.below, requant.exceptions, line,
-                                requant.low, requant.high, out, at, channels, count, columns)  # fmt: skip
-
-
-@register_jitable
-def linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, requant, out, channels,
-                first, count, channel, columns):  # fmt: skip
+def linear_rows(lhs, sums, panel, requant, out, count, columns):
     """The rows of a panel whose channels have a line, in tiles of MR; how many those are.
 
     Where the rest is better computed by a tile that begins earlier, and does some rows again, it is all of them. (In
     clocks of Zen 4, a tile takes some 24 for each group and 100; low tiles 2 and 100 for each row.)
     """
-    line, at = line_form(requant, channel, columns), first * channels + channel
+    line = line_form(requant, panel.channel, columns)
     if line == 0 or count < MR or (columns % LANE != 0 and LANE != 16):
         return 0
-    tiles = count // MR
-    rest, depth = count - tiles * MR, segments * groups
-    linear_kernels(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, channel, requant, line,
-                   out, at, channels, columns, tiles)  # fmt: skip
+    tiles, vectors, sums_at = count // MR, 2 if columns > LANE else 1, 0 if sums.size > 0 else -1
+    rest, depth = count - tiles * MR, lhs.segments * lhs.depth
+    bytes_of(vectors, lhs, panel, RowSums(sums, sums_at), requant, line, out, tiles, columns)
     if rest * (2 * depth + 100) <= 2 * MR * depth + 100:
         return count - rest
     skip = count - MR
-    linear_kernels(buffer, start + skip * row_step, row_step, x_segment, segments, groups, w, w_at, sums[skip:], bias,
-                 channel, requant, line, out, at + skip * channels, channels, columns, 1)  # fmt: skip
+    lhs = Lhs(lhs.data, lhs.at + skip * lhs.step, lhs.step, lhs.segment, lhs.segments, lhs.depth)
+    out = Cells(out.data, out.at + skip * out.step, out.step)
+    bytes_of(vectors, lhs, panel, RowSums(sums[skip:], sums_at), requant, line, out, 1, columns)
     return count
 
 
 @register_jitable
-def gemm_block(buffer, start, row_step, x_segment, segments, groups, w, sums, bias, requant, out, channels, first,
-               count, panel, panel_stop, acc):  # fmt: skip
-    """`count` rows of the buffer from `start`, the output rows from `first`, by panels panel ... panel_stop - 1.
+def gemm_block(lhs, sums, layer, out, count, panels, acc):
+    """`count` rows of lhs by panels panels[0] ... panels[1] - 1.
 
-    sums: of the rows, see pack_rhs, or empty. acc: new_accumulators().
+    lhs: Lhs, whose depth is groups. sums: of the rows, see pack_rhs, or empty. out: Cells, whose step is the number of
+    channels. acc: new_accumulators().
     """
-    for p in range(panel, panel_stop):
-        channel, w_at = p * NR, p * segments * groups * NR * KR
-        columns = min(NR, channels - channel)
-        r = linear_rows(buffer, start, row_step, x_segment, segments, groups, w, w_at, sums, bias, requant, out,
-                        channels, first, count, channel, columns)  # fmt: skip
+    segment = lhs.depth * NR * KR
+    for p in range(panels[0], panels[1]):
+        channel = p * NR
+        columns = min(NR, out.step - channel)
+        panel = Panel(layer.weights, p * lhs.segments * segment, segment, layer.bias, channel)
+        to = Cells(out.data, out.at + channel, out.step)
+        r = linear_rows(lhs, sums, panel, layer.requant, to, count, columns)
         while r < count:
-            rows = MR if count - r >= MR else MR_LOW if count - r >= MR_LOW and channels - channel > LANE else 1
-            at, sums_at = start + r * row_step, r if sums.size > 0 else -1
-            if channels - channel <= LANE:
-                if rows == MR:
-                    tall_half_kernel(
-                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
-                    )  # fmt: skip
-                else:
-                    one_half_kernel(
-                        buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
-                    )  # fmt: skip
-            elif rows == MR:
-                tall_kernel(
-                    buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
-                )
-            elif rows == MR_LOW:
-                few_kernel(
-                    buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
-                )
-            else:
-                one_kernel(
-                    buffer, at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc
-                )
-            requantize_block(acc, NR, rows, columns, channel, requant, out, (first + r) * channels + channel,
-                             channels)  # fmt: skip
+            rows = MR if count - r >= MR else MR_LOW if count - r >= MR_LOW and columns > LANE else 1
+            some = Lhs(lhs.data, lhs.at + r * lhs.step, lhs.step, lhs.segment, lhs.segments, lhs.depth)
+            number, sums_at = rows if columns > LANE else -rows, r if sums.size > 0 else -1
+            sums_of(number, some, panel, RowSums(sums, sums_at), acc)
+            target = Cells(out.data, to.at + r * out.step, out.step)
+            requantize_block(Cells(acc, 0, NR), rows, columns, channel, layer.requant, layer.requant.rule, target)
             r += rows

@@ -8,7 +8,8 @@ from numba.extending import overload, register_jitable
 from npmobilenet.kernels.compiler.numba_private import as_dtype, from_dtype
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, SIGN_OFFSET
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES
-from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_tile
+from npmobilenet.kernels.vectorcode.generated import Lhs
+from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel
 
 
 def is_signed(x):
@@ -41,7 +42,7 @@ def _new_rows(x, size):
 
 
 if KIND in BYTES:
-    sum_rows = row_sums_tile(KIND, LANE)
+    sum_rows = row_sums_kernel(KIND, LANE)
 
     @register_jitable
     def as_row_value(x, value, z_in):
@@ -54,10 +55,13 @@ if KIND in BYTES:
         return zero_points[1] - (0 if is_signed(x) else SIGN_OFFSET)
 
     @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zero_points, sums):
-        """What the tile subtracts for each row: v' times the sum of its values. Nothing where there are no sums."""
+    def row_sums(rows, count, x, zero_points, sums):
+        """What the tile subtracts for each of `count` rows: v' times the sum of its values (Lhs.depth of a segment).
+
+        Nothing where there are no sums.
+        """
         if sums.size > 0:
-            sum_rows(buffer, at, row_step, x_segment, segments, length, count, zero_of_weights(x, zero_points), sums)
+            sum_rows(rows, count, zero_of_weights(x, zero_points), sums)
 
 else:
 
@@ -72,7 +76,7 @@ else:
         return 0
 
     @register_jitable
-    def row_sums(buffer, at, row_step, x_segment, segments, length, count, x, zero_points, sums):
+    def row_sums(rows, count, x, zero_points, sums):
         """Nothing: there are no sums."""
 
 
@@ -116,5 +120,5 @@ def gather_rows(x, depth, first, count, padded, zero_points, sums):
                 row = buffer[r * padded : (r + 1) * padded]
                 copy_rows(source[r * depth : (r + 1) * depth], row[:depth], zero_points[0])
                 row[depth:] = 0
-    row_sums(buffer, 0, padded, 0, 1, padded, count, x, zero_points, sums)
+    row_sums(Lhs(buffer, 0, padded, 0, 1, padded), count, x, zero_points, sums)
     return buffer

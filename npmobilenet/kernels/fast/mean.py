@@ -7,9 +7,11 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.depthwise_conv2d import PIXELS, wide_single, wide_tile
+from npmobilenet.kernels.fast.depthwise_conv2d import PIXELS, wide_run, wide_single
 from npmobilenet.kernels.fast.gemm_f32 import LANE
 from npmobilenet.kernels.reference import mean as reference
+from npmobilenet.kernels.vectorcode.depthwise_f32 import Pixels, Taps
+from npmobilenet.kernels.vectorcode.generated import Cells
 
 WIDE = PIXELS * LANE  # channels that one tile sums side by side
 BLOCK = 128  # channels that a thread sums at a time: two cache lines of the image, eight of sums
@@ -23,18 +25,18 @@ def mean_of_image(x, at, pixels, channels, out, out_at):
     PIXELS neighbouring pixels takes as many vectors of channels here, whose sums wait for none of each other. What is
     left of the channels is a block that begins earlier, and computes some of them twice.
     """
-    ones, zeros = np.ones(LANE, np.float32), np.zeros(LANE, np.float32)
+    ones = Taps(np.ones(LANE, np.float32), 0, 0, 0, 1, pixels, np.zeros(LANE, np.float32), 0)
     sums = out[out_at : out_at + channels]
     if channels >= WIDE:
         blocks = channels // WIDE
-        wide_tile(x, at, LANE, 0, channels, ones, 0, 0, 0, 1, pixels, zeros, 0, 0, sums, 0, LANE, blocks, 1)
+        wide_run(Pixels(x, at, LANE, 0, channels), ones, 0, Cells(sums, 0, LANE), blocks, 1)
         if blocks * WIDE < channels:
             last = channels - WIDE
-            wide_tile(x, at + last, LANE, 0, channels, ones, 0, 0, 0, 1, pixels, zeros, 0, 0, sums, last, LANE, 1, 1)
+            wide_run(Pixels(x, at + last, LANE, 0, channels), ones, 0, Cells(sums, last, LANE), 1, 1)
     elif channels >= LANE:
         for block in range(0, channels, LANE):
             first = min(block, channels - LANE)
-            wide_single(x, at + first, 0, 0, channels, ones, 0, 0, 0, 1, pixels, zeros, 0, 0, sums, first, 0, 1, 1)
+            wide_single(Pixels(x, at + first, 0, 0, channels), ones, 0, Cells(sums, first, 0), 1, 1)
     else:
         for c in range(channels):
             sums[c] = np.float32(0)

@@ -7,7 +7,17 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import PER_THREAD, Work
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_f32 import BLOCK, MR, NR, matrix_block, matrix_rows, new_scratch, pack_panels
+from npmobilenet.kernels.fast.gemm_f32 import (
+    BLOCK,
+    MR,
+    NR,
+    Layer,
+    matrix_block,
+    matrix_rows,
+    new_scratch,
+    pack_panels,
+)
+from npmobilenet.kernels.vectorcode.generated import Cells
 
 MANY = 8 * BLOCK  # pixels from which on threads take blocks of them; below, weights weigh more than pixels
 FEW_ROWS = 2 * MR
@@ -61,9 +71,10 @@ def products(start, stop, x, weights, bias, activation, more, out):
                 apart[r * row_step + k] = flat_x[r * depth + k]
         flat_x = apart
     rows, _ = units_of(pixels, channels)
+    lhs, to = Cells(flat_x, 0, row_step), Cells(flat_out, 0, channels)
+    layer = Layer(weights.reshape(-1), bias, activation, more)
     if pixels >= MANY:
-        matrix_rows(flat_x, row_step, depth, weights, bias, activation, more, flat_out, channels, start * rows,
-                    min(stop * rows, pixels), scratch)  # fmt: skip
+        matrix_rows(lhs, depth, layer, to, start * rows, min(stop * rows, pixels), scratch)
         return
     groups = (pixels + rows - 1) // rows
     unit = start
@@ -71,8 +82,8 @@ def products(start, stop, x, weights, bias, activation, more, out):
         # Neighbouring units of one panel go together.
         panel, first = unit // groups, unit % groups * rows
         count = min(groups - unit % groups, stop - unit)
-        matrix_block(flat_x, row_step, depth, weights, bias, activation, more, flat_out, channels, first,
-                     min(first + count * rows, pixels), panel, panel + 1, scratch)  # fmt: skip
+        pixel_range = (first, min(first + count * rows, pixels))
+        matrix_block(lhs, depth, layer, to, pixel_range, (panel, panel + 1), scratch)
         unit += count
 
 

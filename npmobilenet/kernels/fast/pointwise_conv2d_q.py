@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from npmobilenet.kernels.compiler.program import PER_THREAD
 from npmobilenet.kernels.compiler.task import task
-from npmobilenet.kernels.fast.gemm_s8 import KR, gemm_block, new_accumulators, pack_rhs
+from npmobilenet.kernels.fast.gemm_s8 import KR, Layer, gemm_block, new_accumulators, pack_rhs
 from npmobilenet.kernels.fast.lhs_packing import gather_rows, new_sums
 from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs
 
 ROOM = 16384  # bytes of rows that pass over all panels together: half of a first-level cache
 
@@ -30,7 +31,7 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zero_points, requant, out)
     pixels, depth = x.shape
     channels = out.shape[1]
     panels, padded = weights.shape[0], weights.shape[1] * KR
-    flat_x, flat_w, flat_out = x.reshape(-1), weights.reshape(-1), out.reshape(-1)
+    flat_x, flat_out, layer = x.reshape(-1), out.reshape(-1), Layer(weights.reshape(-1), bias, requant)
     rows, _ = units_of(pixels, channels)
     groups = (pixels + rows - 1) // rows
     many, acc = pixels >= MANY, new_accumulators()
@@ -41,12 +42,11 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zero_points, requant, out)
     while unit < stop:
         first = unit % groups * rows
         count = min(together, (stop - unit) * rows, pixels - first)
+        to = Cells(flat_out, first * channels, channels)
         if many:
             buffer = gather_rows(flat_x, depth, first, count, padded, zero_points, sums)
-            gemm_block(buffer, 0, padded, 0, 1, weights.shape[1], flat_w, sums, bias, requant, flat_out, channels,
-                       first, count, 0, panels, acc)  # fmt: skip
+            gemm_block(Lhs(buffer, 0, padded, 0, 1, weights.shape[1]), sums, layer, to, count, (0, panels), acc)
         else:
-            panel = unit // groups
-            gemm_block(everything, first * padded, padded, 0, 1, weights.shape[1], flat_w, sums[first:], bias, requant,
-                      flat_out, channels, first, count, panel, panel + 1, acc)  # fmt: skip
+            rows_of = Lhs(everything, first * padded, padded, 0, 1, weights.shape[1])
+            gemm_block(rows_of, sums[first:], layer, to, count, (unit // groups, unit // groups + 1), acc)
         unit += (count + rows - 1) // rows

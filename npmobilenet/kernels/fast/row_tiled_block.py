@@ -12,9 +12,10 @@ from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.program import PER_THREAD, Work
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
-from npmobilenet.kernels.fast.depthwise_conv2d import FILTERS, form_of
-from npmobilenet.kernels.fast.gemm_f32 import matrix_rows, new_scratch
+from npmobilenet.kernels.fast.depthwise_conv2d import FILTERS, Filters, Image, Window, form_of
+from npmobilenet.kernels.fast.gemm_f32 import Layer, matrix_rows, new_scratch
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
+from npmobilenet.kernels.vectorcode.generated import Cells
 
 
 @register_jitable
@@ -38,10 +39,13 @@ def _row_tiled_block(form: int) -> Task:
 
     def kernel(start, stop, x, expand, depthwise, window, project, band, more, out):
         stride, pad, dilation = window
+        taps, filters = Window(stride, pad, dilation), Filters(depthwise[0], depthwise[1], depthwise[2])
         _, in_h, in_w, depth = x.shape
         out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
         kernel_h, _, channels = depthwise[0].shape
-        flat_x, flat_more, flat_out, scratch = x.reshape(-1), more.reshape(-1), out.reshape(-1), new_scratch()
+        flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
+        expansion = Layer(expand[0].reshape(-1), expand[1], expand[2], flat_x[:0])
+        projection = Layer(project[0].reshape(-1), project[1], project[2], more.reshape(-1))
         expands, projects = expand[0].size > 0, project[0].size > 0
         lines = (band - 1) * stride[0] + (kernel_h - 1) * dilation[0] + 1
         line = in_w * channels
@@ -61,22 +65,16 @@ def _row_tiled_block(form: int) -> Task:
                 for i in range(kept * line if moved > 0 else 0):
                     expanded[i] = expanded[moved + i]
                 pixels = (bottom - top - kept) * in_w
-                matrix_rows(
-                    flat_x[(origin + top + kept) * in_w * depth :], depth, depth, expand[0], expand[1], expand[2],
-                    flat_x[:0], expanded[kept * line :], channels, 0, pixels, scratch
-                )  # fmt: skip
+                source = Cells(flat_x, (origin + top + kept) * in_w * depth, depth)
+                matrix_rows(source, depth, expansion, Cells(expanded, kept * line, channels), 0, pixels, scratch)
                 held_top, held_bottom, image = top, bottom, n
                 origin = -top
-            target, at = (filtered, 0) if projects else (flat_out, row * out_w * channels)
-            filter_image(
-                expanded if expands else flat_x, origin * in_w, (in_h, in_w), channels, depthwise[0], depthwise[1],
-                stride, pad, dilation, depthwise[2], target, at, out_w, first, first + count
-            )  # fmt: skip
+            pixels_of = Image(expanded if expands else flat_x, origin * in_w, in_h, in_w, channels)
+            to = Cells(filtered, 0, out_w) if projects else Cells(flat_out, row * out_w * channels, out_w)
+            filter_image(pixels_of, filters, taps, to, first, first + count)
             if projects:
-                matrix_rows(
-                    filtered, channels, channels, project[0], project[1], project[2], flat_more[row * out_w * out_c :],
-                    flat_out[row * out_w * out_c :], out_c, 0, count * out_w, scratch
-                )  # fmt: skip
+                to = Cells(flat_out, row * out_w * out_c, out_c)
+                matrix_rows(Cells(filtered, 0, channels), channels, projection, to, 0, count * out_w, scratch)
             row += count
 
     kernel.__name__ = f"row_tiled_block_f32_{form}"

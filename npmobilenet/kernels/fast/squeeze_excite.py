@@ -8,8 +8,9 @@ from numba.extending import register_jitable
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.activation import activate_all
-from npmobilenet.kernels.fast.gemm_f32 import matrix_rows, new_scratch
+from npmobilenet.kernels.fast.gemm_f32 import Layer, matrix_rows, new_scratch
 from npmobilenet.kernels.fast.mean import mean_of_image
+from npmobilenet.kernels.vectorcode.generated import Cells
 
 # The functions of the gate and a constant, in the order of their codes.
 SCALED = ("add", "sub", "mul")
@@ -49,7 +50,8 @@ def multiply_pixels(x, first, stop, gates, activation, out):
 def one_row(x, product, out, scratch):
     """A matrix product of one row; product: (weights, bias, activation)."""
     weights, bias, activation = product
-    matrix_rows(x, x.size, x.size, weights, bias, activation, x[:0], out, out.size, 0, 1, scratch)
+    layer = Layer(weights.reshape(-1), bias, activation, x[:0])
+    matrix_rows(Cells(x, 0, x.size), x.size, layer, Cells(out, 0, out.size), 0, 1, scratch)
 
 
 def output_rows(x, squeeze, excite, scales, activation, out):

@@ -6,21 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from npmobilenet.kernels.vectorcode.general_requant import multiply_pairs, pairs
+from npmobilenet.kernels.vectorcode.generated import is_signed, micro_kernel
 from npmobilenet.kernels.vectorcode.lookup_vectors import for_blocks
 from npmobilenet.kernels.vectorcode.requant_rules import HALVED, NarrowToBytes
-from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
-from npmobilenet.kernels.vectorcode.vector_s8 import (
+from npmobilenet.kernels.vectorcode.vector import (
     INT,
     INT8,
     INT16,
     INT32,
     constant,
+    interleaved,
     intrinsic_call,
-    multiply_pairs,
-    pairs,
     splat,
     vector,
 )
@@ -29,22 +27,12 @@ from npmobilenet.kernels.vectorcode.vector_s8 import (
 # the upper eight another one; of those in turn come two vectors of int32. The instructions that pack undo just this.
 
 
-def _interleaved(builder: Any, a: Any, b: Any) -> list[Any]:
-    """Elements of a and b in turn: two vectors, from the lower and the upper halves of 128 bits. (PUNPCKL, PUNPCKH)."""
-    count, group = a.type.count, 128 // a.type.element.width
-    found = []
-    for first in (0, group // 2):
-        order = [i + first + j + v * count for i in range(0, count, group) for j in range(group // 2) for v in (0, 1)]
-        found.append(builder.shuffle_vector(a, b, ir.Constant(vector(INT32, count), order)))
-    return found
-
-
 def _widened(builder: Any, value: Any, zero_point: Any, signed: bool) -> list[Any]:
     """Bytes less the zero point, a splat of `_zero`, as two vectors of int16."""
     count = value.type.count
     if signed:
         value = builder.xor(value, constant(INT8, -128, count))  # x + 128, unsigned
-    both = _interleaved(builder, value, constant(INT8, 0, count))
+    both = interleaved(builder, value, constant(INT8, 0, count))
     return [builder.sub(builder.bitcast(half, zero_point.type), zero_point) for half in both]
 
 
@@ -94,7 +82,7 @@ class Unit:
         b = builder.add(b, intrinsic_call(builder, f"llvm.x86.{isa}.pmulh.w{bits}", kind, [v, self.some]))
         sums = [
             intrinsic_call(builder, multiply_add, words, [pair, self.factors])
-            for pair in _interleaved(builder, shifted(7), b)
+            for pair in interleaved(builder, shifted(7), b)
         ]
         return [builder.ashr(builder.add(value, self.half), self.right) for value in sums]
 
@@ -106,7 +94,7 @@ class End(NarrowToBytes):
     requant_rules.DownscaleRequant.double: t, which NarrowToBytes halves.
     """
 
-    def __init__(self, builder: Any, step: list[Any], lanes: int, signed: bool) -> None:
+    def __init__(self, builder: Any, step: tuple[Any, ...], lanes: int, signed: bool) -> None:
         multiplier, shift, zero_point, low, high = step
         super().__init__(builder, zero_point, low, high, lanes, signed)
         self.pairs = pairs(builder, splat(builder, builder.trunc(multiplier, INT32), lanes), lanes)
@@ -126,7 +114,7 @@ class End(NarrowToBytes):
         return self.pieces(builder, [done[:2], done[2:]], HALVED)
 
 
-def _sum(builder: Any, scalars: list[Any], lanes: int, signed: bool) -> Callable[[list[Any]], Any]:
+def _sum(builder: Any, scalars: tuple[Any, ...], lanes: int, signed: bool) -> Callable[[list[Any]], Any]:
     zeros = [_zero(builder, scalar, lanes, signed) for scalar in scalars[:2]]
     unit = Unit(builder, scalars[2], scalars[3], lanes)
     end = End(builder, scalars[4:], lanes, signed)
@@ -136,7 +124,7 @@ def _sum(builder: Any, scalars: list[Any], lanes: int, signed: bool) -> Callable
         twice = []
         for v, w in zip(*operands, strict=True):
             # high_mul(v * 2^20, 2^30) = 2^19 v, and twice that is 2^4 v in the upper half of a word.
-            halved = _interleaved(builder, constant(INT16, 0, 2 * lanes), builder.shl(v, constant(INT16, 4, 2 * lanes)))
+            halved = interleaved(builder, constant(INT16, 0, 2 * lanes), builder.shl(v, constant(INT16, 4, 2 * lanes)))
             for a, b in zip(halved, unit(builder, w), strict=True):
                 twice.append(builder.add(builder.bitcast(a, b.type), builder.shl(b, constant(INT32, 1, lanes))))
         return end.bytes_of(builder, twice)
@@ -144,7 +132,7 @@ def _sum(builder: Any, scalars: list[Any], lanes: int, signed: bool) -> Callable
     return function
 
 
-def _product(builder: Any, scalars: list[Any], lanes: int, signed: bool) -> Callable[[list[Any]], Any]:
+def _product(builder: Any, scalars: tuple[Any, ...], lanes: int, signed: bool) -> Callable[[list[Any]], Any]:
     zeros = [_zero(builder, scalar, lanes, signed) for scalar in scalars[:2]]
     end = End(builder, scalars[2:], lanes, signed)
     isa, bits = ("avx512", ".512") if lanes == 16 else ("avx2", "")
@@ -155,52 +143,38 @@ def _product(builder: Any, scalars: list[Any], lanes: int, signed: bool) -> Call
         for v, w in zip(*operands, strict=True):
             v2 = builder.add(v, v)  # at most 510
             upper = intrinsic_call(builder, f"llvm.x86.{isa}.pmulh.w{bits}", v.type, [v2, w])
-            both = _interleaved(builder, builder.mul(v2, w), upper)
+            both = interleaved(builder, builder.mul(v2, w), upper)
             twice += [builder.bitcast(half, vector(INT32, lanes)) for half in both]
         return end.bytes_of(builder, twice)
 
     return function
 
 
-def _tile(name: str, make: Callable[..., Any], lanes: int) -> Any:
-    @intrinsic
-    def tile(typingctx, x, x_at, y, y_at, scalars, out, out_at, count):
-        signed = out.dtype == types.int8
+def _kernel(name: str, make: Callable[..., Any], lanes: int) -> Any:
+    @micro_kernel(f"{name}_{lanes}")
+    def kernel(builder, kinds, x, x_at, y, y_at, scalars, out, out_at, count):
+        function = make(builder, scalars, lanes, is_signed(kinds.out))
+        sources = [builder.gep(x, [x_at]), builder.gep(y, [y_at])]
+        for_blocks(builder, 4 * lanes, sources, builder.gep(out, [out_at]), count, function)
 
-        def codegen(context, builder, signature, args):
-            x, x_at, y, y_at, packed, out, out_at, count = pointers_of(context, builder, signature, args)
-            numbers = [builder.extract_value(packed, i) for i in range(scalars.count)]
-            outlined(builder, f"{name}_{lanes}_{signed}", [x, x_at, y, y_at, out, out_at, count, *numbers], body)
-            return context.get_dummy_value()
-
-        def body(builder, args):
-            x, x_at, y, y_at, out, out_at, count, *numbers = args
-            function = make(builder, numbers, lanes, signed)
-            sources = [builder.gep(x, [x_at]), builder.gep(y, [y_at])]
-            for_blocks(builder, 4 * lanes, sources, builder.gep(out, [out_at]), count, function)
-
-        integer = types.int64
-        numbers = types.UniTuple(integer, scalars.count)
-        return types.void(x, integer, y, integer, numbers, out, integer, integer), codegen
-
-    return tile
+    return kernel
 
 
-def sum_tile(lanes: int) -> Any:
+def sum_kernel(lanes: int) -> Any:
     """An intrinsic for add_q's rule "double": binary.sum_of, clamped, of `count` neighbours.
 
-    tile(x, x_at, y, y_at, (zero_x, zero_y, multiplier_y, shift_y, multiplier, shift, zero_point, low, high), out,
+    kernel(x, x_at, y, y_at, (zero_x, zero_y, multiplier_y, shift_y, multiplier, shift, zero_point, low, high), out,
     out_at, count). x is the operand of the greater scale, whose factor is 1/2: multiplier_x = 2^30 and shift_x = 0.
     Arrays are flat, of bytes of one type. Nothing is checked: zero points and limits are of that type, multipliers in
     [0, 2^31), shift_y in -31 ... 0, shift in -31 ... -1. lanes: 8 or 16, int32 in a vector.
     """
-    return _tile("sum", _sum, lanes)
+    return _kernel("sum", _sum, lanes)
 
 
-def product_tile(lanes: int) -> Any:
+def product_kernel(lanes: int) -> Any:
     """An intrinsic for mul_q's rule "double": binary.product_of, clamped, of `count` neighbours.
 
-    tile(x, x_at, y, y_at, (zero_x, zero_y, multiplier, shift, zero_point, low, high), out, out_at, count), as sum_tile.
-    |(x - zero_x)(y - zero_y)| <= 65025.
+    kernel(x, x_at, y, y_at, (zero_x, zero_y, multiplier, shift, zero_point, low, high), out, out_at, count), as
+    sum_kernel. |(x - zero_x)(y - zero_y)| <= 65025.
     """
-    return _tile("product", _product, lanes)
+    return _kernel("product", _product, lanes)

@@ -11,11 +11,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.compiler.numba_private import alloca_once, array_data, for_range
+from npmobilenet.kernels.compiler.numba_private import array_data, for_range
 from npmobilenet.kernels.compiler.object_code import allow
-from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINE_FORMS, Line, NarrowToBytes, part_of
-from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of, row_addresses, row_pointers
-from npmobilenet.kernels.vectorcode.vector_s8 import (
+from npmobilenet.kernels.vectorcode.generated import Lhs, Panel, is_signed, micro_kernel
+from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINE_FORMS, Line, NarrowToBytes
+from npmobilenet.kernels.vectorcode.vector import (
     INT,
     INT8,
     INT16,
@@ -25,9 +25,13 @@ from npmobilenet.kernels.vectorcode.vector_s8 import (
     load,
     masked_store,
     on_arm,
+    row_addresses,
+    row_pointers,
     splat,
+    store,
+    variable,
     vector,
-)  # fmt: skip
+)
 
 BYTES = ("vnni", "dotprod")  # kinds that multiply bytes
 
@@ -83,20 +87,19 @@ def _plainly(builder: Any, total: Any, x: Any, w: Any, lanes: int, signed: bool)
 class Product:
     """`rows` rows by `vectors * lanes` columns of a product of integer matrices, in registers.
 
-    The groups of row r lie at x + r * row_step + s * x_segment + g * group for s < segments and g < groups, those of
-    column j at w + ((s * groups + g) * width + j) * group; a group is four bytes or two int16, see _multiply_add.
+    The groups of row r lie at lhs.at + r * step + s * segment + g * group for s < segments and g < depth, those of
+    column j at panel.at + s * panel.segment + (g * width + j) * group; a group is four bytes or two int16, see
+    _multiply_add.
     """
 
-    def __init__(self, shape: tuple[int, int, int], kind: str, width: int, signed: bool, args: list[Any]) -> None:
+    def __init__(self, shape: tuple[int, int, int], kind: str, width: int, signed: bool) -> None:
         self.rows, self.vectors, self.lanes = shape
         self.kind, self.width, self.signed = kind, width, signed
         self.group = kr_of(kind)
-        self.row_step, self.x_segment, self.segments, self.w, self.groups = args
 
     def slots(self, builder: Any) -> list[Any]:
         """Room for the accumulators, row by row; LLVM's mem2reg keeps them in registers."""
-        kind = vector(INT32, self.lanes)
-        return [alloca_once(builder, kind) for _ in range(self.rows * self.vectors)]
+        return [variable(builder, INT32, self.lanes) for _ in range(self.rows * self.vectors)]
 
     def start(self, builder: Any, slots: list[Any], summed: Any, sums: Any, bias: Any) -> None:
         """bias[j], less sums[r] if `summed`, from pointers to the first of each."""
@@ -110,17 +113,18 @@ class Product:
                 for v, slot in enumerate(slots[r * vectors : (r + 1) * vectors]):
                     builder.store(builder.sub(first[v], taken), slot)
 
-    def add(self, builder: Any, slots: list[Any], x: Any) -> None:
-        """Plus the dot products of the rows from pointer x on."""
+    def add(self, builder: Any, slots: list[Any], lhs: Lhs, panel: Panel) -> None:
+        """Plus the dot products of the rows of `lhs`, whose first is lhs.data."""
         lanes, group, width = self.lanes, self.group, self.width
-        row_data = row_pointers(builder, x, self.row_step, self.rows)
-        with for_range(builder, self.segments) as outer:
-            skip = builder.mul(outer.index, self.x_segment)
-            panels = builder.gep(self.w, [builder.mul(outer.index, builder.mul(self.groups, INT(width * group)))])
+        row_data = row_pointers(builder, lhs.data, lhs.step, self.rows)
+        w = builder.gep(panel.weights, [panel.at])
+        with for_range(builder, lhs.segments) as outer:
+            skip = builder.mul(outer.index, lhs.segment)
+            groups = builder.gep(w, [builder.mul(outer.index, panel.segment)])
             starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
-            with for_range(builder, self.groups) as loop:
-                panel = builder.gep(panels, [builder.mul(loop.index, INT(width * group))])
-                places = [builder.gep(panel, [INT(v * lanes * group)]) for v in range(self.vectors)]
+            with for_range(builder, lhs.depth) as loop:
+                words = builder.gep(groups, [builder.mul(loop.index, INT(width * group))])
+                places = [builder.gep(words, [INT(v * lanes * group)]) for v in range(self.vectors)]
                 columns = [load(builder, place, INT32, lanes) for place in places]
                 at = builder.mul(loop.index, INT(group))
                 for r, address in enumerate(row_addresses(builder, starts, at)):
@@ -135,14 +139,15 @@ class Product:
 class LinearEpilogue:
     """The step from accumulators in registers to bytes in memory, by lines (linear_requant.py)."""
 
-    def __init__(self, builder: Any, args: list[Any], lanes: int, signed: bool) -> None:
-        *self.arrays, self.line, low, high = args
-        self.narrow, self.lanes = NarrowToBytes(builder, INT(0), low, high, lanes, signed), lanes
+    def __init__(self, builder: Any, requant: Any, line: Any, lanes: int, signed: bool) -> None:
+        """requant: a LinearRequant; line: one of LINE_FORMS."""
+        self.requant, self.line, self.lanes = requant, line, lanes
+        self.narrow = NarrowToBytes(builder, INT(0), requant.low, requant.high, lanes, signed)
 
     def lines(self, builder: Any, channel: Any, vectors: int) -> list[Line]:
         """The lines of some vectors of channels."""
         places = [builder.add(channel, INT(v * self.lanes)) for v in range(vectors)]
-        return [Line(builder, self.arrays, place, self.lanes) for place in places]
+        return [Line(builder, self.requant, place, self.lanes) for place in places]
 
     def store(
         self, builder: Any, lines: list[Line], slots: list[Any], target: Any, step: Any, mask: Any = None
@@ -159,7 +164,7 @@ class LinearEpilogue:
                         if mask:
                             masked_store(builder, part, pointer, mask)
                         else:
-                            builder.store(part, builder.bitcast(pointer, part.type.as_pointer()), align=1)
+                            store(builder, part, pointer)
 
     def _four(self, builder: Any, lines: list[Line], method: Any, slots: list[Any], first: int) -> list[Any]:
         """(row, bytes) of vectors first ... first + 3, or as many as there are."""
@@ -168,7 +173,9 @@ class LinearEpilogue:
         values = [method(lines[k % vectors], builder, builder.load(slots[k])) for k in numbers]
         done = self.narrow(builder, [values[:2], values[2:]], CENTRED)
         parts = (
-            [part_of(builder, d, k * self.lanes, self.lanes) for d in done for k in (0, 1)] if vectors == 1 else done
+            [lanes_of(builder, d, range(k * self.lanes, (k + 1) * self.lanes)) for d in done for k in (0, 1)]
+            if vectors == 1
+            else done
         )
         rows = [(first // vectors + i, part) for i, part in enumerate(parts)]
         return [(row, part) for row, part in rows if row * vectors < len(slots)]
@@ -177,91 +184,55 @@ class LinearEpilogue:
 def gemm_s8_kernel(rows: int, vectors: int, lanes: int, kind: str, panel_width: int | None = None) -> Any:
     """An intrinsic for `rows` rows by `vectors * lanes` columns of a product of integer matrices.
 
-    tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc): of row r and
-    column j, acc[r * width + j] is bias[channel + j] - sums[sums_at + r] + the sum over s < segments and g < groups of
-    the dot product of the groups, see Product, of x from x_at and of w from w_at on. A negative sums_at says that there
-    are no sums. width is panel_width, or as many columns as are computed. Nothing is checked.
+    kernel(lhs, panel, sums: RowSums, acc): of row r and column j, acc[r * width + j] is the panel's bias less the
+    row's sum plus the sum of the dot products of the groups, see Product. width is panel_width, or as many columns as
+    are computed. Nothing is checked.
     """
     width = panel_width or vectors * lanes
 
-    @intrinsic
-    def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc):
-        signed = x.dtype == types.int8
+    @micro_kernel(f"gemm_s8_{rows}_{vectors}_{lanes}_{kind}_{width}")
+    def kernel(builder, kinds, lhs, panel, sums, acc):
+        product = Product((rows, vectors, lanes), kind, width, is_signed(kinds.lhs.data))
+        slots = product.slots(builder)
+        summed = builder.icmp_signed(">=", sums.at, INT(0))
+        bias = builder.gep(panel.bias, [panel.channel])
+        product.start(builder, slots, summed, builder.gep(sums.data, [sums.at]), bias)
+        product.add(builder, slots, lhs._replace(data=builder.gep(lhs.data, [lhs.at])), panel)
+        for i, slot in enumerate(slots):
+            pointer = builder.gep(acc, [INT(i // vectors * width + i % vectors * lanes)])
+            store(builder, builder.load(slot), pointer)
 
-        def codegen(context, builder, signature, args):
-            pointers = pointers_of(context, builder, signature, args)
-            outlined(builder, f"dot_{rows}_{vectors}_{lanes}_{kind}_{width}_{signed}", pointers, body)
-            return context.get_dummy_value()
-
-        def body(builder, args):
-            x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, acc = args
-            matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
-            product = Product((rows, vectors, lanes), kind, width, signed, matrices)
-            slots = product.slots(builder)
-            summed = builder.icmp_signed(">=", sums_at, INT(0))
-            product.start(builder, slots, summed, builder.gep(sums, [sums_at]), builder.gep(bias, [channel]))
-            product.add(builder, slots, builder.gep(x, [x_at]))
-            for i, slot in enumerate(slots):
-                pointer = builder.gep(acc, [INT(i // vectors * width + i % vectors * lanes)])
-                builder.store(builder.load(slot), builder.bitcast(pointer, slot.type), align=4)
-
-        integer = types.int64
-        return types.void(
-            x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, acc,
-        ), codegen  # fmt: skip
-
-    return tile
+    return kernel
 
 
 def gemm_s8_linear_kernel(rows: int, vectors: int, lanes: int, kind: str, panel_width: int) -> Any:
     """As gemm_s8_kernel, for `count` times `rows` rows, whose outputs are bytes by lines (linear_requant.py).
 
-    tile(x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset, below,
-    exceptions, line, low, high, out, out_at, out_step, count, columns): out[out_at + r * out_step + j] is the line of
-    channel + j at the accumulator, clamped to low ... high, for j < columns (all, but with AVX-512). line: one of
-    LINE_FORMS. Nothing is checked.
+    kernel(lhs, panel, sums, requant, line, out, count, columns): row r, column j of out is the line of channel
+    + j at the accumulator, clamped to low ... high, for j < columns (all, but with AVX-512). line: one of LINE_FORMS.
+    Nothing is checked.
     """
-    width = panel_width
 
-    @intrinsic
-    def tile(typingctx, x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel,
-             slope, offset, below, exceptions, line, low, high, out, out_at, out_step, count, columns):  # fmt: skip
-        signed, result_signed = x.dtype == types.int8, out.dtype == types.int8
+    @micro_kernel(f"gemm_s8_linear_{rows}_{vectors}_{lanes}_{kind}_{panel_width}")
+    def kernel(builder, kinds, lhs, panel, sums, requant, line, out, count, columns):
+        product = Product((rows, vectors, lanes), kind, panel_width, is_signed(kinds.lhs.data))
+        slots = product.slots(builder)
+        summed = builder.icmp_signed(">=", sums.at, INT(0))
+        x, y = (builder.gep(block.data, [block.at]) for block in (lhs, out))
+        first_sum, bias = builder.gep(sums.data, [sums.at]), builder.gep(panel.bias, [panel.channel])
+        # AVX-512 stores the first bytes of a vector alone; elsewhere the caller passes whole panels only.
+        numbers = ir.Constant(vector(INT8, vectors * lanes), list(range(vectors * lanes)))
+        left = splat(builder, builder.trunc(columns, INT8), vectors * lanes)
+        mask = builder.icmp_unsigned("<", numbers, left) if lanes == 16 else None
+        end = LinearEpilogue(builder, requant, line, lanes, is_signed(kinds.out.data))
+        lines = end.lines(builder, panel.channel, vectors)
+        with for_range(builder, count) as loop:
+            row = builder.mul(loop.index, INT(rows))
+            product.start(builder, slots, summed, builder.gep(first_sum, [row]), bias)
+            product.add(builder, slots, lhs._replace(data=builder.gep(x, [builder.mul(row, lhs.step)])), panel)
+            end.store(builder, lines, slots, builder.gep(y, [builder.mul(row, out.step)]), out.step, mask)
 
-        def codegen(context, builder, signature, args):
-            pointers = pointers_of(context, builder, signature, args)
-            name = f"dot_line_{rows}_{vectors}_{lanes}_{kind}_{width}_{signed}_{result_signed}"
-            outlined(builder, name, pointers, body)
-            return context.get_dummy_value()
-
-        def body(builder, args):
-            (x, x_at, row_step, x_segment, segments, w, w_at, groups, sums, sums_at, bias, channel, slope, offset,
-             below, exceptions, line, low, high, out, out_at, out_step, count, columns) = args  # fmt: skip
-            matrices = [row_step, x_segment, segments, builder.gep(w, [w_at]), groups]
-            product = Product((rows, vectors, lanes), kind, width, signed, matrices)
-            slots = product.slots(builder)
-            summed = builder.icmp_signed(">=", sums_at, INT(0))
-            x, sums, out = (builder.gep(p, [at]) for p, at in ((x, x_at), (sums, sums_at), (out, out_at)))
-            # AVX-512 stores the first bytes of a vector alone; elsewhere the caller passes whole panels only.
-            numbers = ir.Constant(vector(INT8, vectors * lanes), list(range(vectors * lanes)))
-            left = splat(builder, builder.trunc(columns, INT8), vectors * lanes)
-            mask = builder.icmp_unsigned("<", numbers, left) if lanes == 16 else None
-            end = LinearEpilogue(builder, [slope, offset, below, exceptions, line, low, high], lanes, result_signed)
-            lines = end.lines(builder, channel, vectors)
-            with for_range(builder, count) as loop:
-                row = builder.mul(loop.index, INT(rows))
-                product.start(builder, slots, summed, builder.gep(sums, [row]), builder.gep(bias, [channel]))
-                product.add(builder, slots, builder.gep(x, [builder.mul(row, row_step)]))
-                target = builder.gep(out, [builder.mul(row, out_step)])
-                end.store(builder, lines, slots, target, out_step, mask)
-
-        integer = types.int64
-        return types.void(
-            x, integer, integer, integer, integer, w, integer, integer, sums, integer, bias, integer, slope, offset,
-            below, exceptions, integer, integer, integer, out, integer, integer, integer, integer,
-        ), codegen  # fmt: skip
-
-    return tile
+    return kernel
 
 
 @intrinsic

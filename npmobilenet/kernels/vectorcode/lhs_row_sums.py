@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range, for_range_slice
+from npmobilenet.kernels.compiler.numba_private import for_range, for_range_slice
 from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
-from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
-from npmobilenet.kernels.vectorcode.vector_s8 import (
+from npmobilenet.kernels.vectorcode.generated import is_signed, micro_kernel
+from npmobilenet.kernels.vectorcode.vector import (
     INT,
     INT8,
     INT32,
@@ -21,6 +19,8 @@ from npmobilenet.kernels.vectorcode.vector_s8 import (
     masked_store,
     min_of,
     splat,
+    store,
+    variable,
     vector,
 )
 
@@ -44,79 +44,68 @@ def _first_bytes(builder: Any, pointer: Any, count: int, lanes: int) -> Any:
     return builder.insert_element(constant(kind, 0, 4 * lanes // count), value, INT32(0))
 
 
-def row_sums_tile(kind: str, lanes: int) -> Any:
+def row_sums_kernel(kind: str, lanes: int) -> Any:
     """An intrinsic for the sums of rows of bytes (with "vnni" of uint8), by one of BYTES, `lanes` rows at a time.
 
-    tile(x, at, row_step, x_segment, segments, length, count, factor, sums): sums[r] is factor times the sum of
-    x[at + r * row_step + s * x_segment + k] over s < segments and k < length, for r < count. Nothing is checked.
+    kernel(x: Lhs, count, factor, sums): sums[r] is factor times the sum of row r's terms, for r < count. Nothing is
+    checked.
     """
     size = 4 * lanes  # bytes in a vector
 
-    @intrinsic
-    def tile(typingctx, x, at, row_step, x_segment, segments, length, count, factor, sums):
-        signed = x.dtype == types.int8
+    @micro_kernel(f"row_sums_{kind}_{lanes}")
+    def kernel(builder, kinds, x, count, factor, sums):
+        signed = is_signed(kinds.x.data)
+        words = vector(INT32, lanes)
+        ones = constant(INT32, 0x01010101, lanes)
+        slots = [variable(builder, INT32, lanes) for _ in range(lanes)]
+        rest, last = builder.urem(x.depth, INT(size)), builder.sub(count, INT(1))
+        numbers = ir.Constant(vector(INT8, size), list(range(size)))
+        tail = builder.icmp_unsigned("<", numbers, splat(builder, builder.trunc(rest, INT8), size))
 
-        def codegen(context, builder, signature, args):
-            name = f"row_sums_{kind}_{lanes}_{signed}"
-            outlined(builder, name, pointers_of(context, builder, signature, args), body)
-            return context.get_dummy_value()
+        def add(pointers, offset, read):
+            for slot, pointer in zip(slots, pointers, strict=True):
+                value = builder.bitcast(read(builder.gep(pointer, [offset])), words)
+                total = _multiply_add(builder, builder.load(slot), value, ones, kind, lanes, signed)
+                builder.store(total, slot)
 
-        def body(builder, args):
-            x, at, row_step, x_segment, segments, length, count, factor, sums = args
-            words = vector(INT32, lanes)
-            ones = constant(INT32, 0x01010101, lanes)
-            slots = [alloca_once(builder, words) for _ in range(lanes)]
-            rest, last = builder.urem(length, INT(size)), builder.sub(count, INT(1))
-            numbers = ir.Constant(vector(INT8, size), list(range(size)))
-            tail = builder.icmp_unsigned("<", numbers, splat(builder, builder.trunc(rest, INT8), size))
+        # AVX-512 reads and stores the first bytes of a vector alone. Elsewhere that goes lane by lane, so pieces of
+        # 2^n bytes are read, and sums stored as whole vectors but for the last.
+        def add_rest(pointers, offset):
+            if lanes == 16:
+                with builder.if_then(builder.icmp_unsigned("!=", rest, INT(0))):
+                    add(pointers, offset, lambda pointer: masked_load(builder, pointer, tail))
+                return
+            for piece in (1 << n for n in reversed(range(size.bit_length() - 1))):
+                mine = builder.and_(rest, INT(piece))
+                with builder.if_then(builder.icmp_unsigned("!=", mine, INT(0))):
+                    before = builder.and_(rest, INT(size - 2 * piece))  # bytes of the greater pieces
+                    add(pointers, builder.add(offset, before),
+                        lambda pointer, piece=piece: _first_bytes(builder, pointer, piece, lanes))  # fmt: skip
 
-            def add(pointers, offset, read):
-                for slot, pointer in zip(slots, pointers, strict=True):
-                    value = builder.bitcast(read(builder.gep(pointer, [offset])), words)
-                    total = _multiply_add(builder, builder.load(slot), value, ones, kind, lanes, signed)
-                    builder.store(total, slot)
-
-            # AVX-512 reads and stores the first bytes of a vector alone. Elsewhere that goes lane by lane, so pieces of
-            # 2^n bytes are read, and sums stored as whole vectors but for the last.
-            def add_rest(pointers, offset):
-                if lanes == 16:
-                    with builder.if_then(builder.icmp_unsigned("!=", rest, INT(0))):
-                        add(pointers, offset, lambda pointer: masked_load(builder, pointer, tail))
-                    return
-                for piece in (1 << n for n in reversed(range(size.bit_length() - 1))):
-                    mine = builder.and_(rest, INT(piece))
-                    with builder.if_then(builder.icmp_unsigned("!=", mine, INT(0))):
-                        before = builder.and_(rest, INT(size - 2 * piece))  # bytes of the greater pieces
-                        add(pointers, builder.add(offset, before),
-                            lambda pointer, piece=piece: _first_bytes(builder, pointer, piece, lanes))  # fmt: skip
-
-            def store(totals, target, left):
-                some = splat(builder, builder.trunc(left, INT32), lanes)
-                there = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), some)
-                if lanes == 16:
+        def store_sums(totals, target, left):
+            some = splat(builder, builder.trunc(left, INT32), lanes)
+            there = builder.icmp_signed("<", ir.Constant(words, list(range(lanes))), some)
+            if lanes == 16:
+                masked_store(builder, totals, target, there)
+                return
+            with builder.if_else(builder.icmp_signed(">=", left, INT(lanes))) as (yes, no):
+                with yes:
+                    store(builder, totals, target)
+                with no:
                     masked_store(builder, totals, target, there)
-                    return
-                with builder.if_else(builder.icmp_signed(">=", left, INT(lanes))) as (yes, no):
-                    with yes:
-                        builder.store(totals, builder.bitcast(target, words.as_pointer()), align=4)
-                    with no:
-                        masked_store(builder, totals, target, there)
 
-            with for_range_slice(builder, INT(0), count, INT(lanes)) as (first, _):
-                rows = [min_of(builder, builder.add(first, INT(r)), last) for r in range(lanes)]
-                starts = [builder.gep(x, [builder.add(at, builder.mul(row, row_step))]) for row in rows]
-                for slot in slots:
-                    builder.store(constant(INT32, 0, lanes), slot)
-                with for_range(builder, segments) as outer:
-                    skip = builder.mul(outer.index, x_segment)
-                    with for_range_slice(builder, INT(0), builder.sub(length, rest), INT(size)) as (k, _):
-                        add(starts, builder.add(skip, k), lambda pointer: load(builder, pointer, INT8, size))
-                    add_rest(starts, builder.add(skip, builder.sub(length, rest)))
-                totals = _totals(builder, [builder.load(slot) for slot in slots])
-                totals = builder.mul(totals, splat(builder, builder.trunc(factor, INT32), lanes))
-                store(totals, builder.gep(sums, [first]), builder.sub(count, first))
+        with for_range_slice(builder, INT(0), count, INT(lanes)) as (first, _):
+            rows = [min_of(builder, builder.add(first, INT(r)), last) for r in range(lanes)]
+            starts = [builder.gep(x.data, [builder.add(x.at, builder.mul(row, x.step))]) for row in rows]
+            for slot in slots:
+                builder.store(constant(INT32, 0, lanes), slot)
+            with for_range(builder, x.segments) as outer:
+                skip = builder.mul(outer.index, x.segment)
+                with for_range_slice(builder, INT(0), builder.sub(x.depth, rest), INT(size)) as (k, _):
+                    add(starts, builder.add(skip, k), lambda pointer: load(builder, pointer, INT8, size))
+                add_rest(starts, builder.add(skip, builder.sub(x.depth, rest)))
+            totals = _totals(builder, [builder.load(slot) for slot in slots])
+            totals = builder.mul(totals, splat(builder, builder.trunc(factor, INT32), lanes))
+            store_sums(totals, builder.gep(sums, [first]), builder.sub(count, first))
 
-        integer = types.int64
-        return types.void(x, integer, integer, integer, integer, integer, integer, integer, sums), codegen
-
-    return tile
+    return kernel

@@ -25,8 +25,8 @@ import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import INT32_MIN, Requantization
 from npmobilenet.kernels.compiler.jit import isa
+from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING, SINGLE, UPWARD
 from npmobilenet.kernels.vectorcode.requant_rules import MOST_EXCEPTIONS
-from npmobilenet.kernels.vectorcode.vector_s8 import DOUBLE_ROUNDING, SINGLE, UPWARD
 
 Array = np.ndarray[Any, Any]
 

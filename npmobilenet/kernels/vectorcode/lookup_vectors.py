@@ -6,24 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range_slice
-from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
-from npmobilenet.kernels.vectorcode.vector_s8 import INT, INT8, INT16, constant, intrinsic_call, load, vector
+from npmobilenet.kernels.vectorcode.generated import micro_kernel
+from npmobilenet.kernels.vectorcode.vector import (
+    INT,
+    INT8,
+    INT16,
+    constant,
+    intrinsic_call,
+    load,
+    store,
+    two_pieces,
+    vector,
+)
 
 
 def _copy_some(builder: Any, source: Any, target: Any, count: Any, size: int) -> None:
-    """Copy `count` bytes, 0 < count < size = 2^n: two pieces of 2^k bytes, which overlap where they have to."""
-    for k in range(size.bit_length() - 1):
-        piece = 1 << k
-        mine = builder.icmp_unsigned("<", builder.sub(count, INT(piece)), INT(piece))  # piece <= count < 2 piece
-        with builder.if_then(mine):
-            for at in (INT(0), builder.sub(count, INT(piece))):
-                value = load(builder, builder.gep(source, [at]), INT8, piece)
-                pointer = builder.bitcast(builder.gep(target, [at]), value.type.as_pointer())
-                builder.store(value, pointer, align=1)
+    """Copy `count` bytes, 0 < count < size = 2^n."""
+    for at, piece in two_pieces(builder, count, size):
+        store(builder, load(builder, builder.gep(source, [at]), INT8, piece), builder.gep(target, [at]))
 
 
 def for_blocks(
@@ -45,7 +47,7 @@ def for_blocks(
                 _copy_some(builder, pointer, slot, left, size)
         used = [builder.select(partly, slot, pointer) for slot, pointer in zip(slots, there, strict=True)]
         result = function([load(builder, pointer, INT8, size) for pointer in used[:-1]])
-        builder.store(result, builder.bitcast(used[-1], kind.as_pointer()), align=1)
+        store(builder, result, used[-1])
         with builder.if_then(partly, likely=False):
             _copy_some(builder, slots[-1], there[-1], left, size)
 
@@ -90,31 +92,22 @@ def _by_nibbles(builder: Any, table: Any, size: int) -> Callable[[list[Any]], An
     return look_up
 
 
-def lookup_tile(lanes: int, permutes: bool) -> Any:
+def lookup_kernel(lanes: int, permutes: bool) -> Any:
     """An intrinsic that looks bytes up in a table.
 
-    tile(x, x_at, table, table_at, out, out_at, count): out[out_at + i] = table[table_at + (x[x_at + i] modulo 256)] for
-    i < count. Arrays are flat, of bytes; nothing is checked. lanes: 8 or 16 words in a vector; permutes: whether the
-    machine has AVX-512 VBMI.
+    kernel(x, x_at, table, table_at, out, out_at, count): out[out_at + i] = table[table_at + (x[x_at + i] modulo 256)]
+    for i < count. Arrays are flat, of bytes; nothing is checked. lanes: 8 or 16 words in a vector; permutes: whether
+    the machine has AVX-512 VBMI.
     """
     size = 4 * lanes
+    prepare = _by_permutation if permutes else _by_nibbles
 
-    @intrinsic
-    def tile(typingctx, x, x_at, table, table_at, out, out_at, count):
-        def codegen(context, builder, signature, args):
-            outlined(builder, f"lookup_{lanes}_{permutes}", pointers_of(context, builder, signature, args), body)
-            return context.get_dummy_value()
+    @micro_kernel(f"lookup_{lanes}_{permutes}")
+    def kernel(builder, kinds, x, x_at, table, table_at, out, out_at, count):
+        function = prepare(builder, builder.gep(table, [table_at]), size)
+        for_blocks(builder, size, [builder.gep(x, [x_at])], builder.gep(out, [out_at]), count, function)
 
-        def body(builder, args):
-            x, x_at, table, table_at, out, out_at, count = args
-            prepare = _by_permutation if permutes else _by_nibbles
-            function = prepare(builder, builder.gep(table, [table_at]), size)
-            for_blocks(builder, size, [builder.gep(x, [x_at])], builder.gep(out, [out_at]), count, function)
-
-        integer = types.int64
-        return types.void(x, integer, table, integer, out, integer, integer), codegen
-
-    return tile
+    return kernel
 
 
-__all__ = ["for_blocks", "lookup_tile"]
+__all__ = ["for_blocks", "lookup_kernel"]

@@ -9,61 +9,53 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range
 from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, MR, VECTORS
 from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
-from npmobilenet.kernels.vectorcode.vector import _fma, pointers_of
-from npmobilenet.kernels.vectorcode.vector_s8 import FLOAT, INT, INT32, constant, load, splat, vector
+from npmobilenet.kernels.vectorcode.generated import generated
+from npmobilenet.kernels.vectorcode.vector import FLOAT, INT, INT32, constant, fma, load, splat, store
 
 DEPTH = 64  # steps over the operands: 64 x (12 + 32) x 4 bytes = 11 KiB, in every first-level cache
 SUMS = MR * VECTORS * LANE  # accumulators
 FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * KR  # multiplies and adds of one pass
 
 
-def _tile(kind: str) -> Any:
+def _kernel(kind: str) -> Any:
     """An intrinsic: out[at ...] += over `passes` and DEPTH steps k, x[k, row] * w[k, lane] for MR x VECTORS x LANE.
 
-    tile(x, w, passes, out, at). kind: "float", or a `kind` of gemm_s8_kernel, whose groups of KR values are words of 32
-    bits here. Arrays are flat; nothing is checked.
+    kernel(x, w, passes, out, at). kind: "float", or a `kind` of gemm_s8_kernel, whose groups of KR values are words
+    of 32 bits here. Arrays are flat; nothing is checked.
     """
     cell, word = (FLOAT, FLOAT) if kind == "float" else (INT32, INT32)
 
     def multiply_add(builder: Any, total: Any, x: Any, w: Any) -> Any:
         if kind == "float":
-            return _fma(builder, x, w, total, LANE)
+            return fma(builder, x, w, total, LANE)
         return _multiply_add(builder, total, x, w, kind, LANE, False, True)
 
-    @intrinsic
-    def tile(typingctx, x, w, passes, out, at):
-        def codegen(context, builder, signature, args):
-            x_data, w_data, passes, out_data, at = pointers_of(context, builder, signature, args)
-            out_data = builder.gep(out_data, [at])
-            slots = [alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(MR * VECTORS)]
-            with for_range(builder, passes), for_range(builder, ir.Constant(INT, DEPTH)) as loop:
-                panel = builder.gep(w_data, [builder.mul(loop.index, INT(VECTORS * LANE))])
-                columns = [load(builder, builder.gep(panel, [INT(v * LANE)]), word, LANE) for v in range(VECTORS)]
-                values = builder.gep(x_data, [builder.mul(loop.index, INT(MR))])
-                for r in range(MR):
-                    value = splat(builder, builder.load(builder.gep(values, [INT(r)])), LANE)
-                    for v in range(VECTORS):
-                        slot = slots[r * VECTORS + v]
-                        builder.store(multiply_add(builder, builder.load(slot), value, columns[v]), slot)
-            for i, slot in enumerate(slots):
-                pointer = builder.bitcast(builder.gep(out_data, [INT(i * LANE)]), vector(cell, LANE).as_pointer())
-                builder.store(builder.load(slot), pointer, align=4)
-            return context.get_dummy_value()
+    @generated
+    def kernel(builder, kinds, x, w, passes, out, at):
+        out = builder.gep(out, [at])
+        slots = [alloca_once_value(builder, constant(cell, 0, LANE)) for _ in range(MR * VECTORS)]
+        with for_range(builder, passes), for_range(builder, ir.Constant(INT, DEPTH)) as loop:
+            panel = builder.gep(w, [builder.mul(loop.index, INT(VECTORS * LANE))])
+            columns = [load(builder, builder.gep(panel, [INT(v * LANE)]), word, LANE) for v in range(VECTORS)]
+            values = builder.gep(x, [builder.mul(loop.index, INT(MR))])
+            for r in range(MR):
+                value = splat(builder, builder.load(builder.gep(values, [INT(r)])), LANE)
+                for v in range(VECTORS):
+                    slot = slots[r * VECTORS + v]
+                    builder.store(multiply_add(builder, builder.load(slot), value, columns[v]), slot)
+        for i, slot in enumerate(slots):
+            store(builder, builder.load(slot), builder.gep(out, [INT(i * LANE)]))
 
-        return types.void(x, w, types.int64, out, types.int64), codegen
-
-    return tile
+    return kernel
 
 
-_float_tile, _integer_tile = _tile("float"), _tile(KIND)
+_float_kernel, _integer_kernel = _kernel("float"), _kernel(KIND)
 
 
 def threads_of(x, w, passes, out):
@@ -76,7 +68,7 @@ def peak_f32(first, stop, x, w, passes, out):
     """FLOAT_OPS * passes float32 operations in each of out.shape[0] threads: x (DEPTH * MR), w, out (n, SUMS)."""
     flat = out.reshape(-1)
     for t in range(first, stop):
-        _float_tile(x, w, passes, flat, t * SUMS)
+        _float_kernel(x, w, passes, flat, t * SUMS)
 
 
 @task(threads_of)
@@ -84,7 +76,7 @@ def peak_q(first, stop, x, w, passes, out):
     """INTEGER_OPS * passes operations on bytes (int16 if KR is 2) in each thread; int32 arrays of those in words."""
     flat = out.reshape(-1)
     for t in range(first, stop):
-        _integer_tile(x, w, passes, flat, t * SUMS)
+        _integer_kernel(x, w, passes, flat, t * SUMS)
 
 
 def operands(integer: bool, threads: int) -> tuple[Any, Any, Any]:

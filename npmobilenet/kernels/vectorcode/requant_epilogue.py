@@ -1,20 +1,27 @@
 """The generator of the step from int32 accumulators to uint8, int8 or int32 outputs, a block of them at a time.
 
 Bytes under a rule that only ever scales down, which is nearly every layer, take one of the short ways of
-requant_rules.py, where their proofs are. All else goes lane by lane through vector_s8.GeneralRequant, which follows
+requant_rules.py, where their proofs are. All else goes lane by lane through GeneralRequant, which follows
 fixedpoint.py to the letter.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from npmobilenet.kernels.compiler.numba_private import alloca_once, alloca_once_value, for_range, for_range_slice
+from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range, for_range_slice
+from npmobilenet.kernels.vectorcode.general_requant import (
+    DOUBLE_ROUNDING,
+    FLOAT32,
+    SINGLE,
+    UPWARD,
+    GeneralRequant,
+)
+from npmobilenet.kernels.vectorcode.generated import Cells, generated, is_signed, outlined
 from npmobilenet.kernels.vectorcode.requant_rules import (
     CENTRED,
     HALVED,
@@ -24,84 +31,83 @@ from npmobilenet.kernels.vectorcode.requant_rules import (
     Line,
     NarrowToBytes,
     packs,
-    part_of,
 )
-from npmobilenet.kernels.vectorcode.vector import outlined, pointers_of
-from npmobilenet.kernels.vectorcode.vector_s8 import (
-    DOUBLE_ROUNDING,
-    FLOAT32,
+from npmobilenet.kernels.vectorcode.vector import (
     INT,
     INT32,
-    SINGLE,
-    UPWARD,
-    GeneralRequant,
+    lanes_of,
     load,
     max_of,
     min_of,
     splat,
+    store,
+    two_pieces,
+    variable,
     vector,
 )
 
 ZERO_POINTS = 256  # zero points that the short way takes: -256 ... 255
 
 
-class Block:
-    """The tile's arguments, and where a group of channels reads and writes."""
+class Tile(NamedTuple):
+    """The micro-kernel's arguments."""
 
-    def __init__(self, builder: Any, args: Any, lanes: int, signed: bool) -> None:
-        self.acc, self.acc_at, self.acc_step, self.rows, self.columns, self.channel = args[:6]
-        self.multiplier, self.shift, self.scale, self.rule, self.zero_point, self.low, self.high = args[6:13]
-        *self.lines, self.line, self.out, self.out_at, self.out_step = args[13:]
+    acc: Cells
+    rows: Any
+    columns: Any
+    channel: Any
+    requant: Any  # a LinearRequant
+    rule: Any
+    line: Any
+    out: Cells
+
+
+class Block:
+    """Where a group of channels of a Tile reads and writes."""
+
+    def __init__(self, builder: Any, tile: Tile, lanes: int, signed: bool) -> None:
+        self.tile, self.requant = tile, tile.requant
+        self.rows, self.columns, self.rule = tile.rows, tile.columns, tile.rule
         self.lanes, self.signed = lanes, signed
-        self.slot = alloca_once(builder, vector(INT32, lanes))  # room for a vector on the stack
+        self.slot = variable(builder, INT32, lanes)  # room for a vector on the stack
 
     def parameters_at(self, builder: Any, column: Any) -> tuple[Any, Any, Any]:
         """Pointers to multiplier, shift and scale of a column's channel."""
-        at = [builder.add(self.channel, column)]
-        return builder.gep(self.multiplier, at), builder.gep(self.shift, at), builder.gep(self.scale, at)
+        at, r = [builder.add(self.tile.channel, column)], self.requant
+        return builder.gep(r.multiplier, at), builder.gep(r.shift, at), builder.gep(r.scale, at)
 
     def line_at(self, builder: Any, column: Any) -> Line:
         """The lines of the channels from a column's on."""
-        return Line(builder, self.lines, builder.add(self.channel, column), self.lanes)
+        return Line(builder, self.requant, builder.add(self.tile.channel, column), self.lanes)
 
     def source(self, builder: Any, row: Any, column: Any) -> Any:
         """The accumulators of a vector."""
-        at = builder.add(self.acc_at, builder.add(builder.mul(row, self.acc_step), column))
-        return load(builder, builder.gep(self.acc, [at]), INT32, self.lanes)
+        acc = self.tile.acc
+        at = builder.add(acc.at, builder.add(builder.mul(row, acc.step), column))
+        return load(builder, builder.gep(acc.data, [at]), INT32, self.lanes)
 
     def target(self, builder: Any, row: Any, column: Any) -> Any:
         """Where a vector's outputs go."""
-        at = builder.add(self.out_at, builder.add(builder.mul(row, self.out_step), column))
-        return builder.gep(self.out, [at])
+        out = self.tile.out
+        at = builder.add(out.at, builder.add(builder.mul(row, out.step), column))
+        return builder.gep(out.data, [at])
 
     def plain(self, builder: Any) -> Any:
         """Whether zero point and range are a byte's, as those of any sound file are."""
         least, most = (-128, 127) if self.signed else (0, 255)
-        near = builder.icmp_unsigned("<", builder.add(self.zero_point, INT(ZERO_POINTS)), INT(2 * ZERO_POINTS))
-        fits = [
-            builder.icmp_unsigned("<=", builder.sub(v, INT(least)), INT(most - least)) for v in (self.low, self.high)
-        ]
+        near = builder.icmp_unsigned("<", builder.add(self.requant.zero_point, INT(ZERO_POINTS)), INT(2 * ZERO_POINTS))
+        ends = (self.requant.low, self.requant.high)
+        fits = [builder.icmp_unsigned("<=", builder.sub(v, INT(least)), INT(most - least)) for v in ends]
         return builder.and_(near, builder.and_(*fits))
 
 
-def _store(builder: Any, value: Any, pointer: Any) -> None:
-    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
-
-
 def _store_some(builder: Any, value: Any, pointer: Any, count: Any, slot: Any) -> None:
-    """Store the first `count` lanes, fewer than there are, by way of the stack: two pieces of 2^k lanes, which overlap
-    where they have to.
-    """
-    kind, lanes = value.type.element, value.type.count
+    """Store the first `count` lanes, fewer than there are, by way of the stack."""
+    kind = value.type.element
     start = builder.bitcast(slot, kind.as_pointer())
-    _store(builder, value, start)
-    for k in range(lanes.bit_length() - 1):
-        size = 1 << k
-        mine = builder.icmp_unsigned("<", builder.sub(count, INT(size)), INT(size))  # size <= count < 2 size
-        with builder.if_then(mine):
-            for at in (INT(0), builder.sub(count, INT(size))):
-                piece = load(builder, builder.gep(start, [at]), kind, size)
-                _store(builder, piece, builder.gep(pointer, [at]))
+    store(builder, value, start)
+    for at, size in two_pieces(builder, count, value.type.count):
+        store(builder, load(builder, builder.gep(start, [at]), kind, size), builder.gep(pointer, [at]))
 
 
 def _any(builder: Any, lanes: Any) -> Any:
@@ -115,12 +121,12 @@ def _below(builder: Any, value: Any, limit: Any) -> Any:
     return max_of(builder, min_of(builder, value, limit), INT(0))
 
 
-def _any_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
+def _any_way(builder: Any, args: tuple[Tile, Any], lanes: int, signed: bool) -> None:
     """The columns from the last argument on, by any rule and to any output."""
-    *shared, start = args
-    block = Block(builder, shared, lanes, signed)
-    kind = block.out.type.pointee
-    scalars = (block.zero_point, block.low, block.high)
+    tile, start = args
+    block = Block(builder, tile, lanes, signed)
+    kind = tile.out.data.type.pointee
+    scalars = (tile.requant.zero_point, tile.requant.low, tile.requant.high)
     zero_point, low, high = (splat(builder, builder.trunc(value, INT32), lanes) for value in scalars)
     whole = builder.icmp_signed(">=", block.columns, INT(lanes))
     with for_range_slice(builder, start, block.columns, INT(lanes)) as (first, _):
@@ -137,7 +143,7 @@ def _any_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
                 pointer = block.target(builder, loop.index, column)
                 with builder.if_else(whole) as (yes, no):
                     with yes:
-                        _store(builder, value, pointer)
+                        store(builder, value, pointer)
                     with no:
                         _store_some(builder, value, pointer, block.columns, block.slot)
 
@@ -169,23 +175,24 @@ def _rows(
         with builder.if_else(adjacent) as (wide, split):
             with wide:
                 for pair, value in zip(rows, done, strict=True):
-                    _store(builder, value, block.target(builder, pair[0], columns[0]))
+                    store(builder, value, block.target(builder, pair[0], columns[0]))
             with split:
                 for pair, value in zip(rows, done, strict=True):
                     for v, (row, column) in enumerate(zip(pair, columns, strict=True)):
-                        part, pointer = part_of(builder, value, v * lanes, lanes), block.target(builder, row, column)
+                        part = lanes_of(builder, value, range(v * lanes, (v + 1) * lanes))
+                        pointer = block.target(builder, row, column)
                         with builder.if_else(whole) as (yes, no):
                             with yes:
-                                _store(builder, part, pointer)
+                                store(builder, part, pointer)
                             with no:
                                 _store_some(builder, part, pointer, block.columns, block.slot)
 
 
-def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
+def _short_way(builder: Any, args: tuple[Tile, Any], lanes: int, signed: bool) -> None:
     """The columns of bytes that may go the short way, from the first on; the last argument gets how many they are."""
-    *shared, done = args
-    block = Block(builder, shared, lanes, signed)
-    narrow = NarrowToBytes(builder, block.zero_point, block.low, block.high, lanes, signed)
+    tile, done = args
+    block, requant = Block(builder, tile, lanes, signed), tile.requant
+    narrow = NarrowToBytes(builder, requant.zero_point, requant.low, requant.high, lanes, signed)
     plain, leave = block.plain(builder), builder.append_basic_block()
     is_rule = {code: builder.icmp_signed("==", block.rule, INT(code)) for code in (DOUBLE_ROUNDING, SINGLE, FLOAT32)}
     once = builder.or_(builder.icmp_signed("==", block.rule, INT(UPWARD)), is_rule[SINGLE])
@@ -199,7 +206,7 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
         columns = [first, _below(builder, builder.add(first, INT(lanes)), builder.sub(block.columns, INT(lanes)))]
         following = builder.append_basic_block()
         for code, method in LINE_FORMS.items():
-            with builder.if_then(builder.icmp_signed("==", block.line, INT(code))):
+            with builder.if_then(builder.icmp_signed("==", tile.line, INT(code))):
                 each = [block.line_at(builder, column) for column in columns]
                 _rows(
                     builder,
@@ -230,40 +237,27 @@ def _short_way(builder: Any, args: Any, lanes: int, signed: bool) -> None:
     builder.position_at_end(leave)
 
 
-def requantize_tile(lanes: int) -> Any:
+def requantize_kernel(lanes: int) -> Any:
     """An intrinsic that takes the step from accumulators to outputs for a block of rows and channels.
 
-    tile(acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low, high, slope,
-    offset, below, exceptions, line, out, out_at, out_step): out[out_at + r * out_step + j] =
-    fixedpoint.requantized(acc[acc_at + r * acc_step + j], channel + j, ...) for r < rows and j < columns. line:
-    one of LINE_FORMS where all these channels have such a line, else 0. Nothing is checked.
+    kernel(acc: Cells, rows, columns, channel, requant, rule, line, out: Cells): out's row r, column j =
+    fixedpoint.requantized(acc's, channel + j, requant) with `rule` for all channels, for r < rows and j < columns.
+    line: one of LINE_FORMS where all these channels have such a line, else 0. Nothing is checked.
 
     Vectors of channels load their parameters once for all rows. Where columns are no whole number of vectors (or, of
     bytes, of pairs of them), the last one starts earlier and computes some outputs again; of fewer columns than a
     vector has lanes, accumulators and parameters are read for all lanes and the outputs of the first are stored.
     """
 
-    @intrinsic
-    def tile(typingctx, acc, acc_at, acc_step, rows, columns, channel, multiplier, shift, scale, rule, zero_point, low,
-             high, slope, offset, below, exceptions, line, out, out_at, out_step):  # fmt: skip
-        signed = out.dtype == types.int8
+    @generated
+    def kernel(builder, kinds, acc, rows, columns, channel, requant, rule, line, out):
+        dtype, signed = kinds.out.data.dtype, is_signed(kinds.out.data)
+        tile, done = Tile(acc, rows, columns, channel, requant, rule, line, out), alloca_once_value(builder, INT(0))
+        ways = {way: functools.partial(way, lanes=lanes, signed=signed) for way in (_short_way, _any_way)}
+        if dtype != types.int32:
+            outlined(builder, f"requantize_short_{lanes}_{dtype}", (tile, done), ways[_short_way])
+        first = builder.load(done)
+        with builder.if_then(builder.icmp_signed("<", first, columns), likely=False):
+            outlined(builder, f"requantize_any_{lanes}_{dtype}", (tile, first), ways[_any_way])
 
-        def codegen(context, builder, signature, args):
-            pointers, name = pointers_of(context, builder, signature, args), f"{lanes}_{signed}"
-            done = alloca_once_value(builder, INT(0))
-            if signature.args[18].dtype != types.int32:
-                short = functools.partial(_short_way, lanes=lanes, signed=signed)
-                outlined(builder, f"requantize_short_{name}", [*pointers, done], short)
-            first = builder.load(done)
-            with builder.if_then(builder.icmp_signed("<", first, pointers[4]), likely=False):
-                anyway = functools.partial(_any_way, lanes=lanes, signed=signed)
-                outlined(builder, f"requantize_any_{name}", [*pointers, first], anyway)
-            return context.get_dummy_value()
-
-        integer = types.int64
-        return types.void(
-            acc, integer, integer, integer, integer, integer, multiplier, shift, scale, integer, integer, integer,
-            integer, slope, offset, below, exceptions, integer, out, integer, integer,
-        ), codegen  # fmt: skip
-
-    return tile
+    return kernel

@@ -10,7 +10,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from npmobilenet.kernels.vectorcode.vector_s8 import (
+from npmobilenet.kernels.vectorcode.general_requant import multiply_pairs, pairs
+from npmobilenet.kernels.vectorcode.vector import (
     DOUBLE,
     FLOAT,
     INT,
@@ -18,13 +19,12 @@ from npmobilenet.kernels.vectorcode.vector_s8 import (
     INT16,
     INT32,
     constant,
+    fma,
     intrinsic_call,
     lanes_of,
     load,
     max_of,
-    multiply_pairs,
     on_arm,
-    pairs,
     splat,
     vector,
 )
@@ -53,12 +53,6 @@ def to_integers(builder: Any, values: Any, lanes: int) -> Any:
     return builder.fptosi(intrinsic_call(builder, f"llvm.rint.v{lanes}f32", values.type, [values]), words)
 
 
-def part_of(builder: Any, value: Any, first: int, count: int) -> Any:
-    """`count` lanes of a vector."""
-    chosen = ir.Constant(vector(INT32, count), [*range(first, first + count)])
-    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), chosen)
-
-
 HALVED, SCALED, CENTRED = range(3)  # see NarrowToBytes
 ONE_OFFSET, TWO_OFFSETS, PATCHED = 1, 2, 3  # see Line
 MOST_EXCEPTIONS = 2  # of a line: with one, 2.6 % of V2 int8's channels had no line, with two 1.2 %
@@ -70,13 +64,14 @@ class Line:
     |result| < 2^30, as the slope is less than 1/2 and |x| at most 2^31.
     """
 
-    def __init__(self, builder: Any, arrays: list[Any], channel: Any, lanes: int) -> None:
-        """arrays: slope, offset, below, exceptions; the lanes are the channels from `channel` on."""
-        self.lanes = lanes
-        *floats, exceptions = arrays
-        count = MOST_EXCEPTIONS
+    def __init__(self, builder: Any, requant: Any, channel: Any, lanes: int) -> None:
+        """requant: a LinearRequant; the lanes are the channels from `channel` on."""
+        self.lanes, count = lanes, MOST_EXCEPTIONS
+        floats = (requant.slope, requant.offset, requant.below)
         self.slope, self.offset, self.below = (load(builder, builder.gep(a, [channel]), FLOAT, lanes) for a in floats)
-        all_of = load(builder, builder.gep(exceptions, [builder.mul(channel, INT(count))]), INT32, count * lanes)
+        all_of = load(
+            builder, builder.gep(requant.exceptions, [builder.mul(channel, INT(count))]), INT32, count * lanes
+        )
         self.exceptions = [lanes_of(builder, all_of, [*range(k, count * lanes, count)]) for k in range(count)]
 
     def one_offset(self, builder: Any, acc: Any) -> Any:
@@ -97,8 +92,7 @@ class Line:
 
     def _at(self, builder: Any, acc: Any, offset: Any) -> Any:
         kind = vector(FLOAT, self.lanes)
-        args = [builder.sitofp(acc, kind), self.slope, offset]
-        return to_integers(builder, intrinsic_call(builder, f"llvm.fma.v{self.lanes}f32", kind, args), self.lanes)
+        return to_integers(builder, fma(builder, builder.sitofp(acc, kind), self.slope, offset, self.lanes), self.lanes)
 
 
 LINE_FORMS = {ONE_OFFSET: Line.one_offset, TWO_OFFSETS: Line.two_offsets, PATCHED: Line.patched}
@@ -230,7 +224,7 @@ class NarrowToBytes:
         order = [4 * i + part for part in range(4) for i in range(lanes // 4)]
         packed = builder.shuffle_vector(packed, packed, ir.Constant(vector(INT32, lanes), order))
         packed = builder.bitcast(packed, vector(INT8, 4 * lanes))
-        return [part_of(builder, packed, first, 2 * lanes) for first in (0, 2 * lanes)]
+        return [lanes_of(builder, packed, range(first, first + 2 * lanes)) for first in (0, 2 * lanes)]
 
     def _plain(self, builder: Any, rows: list[list[Any]], form: int) -> list[Any]:
         """By operations that every machine has, on int32: |t| <= 2^30, as s >= 2 (requant_epilogue.py asks for it)."""

@@ -1,7 +1,6 @@
-"""Generators of integer vector code: what they share, and every rule of requantization as LLVM vector IR.
+"""Every rule of requantization as LLVM vector IR, for any int32 accumulator: lane by lane, as fixedpoint.py has it.
 
-The rules are followed lane by lane with the operations of fixedpoint.py, for any int32 accumulator: intermediate values
-wrap as the reference kernels' do.
+Intermediate values wrap as the reference kernels' do.
 """
 
 from __future__ import annotations
@@ -10,75 +9,22 @@ from typing import Any
 
 from llvmlite import ir
 
-from npmobilenet.kernels.compiler.numba_private import get_or_insert_function
+from npmobilenet.kernels.vectorcode.vector import (
+    DOUBLE,
+    FLOAT,
+    INT,
+    INT32,
+    constant,
+    intrinsic_call,
+    lanes_of,
+    load,
+    max_of,
+    min_of,
+    on_arm,
+    vector,
+)
 
-INT8, INT16, INT32, INT = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
 NONE, DOUBLE_ROUNDING, UPWARD, SINGLE, FLOAT32, FLOAT64 = range(6)  # codes of fixedpoint.REQUANTIZATIONS
-
-
-def vector(kind: Any, lanes: int) -> Any:
-    """The type of a vector."""
-    return ir.VectorType(kind, lanes)
-
-
-def load(builder: Any, pointer: Any, kind: Any, lanes: int) -> Any:
-    """Load `lanes` consecutive values from a pointer that needs no alignment."""
-    return builder.load(builder.bitcast(pointer, vector(kind, lanes).as_pointer()), align=1)
-
-
-def masked_load(builder: Any, pointer: Any, mask: Any) -> Any:
-    """The values behind a pointer whose lanes of the mask are set, else 0; nothing else is read."""
-    values, kind = vector(pointer.type.pointee, mask.type.count), pointer.type.pointee
-    pointer = builder.bitcast(pointer, values.as_pointer())
-    name = f"llvm.masked.load.v{values.count}{kind}.p0"
-    return intrinsic_call(builder, name, values, [pointer, INT32(1), mask, constant(kind, 0, values.count)])
-
-
-def masked_store(builder: Any, value: Any, pointer: Any, mask: Any) -> None:
-    """Store those lanes that are set in the mask."""
-    pointer = builder.bitcast(pointer, value.type.as_pointer())
-    name = f"llvm.masked.store.v{value.type.count}{value.type.element}.p0"
-    intrinsic_call(builder, name, ir.VoidType(), [value, pointer, INT32(1), mask])
-
-
-def splat(builder: Any, value: Any, lanes: int) -> Any:
-    """One value in every lane."""
-    undefined = ir.Constant(vector(value.type, lanes), ir.Undefined)
-    one = builder.insert_element(undefined, value, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(vector(INT32, lanes), [0] * lanes))
-
-
-def constant(kind: Any, value: int | float, lanes: int) -> Any:
-    """One constant in every lane."""
-    return ir.Constant(vector(kind, lanes), [ir.Constant(kind, value)] * lanes)
-
-
-def max_of(builder: Any, a: Any, b: Any) -> Any:
-    """The greater of signed integers, scalars or lanes."""
-    return builder.select(builder.icmp_signed(">", a, b), a, b)
-
-
-def min_of(builder: Any, a: Any, b: Any) -> Any:
-    """The lesser of signed integers, scalars or lanes."""
-    return builder.select(builder.icmp_signed("<", a, b), a, b)
-
-
-def intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
-    """A call of an LLVM intrinsic, declared by name (llvmlite can't declare those on vectors itself)."""
-    kind = ir.FunctionType(result, [a.type for a in args])
-    return builder.call(get_or_insert_function(builder.module, kind, name), args)
-
-
-def on_arm(builder: Any) -> bool:
-    """Whether the code is for a 64-bit Arm CPU."""
-    return builder.module.triple.startswith(("aarch64", "arm64"))
-
-
-def lanes_of(builder: Any, value: Any, chosen: list[int]) -> Any:
-    """Some lanes of a vector, in the order given."""
-    order = ir.Constant(vector(INT32, len(chosen)), chosen)
-    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), order)
 
 
 def pairs(builder: Any, values: Any, lanes: int) -> tuple[Any, Any]:
