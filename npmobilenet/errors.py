@@ -49,7 +49,7 @@ class WeightFileError(NpMobilenetError):
 
 
 class ConversionError(NpMobilenetError):
-    """A foreign model file (TensorFlow checkpoint, .tflite, Keras) can't be read or mapped."""
+    """A foreign model file (TensorFlow checkpoint, .tflite, Keras, PyTorch) can't be read or mapped."""
 
 
 class InputError(NpMobilenetError):

@@ -43,7 +43,7 @@ SLOW = (
     "test_interleaving", "test_killed_at_ten_moments",
     "test_kernels_of_arm_give_the_same_bits", "test_kernels_q.py::test_fast_equals_reference",
     "test_lesser_instruction_sets", "test_lesser_instruction_sets_give_the_same_bits", "test_lines_take_every_step",
-    "test_logits_of_pytorch",
+    "test_logits_of_pytorch", "test_float_relatives_run", "test_int8_relatives_run",
     "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
     "test_python_reference_and_fast_give_the_same_bits", "test_golden_tools_cli.py::test_record",
     "test_sums_by_every_way", "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",

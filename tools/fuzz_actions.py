@@ -61,7 +61,9 @@ def run_model(case: Case) -> str:
     dialect = "tflite-reference" if case.rng.random() < 0.7 else case.rng.choice(sorted(DIALECTS))
     fast, reference = (Model(data, kernels, dialect, 1, MODEL_BYTES) for kernels in ("fast", "reference"))
     values = max(t.size for t in data.graph.tensors.values())
-    rarely = case.kind in ("checkpoint", "keras") and case.rng.random() < 0.9  # their graphs are of a few kinds
+    rarely = (
+        case.kind in ("checkpoint", "keras", "pytorch") and case.rng.random() < 0.9
+    )  # their graphs are of a few kinds
     if data.graph.total_macs > MOST_MACS or values > MOST_VALUES or rarely:
         return "loaded"
     x = random_input(fast, case.rng.randrange(2**31))
@@ -173,8 +175,9 @@ def read_input(case: Case) -> str:
 
 
 ACTIONS: dict[str, Callable[[Case], str]] = {
-    "tflite": run_model, "h5": run_model, "keras": run_model, "checkpoint": run_model, "image": read_image,
-    "labels": read_dataset, "dataset": read_dataset, "state": read_state, "golden": read_dump, "input": read_input,
+    "tflite": run_model, "h5": run_model, "keras": run_model, "checkpoint": run_model, "pytorch": run_model,
+    "image": read_image, "labels": read_dataset, "dataset": read_dataset, "state": read_state, "golden": read_dump,
+    "input": read_input,
 }  # fmt: skip
 
 

@@ -182,6 +182,32 @@ def npy(rng: random.Random, content: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content[found.end() :]
 
 
+def safetensors(rng: random.Random, content: bytes) -> bytes:
+    """A value of the header changed, its length put right; or bytes."""
+    length = int.from_bytes(content[:8], "little")
+    if rng.random() < 0.2:
+        return flips(rng, content)
+    header = json_text(rng, content[8 : 8 + length])
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+
+
+OPCODES = (
+    b"cos\nmkdir\n(X\x01\0\0\0xtR", b"2", b"0", b"(", b"t", b"e", b"u", b"}", b"]", b"N", b"R", b"b", b"\x81", b"o",
+    b"Q", b"2\x86" * 60, b"J\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f", b"h\x00", b"q\x00", b"\x82\x01", b".", b"\x93",
+    b"ix\ny\n",
+)  # fmt: skip
+
+
+def opcodes(rng: random.Random, content: bytes) -> bytes:
+    """Opcodes put in, or a piece of a pickle left out, doubled or moved; or bytes."""
+    if rng.random() < 0.3:
+        return flips(rng, content)
+    at, length = rng.randrange(len(content)), rng.randrange(1, 60)
+    piece = rng.choice([rng.choice(OPCODES), content[at : at + length], b""])
+    to = rng.randrange(len(content))
+    return content[:to] + piece + content[to + rng.choice([0, length]) :]
+
+
 def archive(rng: random.Random, content: bytes) -> bytes:
     """A member changed by its kind, dropped, doubled, renamed or packed otherwise; or bytes of the archive."""
     if rng.random() < 0.3:
@@ -284,7 +310,8 @@ def _member(rng: random.Random, file: Any, name: str) -> None:
 
 def by_name(rng: random.Random, name: str, content: bytes) -> bytes:
     """Damage of the kind that suits a file's name."""
-    table = {".tflite": tflite, ".h5": hdf5, ".keras": archive, ".npz": archive, ".npy": npy, ".json": json_text}
+    table = {".tflite": tflite, ".h5": hdf5, ".keras": archive, ".npz": archive, ".npy": npy, ".json": json_text,
+             ".pth": archive, ".pkl": opcodes, ".safetensors": safetensors}  # fmt: skip
     change = table.get(Path(name).suffix, flips)
     if rng.random() < 0.1:
         change = flips

@@ -121,6 +121,21 @@ def small_tflite(kind: str, seed: int) -> bytes:
     return content
 
 
+def small_state() -> dict[str, Any]:
+    """The state dict of torchvision's smallest V2: 8 channels in every block."""
+    from dataclasses import replace
+
+    from pytorch_maker import state_of
+
+    from npmobilenet.formats.pytorch.names import layers_of
+    from npmobilenet.zoo.pytorch import torch_model
+
+    model = replace(torch_model("torchvision/mobilenet_v2"), multiplier=0.05)
+    graph = model.graph(CLASSES, 32)
+    shapes = {n: s for layer in layers_of(model, graph, {}) for n, s in layer.variables(graph).items()}
+    return dict(state_of(shapes))
+
+
 def _one_scale(add: Any, tensor: Any, rng: np.random.Generator, c: int, scale: float) -> list[int]:
     kernel = add(tensor(data=rng.integers(-127, 127, (CLASSES, c), np.int8), scale=[0.01], zero_point=[0]))
     bias = np.zeros(CLASSES, np.int32)
@@ -186,6 +201,12 @@ def make(folder: Path, corpus: Sequence[Path], with_keras: bool) -> None:
     write_numbered(put("keras", "numbered", {}) / "m.weights.h5", variables, True)
     if with_keras:
         _whole_keras(put)
+    import pytorch_maker
+
+    state = small_state()
+    put("pytorch", "zip", {"m.pth": pytorch_maker.pth(state)})
+    put("pytorch", "halves", {"m.pth": pytorch_maker.pth(state, bf16=True)})
+    put("pytorch", "safetensors", {"m.safetensors": pytorch_maker.safetensors(state)})
     write_checkpoint(put("checkpoint", "v1", {}) / "m.ckpt", random_variables())
     images = pictures()
     for name, content in images.items():

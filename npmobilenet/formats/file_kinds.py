@@ -143,7 +143,9 @@ KINDS: tuple[Kind, ...] = (
     Kind("safetensors weights", _safetensors, "their name should end in .safetensors", "safetensors"),
     Kind(
         "PyTorch weights (.pth, .pt)",
-        lambda s: _zipped(b"/data.pkl")(s) and not s.holds(b"constants.pkl", b"/code/"),
+        lambda s: (
+            _zipped(b"/data.pkl")(s) and not s.holds(b"constants.pkl", b"/code/") and b"archive_format" not in s.tail
+        ),
         "their name should end in .pth",
         "pytorch",
     ),
@@ -165,6 +167,11 @@ KINDS: tuple[Kind, ...] = (
         _zipped(b"constants.pkl", b"/code/"),
         "save its weights with PyTorch: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth'), and pass that; "
         f"or export the model that it was made from: {_LITERT}",
+    ),
+    Kind(
+        "an exported program of PyTorch (.pt2)",
+        lambda s: _zipped(b"archive_format")(s) and s.holds(b"/data/"),
+        "save its weights with PyTorch: torch.save(torch.export.load(FILE).state_dict, 'weights.pth')",
     ),
     Kind(
         "PyTorch weights in the old form (.pth, .pt)",

@@ -47,6 +47,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "oldest PyTorch": (b"sys_info" + bytes(249) + b"ustar\0storages", "in the oldest form", r"torch\.save"),
     "pickle": (b"\x80\x04\x95\x10\0\0\0\0\0\0\0.", "a Python pickle", "never opened"),
     "TorchScript": (zipped("m/data.pkl", "m/code/__torch__/a.py", "m/constants.pkl"), "TorchScript", "jit"),
+    "exported": (zipped("m/archive_format", "m/models/model.json", "m/data/weights/x"), "exported", "state_dict"),
     "TF.js": (b'{"format": "layers-model", "modelTopology": {}}', "a TensorFlow.js model", "tensorflowjs_converter"),
     "TF.js, long": (b'{"format": 1, "x": "' + bytes(200_000) + b'", "weightsManifest": []}', "TensorFlow.js", "Keras"),
     "metadata": (b'{"tfjsVersion": "1.7", "labels": []}', "Teachable Machine's metadata", "export"),

@@ -239,6 +239,14 @@ def test_the_architecture_is_named_or_found(tmp_path: Path) -> None:
         data = read_model(write(folder / "model.safetensors", state))
         assert data.info.provenance["epsilon"] == epsilon
         assert "from the name of the file" in data.info.provenance["architecture"]
+    config = {"architecture": "tf_mobilenetv3_small_100", "pretrained_cfg": {"tag": "in1k"}}
+    for text, said in ((json.dumps(config), "0.001"), ("[" * 10_000, ""), ("[]", ""), ('{"architecture": 5}', "")):
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+        if said:
+            assert read_model(tmp_path / "mine.pth").info.provenance["epsilon"] == said
+        else:
+            with pytest.raises(ConversionError, match="alike"):
+                read_model(tmp_path / "mine.pth")
     data = read_model(write(tmp_path / "v4.pth", state_of()))
     assert f"architecture assumed: {SMALL}" in data.info.assumed[0]
     named = read_model(tmp_path / "v4.pth", "mobilenet_v4_conv_small_0.35_96")

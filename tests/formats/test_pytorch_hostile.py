@@ -52,6 +52,7 @@ OTHERS = {
     "EXT2": (b"\x83\x01\x00", "registry"),
     "EXT4": (b"\x84\x01\x00\x00\x00", "registry"),
     "a quantized tensor": (b"ctorch._utils\n_rebuild_qtensor\n)R", "quantized.*state_dict"),
+    "a quantized dtype": (b"ctorch\nqint8\n", "quantized.*state_dict"),
     "a whole model": (b"ctorchvision.models.mobilenetv2\nMobileNetV2\n)\x81}b", r"model\.state_dict\(\)"),
     "persistent id that is no storage": (maker.text("x") + b"Q", "isn't that of PyTorch's zip form"),
     "persistent id in text": (b"Px\n", "isn't that of PyTorch's zip form"),

@@ -13,7 +13,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="this platform has no /proc")
 
 # Formats that can be read without running a model: compiling kernels takes a minute on a new machine.
-QUICK = ("image", "labels", "dataset", "checkpoint", "keras", "h5", "tflite")
+QUICK = ("image", "labels", "dataset", "checkpoint", "keras", "pytorch", "h5", "tflite")
 
 PLANTED = """
 import os, sys, time, warnings

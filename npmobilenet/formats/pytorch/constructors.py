@@ -81,6 +81,7 @@ NAMES: dict[tuple[str, str], Name] = {
         *((module, name, "ignored", "") for module, names in _IGNORED.items() for name in names),
     )
 }  # fmt: skip
+_QUANTIZED = ("qint8", "quint8", "qint32", "per_tensor_affine", "per_channel_affine")
 _TENSORS_OF_OTHER_KINDS = (
     "_rebuild_qtensor",
     "_rebuild_sparse_tensor",
@@ -95,7 +96,7 @@ def resolve(module: str, name: str) -> Name:
     if found is not None:
         return found
     called = f"{module[:60]}.{name[:60]}"
-    if module == "torch._utils" and name in _TENSORS_OF_OTHER_KINDS:
+    if (module == "torch._utils" and name in _TENSORS_OF_OTHER_KINDS) or (module == "torch" and name in _QUANTIZED):
         raise ConversionError(
             f"it holds tensors of a kind that isn't read ({called}: quantized, sparse or of an uncommon dtype); in "
             "PyTorch, load the float weights and save them: torch.save(model.state_dict(), 'weights.pth')"

@@ -7,6 +7,7 @@ Every variable must be accounted for: what is missing, misshapen or left over is
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from npmobilenet.errors import ConversionError, GraphError
+from npmobilenet.errors import ConversionError, GraphError, ModelNotFound
 from npmobilenet.formats.batch_norm import fold_batch_norm
 from npmobilenet.formats.misfit import Misfit
 from npmobilenet.formats.pytorch.names import BATCH_NORM, Layer, classes_of, layers_of
@@ -26,6 +27,7 @@ from npmobilenet.zoo.pytorch import TORCH_MODELS, TorchModel, torch_model
 from npmobilenet.zoo.rows import ReduceTo1x1, make_divisible
 
 _EXPORT = "export it with PyTorch: litert_torch.convert(model.eval(), (sample,)).export('model.tflite')"
+_MOST_CONFIG = 1 << 20
 _MULTIPLIERS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.3, 1.25, *(m / 100 for m in range(5, 401)))
 # torchvision's second weights want another recipe; their files are told by the hash in their names.
 # Source: pytorch/vision torchvision/models/mobilenetv2.py, mobilenetv3.py (IMAGENET1K_V2: resize_size=232).
@@ -74,7 +76,7 @@ def _choose(path: Path, state: StateDict, name: str | None) -> _Choice:
     for guess in _names_on_path(path, package):
         fitted = _sized(guess, state)
         if not len(_misfit(state, fitted)):
-            return _Choice(fitted, f"{fitted.name}, from the name of the file or its folder")
+            return _Choice(fitted, f"{fitted.name}, from the name of the file or its folder, or config.json")
     known = [_sized(m, state) for m in TORCH_MODELS.values() if m.package == package]
     judged = [(_misfit(state, model), model) for model in known]
     fitting = [model for misfit, model in judged if not len(misfit)]
@@ -113,7 +115,8 @@ def _named(path: Path, state: StateDict, name: str, package: str) -> _Choice:
 
 
 def _names_on_path(path: Path, package: str) -> Iterator[TorchModel]:
-    """Models after which the file or a folder around it is named, the longest name first."""
+    """What config.json beside the file says, then models after which the file or a folder is named, longest first."""
+    yield from _configured(path)
     for part in (path.name, *(parent.name for parent in list(path.absolute().parents)[:3])):
         text = part.casefold()
         for model in sorted(TORCH_MODELS.values(), key=lambda m: -len(m.bare)):
@@ -121,6 +124,20 @@ def _names_on_path(path: Path, package: str) -> Iterator[TorchModel]:
             if model.package == package and at >= 0:
                 tagged = re.sub(r"\.(safetensors|pth|pt|bin|tar)\b.*", "", text[at:])
                 yield torch_model(f"{package}/{tagged if tagged.startswith(f'{model.bare}.') else model.bare}")
+
+
+def _configured(path: Path) -> Iterator[TorchModel]:
+    """The architecture and tag in the config.json that timm writes beside model.safetensors.
+
+    Source: huggingface/pytorch-image-models timm/models/_hub.py, save_config_for_hf.
+    """
+    try:
+        text = path.with_name("config.json").read_bytes()[:_MOST_CONFIG]
+        config = json.loads(text)
+        tag = config.get("pretrained_cfg", {}).get("tag", "")
+        yield torch_model(f"timm/{config['architecture']}" + (f".{tag}" if isinstance(tag, str) and tag else ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ModelNotFound):
+        return  # none there, or another program's
 
 
 def _sized(model: TorchModel, state: StateDict) -> TorchModel:

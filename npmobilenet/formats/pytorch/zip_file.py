@@ -27,7 +27,10 @@ def read_zip(file: zipfile.ZipFile) -> Any:
     members = {info.filename: info for info in file.infolist()}
     inside = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(inside) != 1:
-        raise ConversionError(f"it has {len(inside)} members called data.pkl, expected one; fetch the file again")
+        raise ConversionError(
+            f"it has {len(inside)} members called data.pkl, expected one; fetch it again, or, if it isn't made by "
+            "torch.save, save its weights: torch.save(model.state_dict(), 'weights.pth')"
+        )
     root = inside[0].removesuffix("data.pkl")
     data = _content(file, members[inside[0]], opcodes.MAX_BYTES)
     order = members.get(f"{root}byteorder")
