@@ -1,6 +1,6 @@
 """docs/arithmetic.md: every worked example is computed here with the project's own functions and compared.
 
-`python tests/arithmetic/test_arithmetic_docs.py` writes the examples into the page anew.
+`PYTHONPATH=tests python tests/arithmetic/test_arithmetic_docs.py` writes the examples into the page anew.
 """
 
 from __future__ import annotations
@@ -457,7 +457,7 @@ def test_example(name: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     found = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", page, re.DOTALL)
     assert found, f"docs/arithmetic.md has no place marked <!-- {name} -->"
-    assert found[1].splitlines() == EXAMPLES[name](), "run python tests/arithmetic/test_arithmetic_docs.py"
+    assert found[1].splitlines() == EXAMPLES[name](), "write it anew, as this file's docstring says"
 
 
 def test_every_mark_has_an_example() -> None:
