@@ -638,30 +638,6 @@ def test_declared_sizes_of_archive_members_are_limited(tmp_path: Path) -> None:
         convert_keras(path)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = write_legacy(tmp_path_factory.mktemp("whole") / "w.h5", small_variables())
-    return path.read_bytes()
-
-
-@pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_files_are_refused(tmp_path: Path, whole: bytes, part: float) -> None:
-    path = tmp_path / "w.h5"
-    path.write_bytes(whole[: int(len(whole) * part)])
-    assert not with_model(path)
-
-
-@given(st.integers(0, 10**9), st.integers(0, 7))
-@settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_flipped_bits_give_a_model_or_a_conversion_error(tmp_path: Path, whole: bytes, place: int, bit: int) -> None:
-    content = bytearray(whole)
-    content[place % len(content)] ^= 1 << bit
-    (tmp_path / "w.h5").write_bytes(content)
-    with_model(tmp_path / "w.h5")
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The rules, on numbers worked by hand
 
