@@ -1,8 +1,10 @@
-"""Keras' MobileNet, MobileNetV2 and MobileNetV3 from `.h5`, `.weights.h5` and `.keras`, without Keras.
+"""Keras models from `.h5`, `.weights.h5` and `.keras`, without Keras.
 
-Every variable is found by the name of its layer and its own name (`block_3_expand_BN/gamma`), never by its place or its
-shape; files that number layers and variables are first given back the names (see keras_store.py). Shapes are compared
-with those of the architecture before anything is read, and where the file has a configuration, so is the architecture.
+Where a file has a configuration, the model is what that says, of any make (generic.py). What is exactly a MobileNet,
+MobileNetV2 or MobileNetV3 of keras.applications, and weights alone, which must be of one, get the graph of their family
+with TF-slim's names: here, every variable is found by the name of its layer and its own name
+(`block_3_expand_BN/gamma`), never by its place or its shape. Shapes are compared with those of the architecture before
+anything is read.
 
 The `Rescaling` layer at the start of V3 (pixels 0..255 to [-1, 1]) is not converted: the input of a converted model is
 [-1, 1], as with V1 and V2, and the preprocessing recipe does the rescaling. The provenance says so.
@@ -20,6 +22,7 @@ import numpy as np
 
 from npmobilenet.errors import ConversionError, GraphError
 from npmobilenet.formats.batch_norm import EPSILON, fold_batch_norm
+from npmobilenet.formats.keras import generic
 from npmobilenet.formats.keras import store as keras_store
 from npmobilenet.formats.keras.check import check_config, expected_layers
 from npmobilenet.formats.keras.config import Config, names_of_keys, parse_config
@@ -38,8 +41,11 @@ MAX_LISTED = 20
 MAX_CLASSES = 1 << 20
 
 
-def convert_keras(path: Path, model: str | None = None) -> ModelData:
+def convert_keras(path: Path, model: str | None = None, resolution: tuple[int, int] | None = None) -> ModelData:
     """The model in a Keras file: legacy `.h5` (whole or weights only), `.weights.h5` or `.keras`.
+
+    A file with a configuration may hold any model of layers that rules.py knows. One that is exactly a model of
+    keras.applications gets the tensor names and endpoints of its family; any other has its layers' names.
 
     `model` ("mobilenet_v2_0.35_96", or any name of the registry) gives the resolution of a file that doesn't tell it
     (weights only, or a model for images of any size; default: 224 x 224), and is compared with what the file does tell.
@@ -48,11 +54,52 @@ def convert_keras(path: Path, model: str | None = None) -> ModelData:
     is the last feature map, or its mean where the model ends with a global average pool. In a weights-only file none of
     this is recorded, so softmax, and no pool, are taken for granted; the provenance says so.
 
-    Raises `ConversionError` if the file is damaged or hostile, if the model is not one of keras.applications'
-    MobileNets, or if variables are missing, left over or misshapen (all of them in one message).
+    `resolution` (height, width) is that of a model for images of any size.
+
+    Raises `ConversionError` if the file is damaged or hostile, if a layer isn't known here, if weights alone aren't
+    those of one of keras.applications' MobileNets, or if variables are missing, left over or misshapen (all of them in
+    one message).
     """
-    with open_store(Path(path)) as store:
-        return _Conversion(Path(path), store, model).run()
+    path = Path(path)
+    with open_store(path) as store:
+        if store.config is None:
+            return _Conversion(path, store.flat(), model).run()
+        if not store.nested:
+            try:
+                conversion = _Conversion(path, store, model)
+                conversion.check()
+            except ConversionError:
+                pass  # not exactly one of keras.applications' models
+            else:
+                return conversion.run()
+        return _any_model(path, store, model, resolution)
+
+
+def _any_model(path: Path, store: Store, model: str | None, resolution: tuple[int, int] | None) -> ModelData:
+    if resolution is None and model is not None:
+        said = parse(model).resolution
+        resolution = (said, said) if isinstance(said, int) else said
+    assumed: list[str] = []
+    notes: list[str] = []
+    graph, tensors, recipe = generic.build(store, path.name, path.stem, resolution, assumed, notes)
+    shape = graph.tensors[graph.outputs[0]].shape
+    names = "imagenet" if len(graph.outputs) == 1 and shape == (1, 1000) else ()
+    if names:
+        assumed.append("labels assumed: ImageNet's, for 1000 outputs")
+    facts = _provenance(path, store, notes, assumed)
+    return ModelData(graph, tensors, ModelInfo(path.stem, names, 0, recipe, facts))
+
+
+def _provenance(path: Path, store: Store, notes: list[str], assumed: list[str], **more: str) -> dict[str, str]:
+    return {
+        "source": path.name,
+        "sha256": _sha256(path),
+        "format": f"Keras {store.kind}" + (f", Keras {store.version}" if store.version else ""),
+        "converter": "npmobilenet.formats.keras.model",
+        **more,
+        **({"notes": "; ".join(notes)} if notes else {}),
+        **assumptions(assumed),
+    }
 
 
 class _Conversion:
@@ -100,8 +147,8 @@ class _Conversion:
             raise ConversionError(f"'{self.path.name}' holds a float mobilenet_{self.family}, not {wanted}")
         return wanted
 
-    def run(self) -> ModelData:
-        """Check everything, read and fold the weights."""
+    def check(self) -> tuple[Graph, Variant, str]:
+        """The graph, if this is one of keras.applications' models; where there is a configuration, by it."""
         variant = self.variant()
         name = str(ModelName(
             family=self.family, depth_multiplier=variant.alpha,
@@ -113,6 +160,12 @@ class _Conversion:
             raise ConversionError(f"{name}: {error}") from error
         if self.has_config:
             check_config(self.config, canonical([layer.name for layer in self.config.layers]), graph, variant)
+        return graph, variant, name
+
+    def run(self) -> ModelData:
+        """Check everything, read and fold the weights."""
+        self.notes, self.assumed = [], [recipe_assumed(PREPROCESSING)]
+        graph, variant, name = self.check()
         self.check_variables(graph)
         return ModelData(graph, self.tensors(graph), self.info(name, variant))
 
@@ -239,15 +292,7 @@ class _Conversion:
             labels="imagenet" if variant.classes == 1000 else (),
             label_offset=0,
             preprocessing=PREPROCESSING,
-            provenance={
-                "source": self.path.name,
-                "sha256": _sha256(self.path),
-                "format": f"Keras {self.store.kind}" + (f", Keras {self.store.version}" if self.store.version else ""),
-                "converter": "npmobilenet.formats.keras.model",
-                "alpha": str(variant.alpha),
-                **({"notes": "; ".join(self.notes)} if self.notes else {}),
-                **assumptions(self.assumed),
-            },
+            provenance=_provenance(self.path, self.store, self.notes, self.assumed, alpha=str(variant.alpha)),
         )
 
 

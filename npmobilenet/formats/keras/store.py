@@ -54,6 +54,7 @@ VARIABLE_ORDER: Mapping[str, tuple[str, ...]] = {
     "dense": ("kernel", "bias"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
+MAX_DEPTH = 16  # models inside each other
 _STORE_GROUPS = ("layers", "_layer_checkpoint_dependencies")
 
 
@@ -64,6 +65,10 @@ class Store:
     `named` says that the keys of `layers` are layer names; otherwise they are class names with a counter
     (`batch_normalization_3`). `keys` maps such keys to names where the file has both. `config` is the parsed
     configuration, None in a weights-only file. `version` is the Keras version that the file declares, or "".
+
+    `parts` holds the variables as the file has them: in a legacy file the layer's name -> {weight name: variable}, else
+    the path of class keys (`sequential/conv2d_1`) -> {number: variable}. `nested` names a layer that is a model itself,
+    whose variables are in `parts` only.
     """
 
     kind: str
@@ -72,6 +77,17 @@ class Store:
     config: dict[str, Any] | None
     version: str
     keys: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Variable]] = field(default_factory=dict)
+    nested: str = ""
+
+    def flat(self) -> Store:
+        """The store itself; raises `ConversionError` if a layer of it is a model itself."""
+        if self.nested:
+            raise ConversionError(
+                f"layer {self.nested!r} is a model inside the model, and the file has no configuration that says what "
+                "stands around it; save the whole model: model.save('model.keras')"
+            )
+        return self
 
 
 @contextmanager
@@ -111,8 +127,7 @@ def open_store(path: Path) -> Iterator[Store]:
 def _open_archive(path: Path) -> Iterator[Store]:
     config, version, weights = _read_archive(path)
     with open_hdf5(io.BytesIO(weights), f"{path.name}:model.weights.h5") as file:
-        layers, names = guard(path.name, _read_numbered, file)
-        yield named(Store(".keras", layers, False, config, version), names)
+        yield guard(path.name, _numbered, file, ".keras", config, version)
 
 
 def _read_archive(path: Path) -> tuple[dict[str, Any], str, bytes]:
@@ -158,8 +173,7 @@ def _json(text: str | bytes, where: str) -> dict[str, Any]:
 
 def _read_hdf5(file: Any, name: str) -> Store:
     if any(has_link(file, group) for group in _STORE_GROUPS):
-        layers, names = _read_numbered(file)
-        return named(Store(".weights.h5", layers, False, None, ""), names)
+        return _numbered(file, ".weights.h5", None, "")
     whole = has_link(file, "model_weights")
     root = child(file, "model_weights", "group") if whole else file
     if "layer_names" not in root.attrs and "layer_names0" not in root.attrs:
@@ -169,40 +183,57 @@ def _read_hdf5(file: Any, name: str) -> Store:
         )
     config = _json(read_text(file, "model_config"), "model_config") if "model_config" in file.attrs else None
     version = read_text(root, "keras_version") if "keras_version" in root.attrs else ""
-    return Store("legacy .h5", _read_legacy(root), True, config, version[:40])
+    parts, nested = _read_legacy(root)
+    layers = {} if nested else {name: _leaves(group) for name, group in parts.items() if group}
+    return Store("legacy .h5", layers, True, config, version[:40], parts=parts, nested=nested)
 
 
-def _read_numbered(file: Any) -> tuple[dict[str, dict[str, Variable]], dict[str, str]]:
-    """`layers/<class>_<counter>/vars/<number>`: the layers, and their names (all or none) where the file has them."""
+def _numbered(file: Any, kind: str, config: dict[str, Any] | None, version: str) -> Store:
+    """`layers/<class>_<counter>/vars/<number>`: the layers, by name (all or none) where the file has names."""
     layers: dict[str, dict[str, Variable]] = {}
+    parts, names, nested = _read_numbered(file)
+    for key, variables in parts.items():
+        names_of = {str(place): name for place, name in enumerate(VARIABLE_ORDER.get(class_of(key), ()))}
+        layers[key] = {names_of.get(number, number): found for number, found in variables.items()}
+        if len(layers[key]) != len(variables):
+            raise ConversionError(f"layer {key!r} has a variable both by number and by name: {listed(list(variables))}")
+    if nested:
+        return Store(kind, {}, False, config, version, names, parts, nested)
+    if names and set(names) != set(layers):
+        raise ConversionError(f"some layers have no name: {listed(sorted(set(layers) - set(names)))}")
+    return named(Store(kind, layers, False, config, version, parts=parts), names)
+
+
+def _read_numbered(file: Any) -> tuple[dict[str, dict[str, Variable]], dict[str, str], str]:
+    """Variables and names by the path of class keys, and the key of the first layer that is a model itself."""
+    parts: dict[str, dict[str, Variable]] = {}
     names: dict[str, str] = {}
+    nested = ""
     group = next((name for name in _STORE_GROUPS if has_link(file, name)), None)
     if group is None:
         raise ConversionError(f"no group '/layers' in the HDF5 file: it holds {listed(member_names(file))}")
-    parent = child(file, group, "group")
-    limit(len(parent), MAX_LAYERS, "layers")
-    for key in member_names(parent):
-        layer = child(parent, key, "group")
-        if any(has_link(layer, inner) for inner in _STORE_GROUPS):
-            raise _nested(key)
-        if not has_link(layer, "vars"):
-            continue
-        variables = child(layer, "vars", "group")
-        if len(variables) == 0:
-            continue
-        limit(len(variables), 100, f"variables in layer '{key}'")
-        if "name" in variables.attrs:
-            names[key] = read_text(variables, "name")
-        order = VARIABLE_ORDER.get(class_of(key), ())
-        names_of = {str(place): name for place, name in enumerate(order)}
-        layers[key] = {names_of.get(number, number): variable(variables, number) for number in member_names(variables)}
-        if len(layers[key]) != len(variables):
-            raise ConversionError(
-                f"layer {key!r} has a variable both by number and by name: {listed(member_names(variables))}"
-            )
-    if names and set(names) != set(layers):
-        raise ConversionError(f"some layers have no name: {listed(sorted(set(layers) - set(names)))}")
-    return layers, names
+    models = [("", child(file, group, "group"))]
+    seen = 0
+    for prefix, parent in models:  # grows while it is walked
+        seen += len(parent)
+        limit(seen, MAX_LAYERS, "layers")
+        limit(prefix.count("/"), MAX_DEPTH, "models inside each other")
+        for key in member_names(parent):
+            layer = child(parent, key, "group")
+            inner = next((name for name in _STORE_GROUPS if has_link(layer, name)), None)
+            if inner is not None:
+                nested = nested or key
+                models.append((f"{prefix}{key}/", child(layer, inner, "group")))
+            if not has_link(layer, "vars"):
+                continue
+            variables = child(layer, "vars", "group")
+            if len(variables) == 0:
+                continue
+            limit(len(variables), 100, f"variables in layer '{key}'")
+            if "name" in variables.attrs:
+                names[prefix + key] = read_text(variables, "name")
+            parts[prefix + key] = {number: variable(variables, number) for number in member_names(variables)}
+    return parts, names, nested
 
 
 def class_of(key: str) -> str:
@@ -227,27 +258,29 @@ def named(store: Store, names: Mapping[str, str]) -> Store:
     return replace(store, layers=layers, named=True, keys=names)
 
 
-def _read_legacy(root: Any) -> dict[str, dict[str, Variable]]:
-    """`<layer>/<weight name>`, both listed in attributes; a weight's name ends in `/kernel`, `/gamma:0`, ..."""
-    layers: dict[str, dict[str, Variable]] = {}
+def _read_legacy(root: Any) -> tuple[dict[str, dict[str, Variable]], str]:
+    """`<layer>/<weight name>`, both listed in attributes, and the first layer that is a model itself."""
+    parts: dict[str, dict[str, Variable]] = {}
+    nested = ""
     for layer in read_names(root, "layer_names"):
         group = child(root, layer, "group")
-        variables: dict[str, Variable] = {}
-        for weight in read_names(group, "weight_names"):
-            leaf = weight.rsplit("/", 1)[-1].split(":")[0]
-            leaf = "kernel" if leaf == "depthwise_kernel" else leaf
-            if leaf in variables:
-                raise _nested(layer)
-            variables[leaf] = variable(group, weight)
-        if layer in layers:
+        weights = read_names(group, "weight_names")
+        if layer in parts:
             raise ConversionError(f"two layers are called {layer!r}")
-        if variables:
-            layers[layer] = variables
-    return layers
+        parts[layer] = {weight: variable(group, weight) for weight in weights}
+        if len(_leaves(parts[layer])) < len(weights):
+            nested = nested or layer
+    return parts, nested
 
 
-def _nested(layer: str) -> ConversionError:
-    return ConversionError(
-        f"layer {layer!r} is a model inside the model, which can't be converted; save the inner model by itself: "
-        f"model.get_layer({layer!r}).save('inner.keras')"
-    )
+def leaf(weight: str) -> str:
+    """A variable's own name: the end of a weight's name, as in `conv/kernel`, `bn/gamma:0`."""
+    return weight.rsplit("/", 1)[-1].partition(":")[0]
+
+
+def _leaves(weights: Mapping[str, Variable]) -> dict[str, Variable]:
+    """The variables of a layer by their own names; a depthwise kernel alone is called as any other."""
+    found = {leaf(name): variable for name, variable in weights.items()}
+    if "pointwise_kernel" in found or "depthwise_kernel" not in found or "kernel" in found:
+        return found
+    return {"kernel" if name == "depthwise_kernel" else name: variable for name, variable in found.items()}

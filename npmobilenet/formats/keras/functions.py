@@ -1,0 +1,133 @@
+"""Activation functions in Keras' spellings, and the layers that are one.
+
+Source: Keras 3.15.1, keras/src/activations/activations.py and keras/src/layers/activations; where Keras 2 differs,
+tf_keras 2.21, tf_keras/src/activations.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.formats.keras.affine import affine
+from npmobilenet.formats.keras.sheet import Rule, Sheet, refuse
+from npmobilenet.formats.keras.topology import Call
+from npmobilenet.modeldata import Array
+
+_FUNCTIONS = {
+    "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "softmax": "softmax", "linear": "linear", "tanh": "tanh",
+    "swish": "swish", "silu": "swish", "hard_sigmoid": "hard_sigmoid", "hard_swish": "hard_swish",
+    "hard_silu": "hard_swish", "leaky_relu": "leaky_relu", "ReLU": "relu", "LeakyReLU": "leaky_relu",
+}  # fmt: skip
+
+
+def function_name(value: Any) -> str:
+    """The name of an activation function: a string, None (linear), or `{"class_name": "function", "config": name}`."""
+    if isinstance(value, Mapping):
+        inner = value.get("config")
+        value = inner if isinstance(inner, str) else value.get("class_name")
+    return "linear" if value is None else str(value)
+
+
+def activated(sheet: Sheet, call: Call, x: str, function: Any) -> str:
+    """A layer's own activation, behind it."""
+    name = function_name(function)
+    if name == "linear":
+        return x
+    settings = function.get("config") if isinstance(function, Mapping) else None
+    return apply(sheet, call, x, name, settings if isinstance(settings, Mapping) else {})
+
+
+def apply(sheet: Sheet, call: Call, x: str, function: str, settings: Mapping[str, Any]) -> str:
+    """A function by its name in Keras, of Keras 2 or 3."""
+    known = _FUNCTIONS.get(function)
+    result = sheet.free(call.name)
+    if known in ("relu", "relu6", "sigmoid", "hard_swish"):
+        return sheet.node("activation", [x], result, function=known)
+    if known == "softmax":
+        return sheet.node("softmax", [x], result, beta=1.0)
+    if known == "linear":
+        return x
+    if known == "hard_sigmoid":  # relu6(x + 3) / 6 in Keras 3, clip(0.2 x + 0.5) in Keras 2
+        scaled = x if sheet.keras3 else sheet.constant_op("mul", x, np.asarray([1.2], float), f"{call.name}_scaled")
+        return sheet.node("activation", [scaled], result, function="hard_sigmoid")
+    if known == "swish":
+        gate = sheet.node("activation", [x], f"{call.name}_gate", function="sigmoid")
+        return sheet.node("mul", [x, gate], result)
+    if known == "tanh":  # 2 sigmoid(2 x) - 1
+        double = sheet.constant_op("mul", x, np.asarray([2], float), f"{call.name}_double")
+        gate = sheet.node("activation", [double], f"{call.name}_gate", function="sigmoid")
+        return affine(sheet, gate, np.asarray([2], float), np.asarray([-1], float), result)
+    if known != "leaky_relu":
+        refuse(call, f"the function {function!r:.60} has no node here")
+    return leaky(sheet, call, x, np.asarray([settings.get("negative_slope", settings.get("alpha", 0.2))], float))
+
+
+def leaky(sheet: Sheet, call: Call, x: str, slope: Array) -> str:
+    """`x` where it is positive, else `slope * x`: relu(x) - slope * relu(-x)."""
+    if not np.isfinite(slope).all():
+        refuse(call, "the slope isn't a number")
+    up = sheet.node("activation", [x], f"{call.name}_positive", function="relu")
+    if not slope.any():
+        return up
+    negative = sheet.constant_op("mul", x, np.asarray([-1], float), f"{call.name}_mirrored")
+    down = sheet.node("activation", [negative], f"{call.name}_negative", function="relu")
+    return sheet.binary("add", up, sheet.constant_op("mul", down, -slope, f"{call.name}_slope"), call.name)
+
+
+def relu(sheet: Sheet, call: Call) -> str:
+    """ReLU with its arguments: cap, slope below zero (no threshold)."""
+    x = sheet.operand(call)
+    cap = call.config.get("max_value")
+    slope = call.config.get("negative_slope", call.config.get("alpha", 0.0)) or 0.0
+    if call.config.get("threshold"):
+        refuse(call, f"a threshold of {call.config['threshold']!r:.20} has no node here")
+    if cap is None:
+        return leaky(sheet, call, x, np.asarray([slope], float)) if slope else sheet.node(
+            "activation", [x], call.name, function="relu"
+        )  # fmt: skip
+    if slope or not isinstance(cap, (int, float)) or not 0 < cap < 1e6:
+        refuse(call, f"max_value {cap!r:.20} with negative_slope {slope!r:.20} has no node here")
+    if cap == 6:
+        return sheet.node("activation", [x], call.name, function="relu6")
+    scaled = sheet.constant_op("mul", x, np.asarray([6 / cap], float), f"{call.name}_scaled")
+    capped = sheet.node("activation", [scaled], f"{call.name}_capped", function="relu6")
+    return sheet.constant_op("mul", capped, np.asarray([cap / 6], float), call.name)
+
+
+def leaky_relu(sheet: Sheet, call: Call) -> str:
+    """LeakyReLU: the slope is called `negative_slope` in Keras 3, `alpha` in Keras 2."""
+    slope = call.config.get("negative_slope", call.config.get("alpha", 0.3))
+    return leaky(sheet, call, sheet.operand(call), np.asarray([slope], float))
+
+
+def prelu(sheet: Sheet, call: Call) -> str:
+    """PReLU with a slope for each channel, or one."""
+    x = sheet.operand(call)
+    shape = list(sheet.shape(x)[1:])
+    for axis in call.config.get("shared_axes") or ():
+        shape[axis - 1] = 1
+    if any(side != 1 for side in shape[:-1]):
+        refuse(call, "slopes for each pixel have no node here; expected shared_axes=[1, 2]")
+    return leaky(sheet, call, x, sheet.variable(call, "alpha", tuple(shape)).reshape(-1))
+
+
+def activation(sheet: Sheet, call: Call) -> str:
+    """Activation, by the function's name."""
+    return activated(sheet, call, sheet.operand(call), call.config.get("activation"))
+
+
+def softmax(sheet: Sheet, call: Call) -> str:
+    """Over the last axis."""
+    x = sheet.operand(call)
+    axis = call.config.get("axis", call.kwargs.get("axis", -1))
+    if axis not in (-1, None, len(sheet.shape(x)) - 1, [-1]):
+        refuse(call, f"axis is {axis!r:.40}, expected the last one")
+    return sheet.node("softmax", [x], call.name, beta=1.0)
+
+
+def named(function: str) -> Rule:
+    """An operation that is one function."""
+    return lambda sheet, call: apply(sheet, call, sheet.operand(call), function, {**call.config, **call.kwargs})

@@ -1,0 +1,227 @@
+"""Keras models of every make, against Keras itself: tools/make_ecosystem_files.py says which and makes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import npmobilenet as nm
+from npmobilenet.errors import ConversionError
+from npmobilenet.formats.keras.generic import is_teachable_machine
+from npmobilenet.formats.keras.model import convert_keras
+from npmobilenet.formats.keras.topology import snake_case, topology
+from npmobilenet.model import Model
+from npmobilenet.ops import OPS
+
+TOOL = Path(__file__).parents[2] / "tools" / "make_ecosystem_files.py"
+KINDS = (
+    "teachable_machine", "flat_head", "transfer_guide", "preprocess_ops", "v1_conv_head", "v3_head",
+    "v3_minimalistic_head", "v3_large_head", "by_hand", "sequential_by_hand", "two_outputs", "grey", "any_size",
+    "shared", "batch_norm_anywhere", "normalization_in_front", "functions", "hard_swish_by_hand", "squeeze_by_hand",
+    "three_deep", "mixed_precision", "lambda_layer",
+)  # fmt: skip
+FRAMEWORKS = ("keras", "tf_keras")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of all kinds, by both Keras, each made by a process of its own."""
+    if not all(importlib.util.find_spec(name) for name in (*FRAMEWORKS, "tensorflow")):
+        pytest.skip("Keras isn't installed: pip install 'npmobilenet[tf]'")
+    folder = tmp_path_factory.mktemp("models")
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(TOOL), str(folder), "--framework", name],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for name in FRAMEWORKS
+    ]  # fmt: skip
+    for job in jobs:
+        _, errors = job.communicate()
+        assert job.returncode == 0, errors[-4000:]
+    return folder
+
+
+@pytest.mark.equal(
+    "whole model",
+    "fast",
+    "Keras 3 and tf_keras; 21 makes of models, three file formats",
+    "1e-4 * max(1, max|expected|)",
+)
+@pytest.mark.parametrize(("kind", "framework", "suffix"), [
+    *((kind, framework, suffix) for kind in KINDS for framework, suffix in (("keras", ".keras"), ("tf_keras", ".h5"))),
+    *((kind, framework, suffix) for kind in ("teachable_machine", "three_deep", "v3_head")
+      for framework, suffix in (("keras", ".h5"), ("tf_keras", ".keras"))),
+])  # fmt: skip
+def test_values_equal_keras(files: Path, kind: str, framework: str, suffix: str) -> None:
+    path = files / f"{framework}-{kind}{suffix}"
+    if kind == "lambda_layer":
+        with pytest.raises(ConversionError, match=r"'lambda' \(Lambda\): its maker's own code.*TFLiteConverter"):
+            convert_keras(path)
+        return
+    if kind == "sequential_by_hand" and "max_pool" not in OPS:
+        with pytest.raises(ConversionError, match=r"MaxPooling2D.*no such node"):
+            convert_keras(path)
+        return
+    data = convert_keras(path, resolution=(96, 96) if kind == "any_size" else None)
+    with np.load(files / f"{framework}-{kind}.npz") as golden:
+        x = golden["input"]
+        left_out = [note for note in data.info.provenance.get("notes", "").split("; ") if "Rescaling left" in note]
+        if left_out:
+            x = x / np.float32(127.5) - 1 if "[-1, 1]" in left_out[0] else x / np.float32(255)
+        model = Model(data)
+        _, values = model.run(x.astype(np.float32), taps=list(data.graph.outputs), check_range=False)
+        assert len(data.graph.outputs) == sum(name.startswith("output") for name in golden.files)
+        for place, name in enumerate(data.graph.outputs):
+            expected = golden[f"output_{place}"]
+            assert np.ptp(expected, axis=0).max() > 1e-3, "two pictures that differ"
+            worst = np.abs(values[name] - expected).max()
+            # float16 layers are computed in float32 here, and their weights are: 2^-11 a layer
+            limit = 2e-2 if kind == "mixed_precision" else 1e-4
+            assert worst <= limit * max(1.0, float(np.abs(expected).max())), f"{name}: {worst}"
+
+
+RECIPES = {
+    "teachable_machine": "teachable_machine", "transfer_guide": "tf2_bilinear", "preprocess_ops": "tf2_bilinear",
+    "v3_head": "tf2_bilinear", "sequential_by_hand": "unit_range", "normalization_in_front": "raw_pixels",
+    "flat_head": "keras_nearest",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [kind for kind in RECIPES if kind != "sequential_by_hand" or "max_pool" in OPS])
+def test_recipes(files: Path, kind: str) -> None:
+    data = convert_keras(files / f"tf_keras-{kind}.h5")
+    assert data.info.preprocessing == RECIPES[kind]
+    told = kind == "teachable_machine"
+    assert (f"recipe assumed: {RECIPES[kind]}" in data.info.assumed) != told
+
+
+def test_sizes(files: Path, tmp_path: Path) -> None:
+    path = files / "keras-any_size.keras"
+    assert convert_keras(path).graph.tensors["input_layer"].shape == (1, 224, 224, 3)
+    assert any("224 x 224 is assumed" in text for text in convert_keras(path).info.assumed)
+    assert convert_keras(path, "mobilenet_v2_0.35_128").graph.tensors["input_layer"].shape == (1, 128, 128, 3)
+    with pytest.raises(ConversionError, match="not of"):
+        convert_keras(files / "keras-flat_head.keras", resolution=(128, 128))
+    nm.convert(files / "keras-two_outputs.keras", tmp_path / "two.h5")
+    assert len(nm.load(tmp_path / "two.h5").graph.outputs) == 2
+
+
+def test_samples(data: Path) -> None:
+    """Files as people have them; what their own Keras computes was noted beside tf_keras 2.21."""
+    machine = nm.load(data / "field" / "teachable_machine_keras_model.h5")
+    assert (machine.info.preprocessing, machine.output.shape) == ("teachable_machine", (1, 2))
+    wake = nm.load(data / "field" / "mlperf_vww_96.h5")
+    assert wake.output.shape == (1, 2)
+
+
+# -- configurations that are nobody's ----------------------------------------------------------------------------------
+
+
+def sequential(*layers: dict[str, Any]) -> dict[str, Any]:
+    first = {"class_name": "InputLayer", "config": {"name": "in", "batch_shape": [None, 8, 8, 3]}}
+    return {"class_name": "Sequential", "config": {"name": "s", "layers": [first, *layers]}}
+
+
+def whole(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray]) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(config)
+        root = file.create_group("model_weights")
+        root.attrs["keras_version"] = b"2.4.0"
+        names: dict[str, list[str]] = {}
+        for name, array in weights.items():
+            layer = name.split("/")[0]
+            names.setdefault(layer, []).append(name)
+            root.require_group(layer).create_dataset(name, data=array)
+        root.attrs["layer_names"] = [name.encode() for name in names]
+        for layer, listed in names.items():
+            root[layer].attrs["weight_names"] = [name.encode() for name in listed]
+    return path
+
+
+DENSE = {"class_name": "Dense", "config": {"name": "d", "units": 2, "use_bias": False, "activation": "relu"}}
+KERNEL = {"d/kernel:0": np.arange(6, dtype=np.float32).reshape(3, 2)}
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """Dense on every pixel of a Sequential, no Keras needed: [1, 2, 3] gives [0 + 4 + 12, 1 + 6 + 15]."""
+    model = nm.load(whole(tmp_path / "m.h5", sequential(DENSE), KERNEL))
+    x = np.broadcast_to(np.float32([1, 2, 3]), (1, 8, 8, 3))
+    assert model.run(x, check_range=False)[0, 3, 4].tolist() == [16.0, 22.0]
+
+
+def test_old_sequential(tmp_path: Path) -> None:
+    """Keras 2.2 wrote the layers as the configuration itself, and the input's shape into the first of them."""
+    first = {**DENSE, "config": {**DENSE["config"], "batch_input_shape": [None, 8, 8, 3]}}
+    model = nm.load(whole(tmp_path / "m.h5", {"class_name": "Sequential", "config": [first]}, KERNEL))
+    assert model.run(np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 8, 8, 2)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """A model that calls a model twice, that calls a model twice, ...: 2^depth calls of nothing."""
+    one = {"class_name": "InputLayer", "config": {"name": "i", "batch_shape": [None, 8, 8, 3]}, "inbound_nodes": []}
+    layers, read = [one], ["i", 0, 0]
+    if depth:
+        for name in ("a", "b"):
+            inner = nested(depth - 1)
+            inner["config"]["name"] = name
+            layers.append({**inner, "name": name, "inbound_nodes": [[read]]})
+            read = [name, 1, 0]
+    config = {"name": "m", "layers": layers, "input_layers": [["i", 0, 0]], "output_layers": [read]}
+    return {"class_name": "Functional", "config": config}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (nested(14), "calls of layers"),
+        ({"class_name": "Functional", "config": {"name": "m", "layers": [], "input_layers": [], "output_layers": []}},
+         "no output"),
+        (sequential({"class_name": "Lambda", "config": {"name": "l", "function": ["x"]}}), "never run"),
+        (sequential({"class_name": "Swin", "config": {"name": "l"}}), "a class that isn't known"),
+        (sequential({"class_name": "Conv2D", "config": {"name": "c", "filters": 10**9, "kernel_size": [3, 3]}}),
+         "filters"),
+        (sequential({"class_name": "Conv2D", "config": {"name": "c", "filters": 10**6, "kernel_size": [9999, 9999]}}),
+         "missing: c/kernel"),
+        (sequential({"class_name": "Reshape", "config": {"name": "r", "target_shape": [-1, -1]}}), "don't fit"),
+        (sequential({"class_name": "ReLU", "config": {"name": "r", "max_value": float("nan")}}), "max_value"),
+        (sequential({"class_name": "Rescaling", "config": {"name": "r", "scale": 1e300, "offset": 0}}), "float32"),
+    ],
+)  # fmt: skip
+def test_strange_configurations(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConversionError, match=message):
+        convert_keras(whole(tmp_path / "m.h5", config, KERNEL))
+
+
+def test_layers_in_a_circle(tmp_path: Path) -> None:
+    config = nested(0)
+    for name, read in (("x", "y"), ("y", "x")):
+        layer = {"class_name": "Dropout", "config": {"name": name}, "inbound_nodes": [[[read, 0, 0, {}]]]}
+        config["config"]["layers"].append(layer)
+    config["config"]["output_layers"] = [["y", 0, 0]]
+    with pytest.raises(ConversionError, match="in a circle"):
+        convert_keras(whole(tmp_path / "m.h5", config, KERNEL))
+
+
+def test_variables_are_listed(tmp_path: Path) -> None:
+    weights = {"d/kernel:0": np.zeros((4, 2), np.float32), "other/kernel:0": np.zeros(3, np.float32)}
+    with pytest.raises(ConversionError, match=r"misshapen: d/kernel is \(4, 2\), expected \(3, 2\).*left over: other"):
+        convert_keras(whole(tmp_path / "m.h5", sequential(DENSE), weights))
+
+
+def test_helpers() -> None:
+    names = ("DepthwiseConv2D", "SeparableConv2D", "ReLU", "Conv2D", "GlobalAveragePooling2D", "PReLU", "Dense")
+    snakes = ("depthwise_conv2d", "separable_conv2d", "re_lu", "conv2d", "global_average_pooling2d", "p_re_lu", "dense")
+    assert tuple(map(snake_case, names)) == snakes
+    assert not is_teachable_machine(sequential(DENSE))
+    assert [call.path for call in topology(sequential(DENSE)).calls] == [("d",)]
+    assert zipfile.is_zipfile(TOOL) is False
