@@ -1,6 +1,6 @@
 """From a Keras configuration to a plain list of layer calls, models inside models taken apart.
 
-A configuration is data: class names, settings, and which layer reads which. No class is looked up, nothing is run.
+A configuration is data: no class is looked up, nothing is run.
 
 * Functional: each layer lists its calls. Keras 3 writes a tensor as `{"class_name": "__keras_tensor__", "config":
   {"keras_history": [layer, call, output]}}`, Keras 2 as `[layer, call, output, {keyword: value}]`.
@@ -135,9 +135,7 @@ class _Walk:
         if given is None:
             given = [self.take_input(*_first_shape(layers, body))]
         values, last = given, "input"
-        for layer in layers:
-            if layer["class_name"] == "InputLayer":
-                continue
+        for layer in (entry for entry in layers if entry["class_name"] != "InputLayer"):
             last = _name(layer)
             values = self.layer(layer, path, keys, names, list(values), {})
         if len(values) != 1:
@@ -275,9 +273,9 @@ def _first_shape(layers: list[Any], body: Any) -> tuple[str, Sequence[Any]]:
             break
         entry = (config if isinstance(config, list) else config["layers"])[0]
     shape = body.get("build_input_shape") if isinstance(body, Mapping) else None
-    if not isinstance(shape, list):
-        raise ConversionError("the model was saved without the shape of its input; call it once, and save it again")
-    return "input", shape
+    if isinstance(shape, list):
+        return "input", shape
+    raise ConversionError("the model was saved without the shape of its input; call it once, and save it again")
 
 
 def _references(value: Any) -> list[tuple[str, int, int]]:
