@@ -40,7 +40,7 @@ from npmobilenet.kernels.compiler.entries import sealed, unsealed
 __all__ = [
     "FunctionFiles", "NullCache", "add_object", "alloca_once", "alloca_once_value", "array_data", "array_value",
     "as_dtype", "c_function", "compile_object", "compile_target", "for_range", "for_range_slice", "from_dtype",
-    "get_or_insert_function", "load_openmp", "number_from_random_start", "use_cache",
+    "get_or_insert_function", "load_openmp", "number_from_random_start", "use_cache", "without_owner",
 ]  # fmt: skip
 
 OPENMP = "numba.np.ufunc.omppool"
@@ -53,6 +53,13 @@ OPENMP = "numba.np.ufunc.omppool"
 def array_data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     """Pointer to the first element of an array of Numba's type `kind`."""
     return create_struct_proxy(kind)(context, builder, array).data
+
+
+def without_owner(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """The same array, not counted among the references to its memory."""
+    proxy = create_struct_proxy(kind)(context, builder, array)
+    proxy.meminfo = proxy.meminfo.type(None)
+    return proxy._getvalue()
 
 
 def array_value(context: Any, builder: Any, kind: Any, **parts: Any) -> Any:

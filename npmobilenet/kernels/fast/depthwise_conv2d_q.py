@@ -25,7 +25,7 @@ from npmobilenet.kernels.vectorcode.depthwise_s8 import (
 )
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
 from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING
-from npmobilenet.kernels.vectorcode.generated import Cells, one_of
+from npmobilenet.kernels.vectorcode.generated import Cells, borrowed, keep, one_of
 
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
 PIXELS = 4  # neighbouring outputs that a tile computes together, or, where it computes one row, twice as many
@@ -186,6 +186,7 @@ def filter_block(form, words, filters, block, shift_step, acc, rows):
 @register_jitable
 def requantize(acc, pixels, columns, channel, requant, out):
     """The outputs of a block of channels, see requantize_block. Those from requant.tail on follow the other rule."""
+    acc, requant, out = borrowed((acc, requant, out))
     head = columns if line_form(requant, channel, columns) else min(max(requant.tail - channel, 0), columns)
     if head > 0:
         requantize_block(acc, pixels, head, channel, requant, requant.rule, out)
@@ -233,7 +234,8 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
         pixels = max(run, MOST_PIXELS)
         size = max(size, most * pixels * width)
         room = max(room, groups * ((pixels - 1) * stride[1] + extent) * width)
-    acc, words = words_in_lines(size + LANE), words_in_lines(room)
+    own_acc, own_words, own_rows = words_in_lines(size + LANE), words_in_lines(room), rows
+    acc, words, rows, requant = borrowed((own_acc, own_words, own_rows, requant))
     filters = Filters(packed, parts, vectors, bias, taps[1], shifts)
     row, filled = start, 0
     while row < stop:
@@ -281,3 +283,6 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
                     requantize(Cells(acc, r * acc_row, width), pixels, columns, first, requant, target)
             vector += number
         row += together
+    keep(own_acc)
+    keep(own_words)
+    keep(own_rows)

@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
 from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING, UPWARD
-from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, one_of
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, borrowed, one_of
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
 
@@ -69,7 +69,7 @@ def pack_rhs(weights: np.ndarray, bias: np.ndarray, zero_points: tuple[int, int]
 @register_jitable
 def line_form(requant, channel, columns):
     """One of requant_rules.LINE_FORMS where these channels have a line, else 0."""
-    stop = channel + columns
+    requant, stop = borrowed(requant), channel + columns
     if requant.one_offset[stop] - requant.one_offset[channel] == columns:
         return ONE_OFFSET
     if requant.two_offsets[stop] - requant.two_offsets[channel] == columns:
@@ -83,6 +83,7 @@ def requantize_block(acc, rows, columns, channel, requant, rule, out):
 
     acc and the parameters are read a whole vector at least, so fewer columns have to be filled up to LANE.
     """
+    acc, requant, out = borrowed((acc, requant, out))
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
     if rule == DOUBLE_ROUNDING and requant.low >= requant.zero_point:
         rule = UPWARD
@@ -110,6 +111,7 @@ def linear_rows(lhs, sums, panel, requant, out, count, columns):
     Where the rest is better computed by a tile that begins earlier, and does some rows again, it is all of them. (In
     clocks of Zen 4, a tile takes some 24 for each group and 100; low tiles 2 and 100 for each row.)
     """
+    lhs, sums, panel, requant, out = borrowed((lhs, sums, panel, requant, out))
     line = line_form(requant, panel.channel, columns)
     if line == 0 or count < MR or (columns % LANE != 0 and LANE != 16):
         return 0
@@ -132,6 +134,7 @@ def gemm_block(lhs, sums, layer, out, count, panels, acc):
     lhs: Lhs, whose depth is groups. sums: of the rows, see pack_rhs, or empty. out: Cells, whose step is the number of
     channels. acc: new_accumulators().
     """
+    lhs, sums, layer, out, acc = borrowed((lhs, sums, layer, out, acc))
     segment = lhs.depth * NR * KR
     for p in range(panels[0], panels[1]):
         channel = p * NR

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler import object_code
-from npmobilenet.kernels.compiler.numba_private import array_data
+from npmobilenet.kernels.compiler.numba_private import array_data, without_owner
 
 Body = Callable[..., None]
 
@@ -145,6 +145,38 @@ def outlined(builder: Any, name: str, args: tuple[Any, ...], body: object_code.B
         builder.module, name, kind, lambda builder, flat: body(builder, _regrouped(args, iter(flat)))
     )
     builder.call(function, values)
+
+
+def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.Array):
+        return without_owner(context, builder, kind, value)
+    if isinstance(kind, types.BaseTuple):
+        parts = [_without_owner(context, builder, k, builder.extract_value(value, i)) for i, k in enumerate(kind.types)]
+        return context.make_tuple(builder, kind, parts)
+    return value
+
+
+@intrinsic
+def borrowed(typingctx, value):
+    """An array, or a tuple that holds some, without a count of references: counts take longer than a loop may.
+
+    The memory is the array's, which has to live as long: an argument does, and what `keep` is called with at the end.
+    """
+
+    def codegen(context, builder, signature, args):
+        return _without_owner(context, builder, signature.args[0], args[0])
+
+    return value(value), codegen
+
+
+@intrinsic
+def keep(typingctx, array):
+    """Nothing, but the array is alive until here."""
+
+    def codegen(context, builder, signature, args):
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
 
 
 def dispatch(builder: Any, number: Any, cases: dict[int, Callable[[], None]]) -> None:
