@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import functools
 import os
 import re
@@ -83,6 +84,43 @@ def test_no_circle_of_modules() -> None:
         for name in free:
             del edges[name]
     assert not edges, f"these import each other: {sorted(edges)}"
+
+
+def test_nothing_is_there_for_the_tests_alone() -> None:
+    """Each name at the top of a module stands somewhere else in the package, or in a tool."""
+    places = [*sources(), PACKAGE / "__init__.py", *(Path(__file__).parents[1] / "tools").glob("*.py")]
+    texts = {path: path.read_text(encoding="utf-8") for path in places}
+    words = collections.Counter(word for text in texts.values() for word in re.findall(r"\w+", text))
+    unused = []
+    for path in sources():
+        lines = texts[path].splitlines()
+        for node in parsed(path).body:
+            found = [] if getattr(node, "decorator_list", None) else [getattr(node, "name", "")]
+            if isinstance(node, ast.Assign):
+                found = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            own = collections.Counter(re.findall(r"\w+", "\n".join(lines[node.lineno - 1 : node.end_lineno])))
+            unused += [f"{path.name}: {name}" for name in found if name and words[name] == own[name]]
+    # Packing functions are found by their kernels' names; what is decorated registers itself.
+    assert not [name for name in unused if ": pack_" not in name]
+
+
+# What a stranger looks for, and a line that stands where the file's name led him.
+LOOKED_FOR = {
+    "golden/diff_verdict.py": "first diverging: ",
+    "golden/single_node.py": "def crop(",
+    "golden/foreign_dumps.py": "def match_names(",
+    "golden/recording.py": "def record(",
+    "formats/npy.py": "def read_npy(",
+    "arithmetic/pooling.py": "class Pool(",
+    "kernels/compiler/numba_private.py": "import",
+    "zoo/v3.py": "Spec(",
+}
+
+
+def test_files_are_called_what_a_stranger_looks_for() -> None:
+    for name, line in LOOKED_FOR.items():
+        assert line in (PACKAGE / name).read_text(encoding="utf-8"), name
+    assert len(list((PACKAGE / "golden").glob("*.py"))) <= 13
 
 
 def test_the_reference_is_plain_python() -> None:

@@ -101,12 +101,13 @@ class KernelSet:
         """
         if self.name != "fast":
             return requant
+        from npmobilenet.kernels.fast.gemm_s8 import filled_up
         from npmobilenet.kernels.vectorcode.linear_requant import linear_requant
 
         kept = {} if self._packed is None else self._packed
         key = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in (*requant, *acc_range, dtype))
         if key not in kept:
-            kept[key] = linear_requant(requant, acc_range, dtype)
+            kept[key] = linear_requant(filled_up(requant), acc_range, dtype)
         return kept[key]
 
     def _pack(self, kernel: str, arrays: tuple[Any, ...], *more: Any) -> tuple[Any, ...]:

@@ -18,7 +18,6 @@ from npmobilenet.quantize.parameters import Range
 from npmobilenet.quantize.scales import as_tensorflow_sees
 
 MOST_BYTES = 64 * 2**20  # of all values of a batch; V2 1.0_224 has 27 MB of them for one image
-NAMED = 5
 
 
 @dataclass(frozen=True)

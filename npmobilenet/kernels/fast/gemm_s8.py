@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
 from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING, UPWARD
@@ -150,3 +151,16 @@ def gemm_block(lhs, sums, layer, out, count, panels, acc):
             target = Cells(out.data, to.at + r * out.step, out.step)
             requantize_block(Cells(acc, 0, NR), rows, columns, channel, layer.requant, layer.requant.rule, target)
             r += rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Panels
+
+LARGEST_PANEL = 64  # output channels that a micro-kernel of any instruction set computes together, at most
+
+
+def filled_up(requant: Requantization) -> Requantization:
+    """The channels' parameters filled up with zeros to whole panels: the last panel is computed whole."""
+    more = -len(requant.multiplier) % LARGEST_PANEL
+    multiplier, shift, scale = (np.pad(array, (0, more)) for array in requant[:3])
+    return requant._replace(multiplier=multiplier, shift=shift, scale=scale)

@@ -12,8 +12,6 @@ from npmobilenet.kernels.fast.gemm_f32 import Layer, matrix_rows, new_scratch
 from npmobilenet.kernels.fast.mean import mean_of_image
 from npmobilenet.kernels.vectorcode.generated import Cells
 
-# The functions of the gate and a constant, in the order of their codes.
-SCALED = ("add", "sub", "mul")
 RUN = 1024  # values that are multiplied in one loop, about
 
 
@@ -71,7 +69,7 @@ def squeeze_excite_f32(start, stop, x, squeeze, excite, scales, activation, out)
     """out = activation(x * gate), gate = scaled(excite(squeeze(mean of x))), each chain as its own kernel computes it.
 
     squeeze, excite: (weights, bias, activation) as pointwise_conv2d_f32 reads them. scales: what follows them, in turn,
-    as (codes of SCALED and of activations (steps, 2), constants (steps,)).
+    as (places in "add, sub, mul" and codes of activations (steps, 2), constants (steps,)).
     """
     _, height, width, channels = x.shape
     flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()

@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from npmobilenet.arithmetic import convolution as conv
 from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.arithmetic.ranges import check_dtypes, zero_point_of
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.binding.context import NodeContext, Step, code_of, top_left
-
-LARGEST_PANEL = 64  # output channels that a fast kernel of any instruction set computes together, at most
 
 
 def _zero_points_and_requant(ctx: NodeContext) -> tuple[tuple[int, int], Any]:
@@ -35,21 +31,11 @@ def _requantization(ctx: NodeContext) -> Requantization:
     """The step after the accumulators, or the part of it that a tap asks for."""
     x, weights, bias = ctx.operands
     if ctx.stage == "accumulator":
-        return _padded(conv.raw(weights.shape[-1]))
+        return conv.raw(weights.shape[-1])
     # A tap of the pre-activation writes int32. Its scale and range are those of the output, which has x's dtype.
     result = dataclasses.replace(ctx.result, dtype=x.dtype)
     full = conv.requantization(ctx.node, x, weights, result, ctx.dialect, bias)
-    return _padded(conv.preactivation(full) if ctx.stage == "preactivation" else full)
-
-
-def _padded(requant: Requantization) -> Requantization:
-    """The channels' parameters filled up with zeros to whole panels: fast kernels compute the last panel whole."""
-    channels = len(requant.multiplier)
-    more = -channels % LARGEST_PANEL
-    multiplier, shift, scale = (
-        np.pad(array, (0, more)) for array in (requant.multiplier, requant.shift, requant.scale)
-    )
-    return requant._replace(multiplier=multiplier, shift=shift, scale=scale)
+    return conv.preactivation(full) if ctx.stage == "preactivation" else full
 
 
 def _bound(ctx: NodeContext, kernel: str, x: Array, weights: Array, out: Array, *window: Any) -> list[Step]:
