@@ -22,8 +22,7 @@ if TYPE_CHECKING:
         PlanError,
         WeightFileError,
     )
-    from npmobilenet.formats import convert
-    from npmobilenet.model import Model, load
+    from npmobilenet.model import Model, convert, load
     from npmobilenet.zoo.checkpoints import list_models
 
 __version__ = "0.1.0"
@@ -44,7 +43,7 @@ __all__ = [
     "load",
 ]
 
-_HOME = {"Model": "model", "load": "model", "convert": "formats", "list_models": "zoo.checkpoints"}
+_HOME = {"Model": "model", "load": "model", "convert": "model", "list_models": "zoo.checkpoints"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -12,13 +12,15 @@ from typing import Any, overload
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
-from npmobilenet.errors import ConversionError, InputError, ModelNotFound, PlanError, WeightFileError
-from npmobilenet.formats import is_model_folder, is_weight_file, read_model, weightfile
+from npmobilenet.errors import ConversionError, InputError, PlanError, WeightFileError
+from npmobilenet.formats import is_weight_file, read_model, weightfile
+from npmobilenet.formats.model_path import find
 from npmobilenet.graph import Graph, Node
-from npmobilenet.images import labels, prefetch
-from npmobilenet.images import recipes as preprocess
-from npmobilenet.images.decoding import TENSOR, each_image, is_address
+from npmobilenet.images import labels as class_names
+from npmobilenet.images import prefetch, recipes
+from npmobilenet.images.decoding import TENSOR, each_image
 from npmobilenet.images.inputs import NHWC, check_input
+from npmobilenet.images.own import Labels, with_own
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine
 from npmobilenet.runtime import threads as parallel
@@ -34,7 +36,6 @@ CHUNK = 8  # images in one plan, at most: larger batches run in pieces, so memor
 NEAR = 6 << 20
 AHEAD = 2 * CHUNK  # images that `predict` takes before the model needs them: 600 KB each at 224 x 224, once prepared
 PLANS_KEPT = 4
-SUFFIXES = (".h5", ".tflite", ".keras", ".index", ".ckpt")  # of names that can only be meant as files
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Model:
     @property
     def is_classifier(self) -> bool:
         """Whether the output is one score for each class: (1, classes), with labels or out of a softmax or sigmoid."""
-        if len(self.output.shape) != labels.SCORES_RANK:
+        if len(self.output.shape) != class_names.SCORES_RANK:
             return False
         last = self._last_node()
         squashed = last is not None and "sigmoid" in last.attrs.values()
@@ -192,7 +193,7 @@ class Model:
                 f"{self.name} has the inputs {', '.join(map(repr, wanted))}: expected a dict of an array for each, got "
                 + (f"the keys {', '.join(map(repr, given))}" if isinstance(x, Mapping) else "one array")
             )
-        usual = preprocess.value_range(self.info.preprocessing) if check_range else None
+        usual = recipes.value_range(self.info.preprocessing) if check_range else None
         ports = [self._port(name) for name in wanted]
         arrays = [check_input(given[port.name], port.shape, port.dtype, usual) for port in ports]
         if len({len(array) for array in arrays}) > 1:
@@ -232,10 +233,10 @@ class Model:
         """
         port = self.input
         channels, size = self._channels(), (port.shape[1], port.shape[2])
-        x = preprocess.preprocess(image, size, recipe or self.info.preprocessing, channels)
+        x = recipes.preprocess(image, size, recipe or self.info.preprocessing, channels)
         if port.dtype == "float32" or port.scale is None or port.zero_point is None:
             return x
-        return preprocess.quantize_input(x, port.scale, port.zero_point, port.dtype)
+        return recipes.quantize_input(x, port.scale, port.zero_point, port.dtype)
 
     def _channels(self) -> int:
         """Channels of the input. Raises `InputError` if it isn't one of pictures."""
@@ -243,7 +244,7 @@ class Model:
             raise InputError(f"{self.name} takes {self.input.shape}, no pictures: {TENSOR}")
         return self.input.shape[3]
 
-    def predict(self, images: Any, top: int = 5, recipe: str | None = None) -> list[list[labels.Prediction]]:
+    def predict(self, images: Any, top: int = 5, recipe: str | None = None) -> list[list[class_names.Prediction]]:
         """For each image its best classes: `[(class_id, label, score), ...]`, best first.
 
         `images`: as for `preprocess`, or an iterator of paths, bytes or arrays (H, W, 3). Several are prepared by
@@ -258,12 +259,12 @@ class Model:
                 "expected (1, classes) with labels or out of a softmax; "
                 "use run(preprocess(image)) to get it"
             )
-        preprocess.get_recipe(recipe or self.info.preprocessing)
-        found: list[list[labels.Prediction]] = []
+        recipes.get_recipe(recipe or self.info.preprocessing)
+        found: list[list[class_names.Prediction]] = []
         loaders = each_image(images, self._channels())
         with prefetch.in_order(lambda load: self.preprocess(load(), recipe), loaders, AHEAD) as tensors:
             for batch in prefetch.batches(tensors, CHUNK):
-                found += labels.decode(self.scores(self.run(np.concatenate(batch))), self.info, top)
+                found += class_names.decode(self.scores(self.run(np.concatenate(batch))), self.info, top)
         return found
 
     def scores(self, output: Array) -> Array:
@@ -283,19 +284,53 @@ def load(
     threads: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
     outputs: str | Iterable[str] = (),
+    *,
+    labels: Labels | None = None,
+    preprocess: str | None = None,
 ) -> Model:
     """A model by registered name, or by path: `.h5` of this project, or a foreign file, converted in memory.
 
     A name is looked for among the weights that came with the package, then in the folder NPMOBILENET_WEIGHTS.
     Nothing is downloaded. `outputs` are names of endpoints or tensors ("#165" for a TFLite tensor index) to end at:
-    what lies behind isn't read, be it an op that isn't supported. The other parameters are those of `Model`. Raises
-    `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`.
+    what lies behind isn't read, be it an op that isn't supported.
+
+    `labels` and `preprocess` are for what the file doesn't tell, or tells wrongly. `labels`: the path of a label file,
+    the names of the classes, their indices by name (Keras' `class_indices`), or "imagenet". `preprocess`: the recipe
+    for its pictures, a name of docs/preprocessing.md. The other parameters are those of `Model`.
+
+    Raises `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`, and `InputError` for labels that don't
+    fit the outputs or an unknown recipe.
     """
-    return Model(load_data(name_or_path, outputs), kernels, dialect, threads, memory_limit)
+    return Model(
+        with_own(load_data(name_or_path, outputs), labels, preprocess), kernels, dialect, threads, memory_limit
+    )
+
+
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    model: str | None = None,
+    ema: bool | str = "auto",
+    outputs: Sequence[str] = (),
+    *,
+    labels: Labels | None = None,
+    preprocess: str | None = None,
+) -> ModelData:
+    """Convert `src` (see `formats.read_model`) and write the weight file `dst` (.h5). Returns what was written.
+
+    The file keeps `labels` and `preprocess`, which are as for `load`; to add them, `src` may be a weight file, too.
+    Raises what `load` raises.
+    """
+    path = Path(src)
+    again = (labels is not None or preprocess is not None) and path.is_file() and is_weight_file(path)
+    data = weightfile.read(path).until(outputs) if again else read_model(path, model, ema, outputs)
+    data = with_own(data, labels, preprocess)
+    weightfile.write(dst, data)
+    return data
 
 
 def load_data(name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = ()) -> ModelData:
-    """What `load` loads, before it is planned."""
+    """What `load` loads, before it is planned, as the file tells it."""
     path = find(name_or_path)
     ends = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     try:
@@ -307,40 +342,3 @@ def load_data(name_or_path: str | os.PathLike[str], outputs: str | Iterable[str]
         if hidden is None or hidden == path:
             raise
         raise type(error)(f"{error} (it hides the model of that name, '{hidden}': pass that, or rename it)") from error
-
-
-def find(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file that a name or path stands for. Raises `ModelNotFound`.
-
-    What there is at a path comes before a name, but for a folder that is no model.
-    """
-    if not isinstance(name_or_path, (str, os.PathLike)):
-        raise ModelNotFound(f"expected a model's name or the path of a file, got {type(name_or_path).__name__}")
-    path = Path(name_or_path)
-    text = os.fspath(name_or_path)
-    if is_address(text):
-        raise ModelNotFound(f"{text} is an address, and nothing is downloaded: save it, and pass the file's path")
-    try:
-        folder = bool(text) and path.is_dir()
-        if text and not folder and (path.exists() or path.with_name(path.name + ".index").is_file()):
-            return path
-    except (OSError, ValueError) as error:  # a name too long for the file system, or with a null byte
-        raise ModelNotFound(f"{text[:80]!r} can be neither a file nor a model's name: {error}") from error
-    if folder and is_model_folder(path):
-        return path
-    from npmobilenet.zoo import checkpoints  # the tables: 15 ms that a file's path doesn't need
-
-    if (found := checkpoints.locate(text)) is not None:
-        return found
-    row = checkpoints.published_row(text)
-    if row is None and folder:
-        return path  # its reader says what is missing
-    if row is None and (path.suffix in SUFFIXES or path.name != text) and checkpoints.relative_note(text) is None:
-        raise ModelNotFound(f"there is no file {text}; `npmobilenet models` lists the names that are known")
-    row = row or checkpoints.resolve(text)
-    also = f", and the folder '{text}' is no checkpoint" if folder else ""
-    raise ModelNotFound(
-        f"the weights of {row.name} are not on this machine{also}. Download {row.url}, unpack it, then: "
-        f"npmobilenet convert FILE {row.name}.h5 (FILE: the .tflite or checkpoint in it), and pass that .h5's path "
-        "or put it into the folder that NPMOBILENET_WEIGHTS names"
-    )

@@ -13,8 +13,8 @@ import npmobilenet as nm
 from npmobilenet.cli import main
 from npmobilenet.cli.classify import DEFAULT_MODEL, LOW_CONFIDENCE
 from npmobilenet.formats import weightfile
+from npmobilenet.formats.model_path import find
 from npmobilenet.images.example import draw_sunflower
-from npmobilenet.model import find
 
 FLOWERS = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npmobilenet.cli import BAD_INPUT
-from npmobilenet.cli.options import dialect_option, json_option, kernels_option, recipe_option, threads_option
+from npmobilenet.cli.options import (
+    dialect_option,
+    json_option,
+    kernels_option,
+    labels_option,
+    recipe_option,
+    threads_option,
+)
 from npmobilenet.cli.output import (
     Column,
     compile_notice,
     on_terminal,
     print_advice,
     print_assumed,
+    print_csv,
     print_error,
     print_facts,
     print_json,
@@ -23,6 +31,7 @@ from npmobilenet.cli.output import (
 from npmobilenet.errors import InputError
 
 if TYPE_CHECKING:
+    from npmobilenet.images.finding import Found
     from npmobilenet.model import Model
     from npmobilenet.modeldata import Array
 
@@ -31,6 +40,7 @@ IMAGENET_MODEL = "mobilenet_v2_1.0_224"  # the one whose archive is suggested fo
 EXAMPLE = "the example picture (a sunflower that the package draws; name an image to classify your own)"
 # Below this probability an answer is marked as doubtful: docs/training.md has the share that is right above and below.
 LOW_CONFIDENCE = 0.6
+CSV_COLUMNS = ("image", "rank", "class_id", "label", "score", "error")
 
 
 class _WithRecipes(click.Command):
@@ -52,45 +62,56 @@ class _WithRecipes(click.Command):
     help="A registered name, or the path of a model file. Default: the flowers model of the package.",
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print.")
+@labels_option()
 @recipe_option("How images are prepared. Default: the model's recipe.")
 @kernels_option()
 @dialect_option()
 @threads_option()
 @json_option()
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line for each class of each image.")
 def classify(
-    images: tuple[str, ...], model: str | None, top: int, recipe: str | None, kernels: str, dialect: str,
-    threads: int | None, as_json: bool,
+    images: tuple[str, ...], model: str | None, top: int, labels: str | None, recipe: str | None, kernels: str,
+    dialect: str, threads: int | None, as_json: bool, as_csv: bool,
 ) -> int:  # fmt: skip
     """Name what IMAGE shows; without one, classify an example picture that the package draws.
 
-    Prints the model's best classes with their probabilities. A class id is the model's own output index. An image that
-    can't be read is reported, the others are classified, and the exit code is 2.
+    IMAGE is a file, a folder (the images in it), a pattern in quotes such as 'photos/**/*.jpg', or - for standard
+    input. Prints the model's best classes with their probabilities. A class id is the model's own output index. An
+    image that can't be read is reported, the others are classified, and the exit code is 2.
     """
+    from npmobilenet.images.finding import Found, find_images
     from npmobilenet.images.prefetch import in_order
     from npmobilenet.images.recipes import get_recipe
     from npmobilenet.model import AHEAD, load
     from npmobilenet.zoo.checkpoints import locate
 
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv: expected one of them")
     if recipe is not None:
         get_recipe(recipe)
-    engine = load(model or locate(DEFAULT_MODEL) or DEFAULT_MODEL, kernels, dialect, threads)
+    name = model or locate(DEFAULT_MODEL) or DEFAULT_MODEL
+    engine = load(name, kernels, dialect, threads, labels=labels, preprocess=recipe)
     _check_classifier(engine)
-    assumed = print_assumed(engine.info, recipe)
+    assumed = print_assumed(engine.info)
     kind = score_kind(engine)
     results: list[dict[str, Any]] = []
     doubtful: list[str] = []
     failed = named = False
-    todo = images or (None,)
-    with in_order(lambda image: _prepared(engine, image, recipe), todo, AHEAD) as tensors:
-        for image in todo:
+    todo = find_images(images) if images else iter([Found(EXAMPLE, b"")])
+    if as_csv:
+        print_csv(CSV_COLUMNS)
+    with in_order(lambda found: (found.name, _prepared(engine, found)), todo, AHEAD) as prepared:
+        for image, x in prepared:
             with compile_notice():
-                result = _classify_one(engine, image, next(tensors), top)
+                result = _classify_one(engine, image, x, top)
             if as_json:
                 results.append(result)
+            if as_csv:
+                _print_rows(result)
             if result["error"]:
                 failed = True
                 print_error(result["error"])
-            elif not as_json:
+            elif not (as_json or as_csv):
                 _print_result(result, kind, first=not named)
                 named = True
             if result["low_confidence"]:
@@ -98,7 +119,7 @@ def classify(
     if as_json:
         about = {
             "name": engine.name,
-            "preprocessing": recipe or engine.info.preprocessing,
+            "preprocessing": engine.info.preprocessing,
             "kernels": kernels,
             "dialect": engine.arithmetic,
         }
@@ -129,43 +150,41 @@ def _check_classifier(model: Model) -> None:
     label_names(model.info, model.output.shape[1])
 
 
-def _prepared(model: Model, image: str | None, recipe: str | None) -> Array | InputError:
-    """The input tensor of an image file, or why there is none; of the example picture where there is no file."""
+def _prepared(model: Model, found: Found) -> Array | InputError:
+    """The input tensor of an image, or why there is none; of the example picture by its name."""
+    if isinstance(found.source, InputError):
+        return found.source
     try:
-        return model.preprocess([_example() if image is None else image], recipe)
+        return model.preprocess([_example() if found.name == EXAMPLE else found.source])
     except InputError as error:
         return error
 
 
-def _classify_one(model: Model, image: str | None, x: Array | InputError, top: int) -> dict[str, Any]:
+def _classify_one(model: Model, image: str, x: Array | InputError, top: int) -> dict[str, Any]:
     """The best classes of an image, by its input tensor."""
     from npmobilenet.images.labels import decode
 
-    name = EXAMPLE if image is None else image
+    about = {"image": image, "example": image == EXAMPLE}
     try:
         if isinstance(x, InputError):
             raise x
         (best,) = decode(model.scores(model.run(x)), model.info, top)
     except InputError as error:
-        return {
-            "image": name,
-            "example": image is None,
-            "predictions": [],
-            "low_confidence": False,
-            "error": str(error),
-        }
+        return {**about, "predictions": [], "low_confidence": False, "error": str(error)}
     predictions = [
         {"rank": rank, "class_id": class_id, "label": label, "score": score}
         for rank, (class_id, label, score) in enumerate(best, 1)
     ]
     doubtful = model.gives_probabilities and best[0][2] < LOW_CONFIDENCE
-    return {
-        "image": name,
-        "example": image is None,
-        "predictions": predictions,
-        "low_confidence": doubtful,
-        "error": None,
-    }
+    return {**about, "predictions": predictions, "low_confidence": doubtful, "error": None}
+
+
+def _print_rows(result: dict[str, Any]) -> None:
+    """An image's lines of CSV: one for each class, or the one that says why there is none."""
+    if result["error"]:
+        print_csv((result["image"], None, None, None, None, result["error"]))
+    for p in result["predictions"]:
+        print_csv((result["image"], p["rank"], p["class_id"], p["label"], p["score"], None))
 
 
 def _example() -> Any:

@@ -17,7 +17,7 @@ Offer = Callable[[click.Context, str], list[CompletionItem]]
 
 def offer_models(_: click.Context, incomplete: str) -> list[CompletionItem]:
     """Names that begin so, in any spelling of case and dashes, and model files; any path where there are neither."""
-    from npmobilenet.model import SUFFIXES
+    from npmobilenet.formats.model_path import SUFFIXES
     from npmobilenet.zoo.checkpoints import list_models
     from npmobilenet.zoo.names import normalise
 
@@ -52,10 +52,10 @@ OFFERS: dict[str, Offer] = {
     "recipe": offer_recipes,
     **dict.fromkeys(
         ("images", "src", "dst", "data", "truth", "state", "predictions", "confusion", "output", "source", "dump", "a",
-         "b", "names", "report"),
+         "b", "names", "report", "labels"),
         offer_paths,
     ),
-    **dict.fromkeys(("split", "tensor", "index", "got", "taps", "name"), offer_nothing),
+    **dict.fromkeys(("split", "tensor", "index", "got", "taps", "name", "until"), offer_nothing),
 }  # fmt: skip
 
 

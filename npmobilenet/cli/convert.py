@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from npmobilenet.cli.options import json_option, until_option
+from npmobilenet.cli.options import json_option, labels_option, recipe_option, until_option
 from npmobilenet.cli.output import print_assumed, print_facts, print_json
 from npmobilenet.errors import ConversionError
 
@@ -22,22 +22,26 @@ EMA: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 @click.option("--ema", type=click.Choice(list(EMA)), default="auto", show_default=True,
               help="Of a checkpoint or state dict: use the moving averages; auto: if there are any.")  # fmt: skip
 @until_option()
+@labels_option()
+@recipe_option("How its pictures are prepared: see 'classify --help'. Default: what SRC tells.")
 @click.option("--force", is_flag=True, help="Overwrite DST.")
 @json_option()
 def convert(
-    src: str, dst: str, model: str | None, ema: str, until: tuple[str, ...], force: bool, as_json: bool
-) -> None:
+    src: str, dst: str, model: str | None, ema: str, until: tuple[str, ...], labels: str | None, recipe: str | None,
+    force: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Convert a model file to a weight file (.h5).
 
     SRC is a .tflite file, a TensorFlow checkpoint (its prefix, .index or .data file), a Keras .h5, .weights.h5 or
     .keras file, or a state dict of timm or torchvision (.safetensors, .pth). Neither TensorFlow nor PyTorch is needed.
+    DST keeps --labels and --preprocess; to add them, SRC may be a weight file, too.
     """
-    from npmobilenet.formats import convert as convert_file
     from npmobilenet.formats import weightfile
+    from npmobilenet.model import convert as convert_file
 
     target = Path(dst)
     _check_target(Path(src), target, force)
-    data = convert_file(src, target, model, EMA[ema], until)
+    data = convert_file(src, target, model, EMA[ema], until, labels=labels, preprocess=recipe)
     assumed = print_assumed(data.info)
     facts = {
         "file": os.fspath(target),

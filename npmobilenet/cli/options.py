@@ -45,6 +45,12 @@ def recipe_option(what: str = "How images are prepared: see 'classify --help'. D
     return click.option("--preprocess", "recipe", metavar="RECIPE", help=what)
 
 
+def labels_option() -> Option:
+    """`--labels FILE`: the path of a label file, or the name of a bundled list."""
+    what = "The classes' names: a file of one a line, or JSON; or imagenet. Default: the model's own."
+    return click.option("--labels", metavar="FILE", help=what)
+
+
 def names_option(what: str = "Their names to ours: a .json object or a .csv file of two columns.") -> Option:
     """`--map FILE` of a foreign dump, as `names`."""
     return click.option("--map", "names", metavar="FILE", help=what)

@@ -6,6 +6,8 @@ Text that comes from a file (labels, names, provenance) never reaches the termin
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
 import shutil
@@ -80,6 +82,13 @@ def print_assumed(info: ModelInfo, recipe: str | None = None) -> list[str]:
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document, in ASCII, so that any pipe can carry it."""
     click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_csv(row: Sequence[object]) -> None:
+    """A row of comma-separated values (RFC 4180, but for the line's end). None is an empty field."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["" if cell is None else printable(cell) for cell in row])
+    click.echo(line.getvalue())
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:

@@ -63,7 +63,8 @@ def warmup(model: str | None, kernels: str, dtypes: tuple[str, ...], as_json: bo
 def _plans(model: str | None, kernels: str, dtypes: Sequence[str]) -> tuple[str | None, list[Plan]]:
     """Plans for a batch of one. For a registered name no weights are needed: zeros compile as well."""
     from npmobilenet.errors import ModelNotFound
-    from npmobilenet.model import find, load
+    from npmobilenet.formats.model_path import find
+    from npmobilenet.model import load
     from npmobilenet.zoo.build import build_model
     from npmobilenet.zoo.checkpoints import parse
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats.file_kinds import reader_of
 from npmobilenet.formats.hdf5_names import member_names
-from npmobilenet.modeldata import ModelData
+from npmobilenet.formats.label_file import BESIDE, labels_beside
+from npmobilenet.modeldata import ModelData, assumptions
+
+SCORES_RANK = 2  # of an output that is one score for each class
 
 
 def read_model(
@@ -22,9 +26,15 @@ def read_model(
     the exponential moving averages, False the live weights, "auto" the averages if there are any. `outputs` are
     endpoints or tensors to end at, if it isn't to be the whole model.
 
+    A classifier whose labels its file doesn't tell has those of a file labels.txt beside it, if they are as many.
+
     Raises `ConversionError` with what is wrong and where.
     """
-    source = Path(path)
+    return _with_labels_beside(_read(Path(path), model, ema, outputs), Path(path))
+
+
+def _read(source: Path, model: str | None, ema: bool | str, outputs: Sequence[str]) -> ModelData:
+    """What the file itself tells."""
     reader = reader_of(source)
     if reader == "tflite":
         from npmobilenet.formats.tflite.model import convert_tflite
@@ -43,6 +53,19 @@ def read_model(
     from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
 
     return convert_checkpoint(source, model, ema).until(outputs)
+
+
+def _with_labels_beside(data: ModelData, source: Path) -> ModelData:
+    """Labels of a file beside the model, in the place of none or of those that were only assumed."""
+    told = bool(data.info.labels) and not any(text.startswith("labels assumed") for text in data.info.assumed)
+    shape = data.graph.tensors[data.graph.outputs[0]].shape
+    names = () if told or len(shape) != SCORES_RANK else labels_beside(source, shape[1])
+    if not names:
+        return data
+    sentences = [text for text in data.info.assumed if not text.startswith("labels assumed")]
+    sentences.append(f"labels assumed: those of {BESIDE} beside the model")
+    provenance = {**data.info.provenance, **assumptions(sentences)}
+    return replace(data, info=replace(data.info, labels=names, label_offset=0, provenance=provenance))
 
 
 def is_model_folder(path: Path) -> bool:
@@ -66,18 +89,3 @@ def _hdf5_kind(path: Path) -> str:
             return "keras" if keras or "layer_names" in file.attrs else "own"
     except (OSError, RuntimeError, ValueError, KeyError):
         return "damaged"
-
-
-def convert(
-    src: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
-    model: str | None = None,
-    ema: bool | str = "auto",
-    outputs: Sequence[str] = (),
-) -> ModelData:
-    """Convert `src` (see `read_model`) and write the weight file `dst` (.h5). Returns what was written."""
-    from npmobilenet.formats import weightfile
-
-    data = read_model(src, model, ema, outputs)
-    weightfile.write(dst, data)
-    return data

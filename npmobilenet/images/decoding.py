@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npmobilenet.errors import InputError, MissingExtra
+from npmobilenet.formats.model_path import is_address
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -165,11 +165,6 @@ def to_grey(image: Image) -> Image:
     """
     red, green, blue = (image[..., i : i + 1].astype(np.int32) for i in range(CHANNELS))
     return (19595 * red + 38470 * green + 7471 * blue + 32768 >> 16).astype(np.uint8)
-
-
-def is_address(path: str) -> bool:
-    """Whether a text is an address in a network rather than a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
 
 
 def _remedy(source: object) -> str:

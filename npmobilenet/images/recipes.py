@@ -287,7 +287,7 @@ def recipes() -> dict[str, str]:
 
 def get_recipe(name: str) -> Recipe:
     """The recipe of that name. Raises `InputError`, with the nearest names, if there is none."""
-    if name in RECIPES:
+    if isinstance(name, str) and name in RECIPES:
         return RECIPES[name]
     near = difflib.get_close_matches(str(name), RECIPES, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""

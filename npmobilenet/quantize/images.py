@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.errors import InputError
+from npmobilenet.images.finding import SUFFIXES
 from npmobilenet.images.recipes import get_recipe
-from npmobilenet.measure.datasets.folder import SUFFIXES
 from npmobilenet.measure.datasets.npz import read_arrays
 from npmobilenet.measure.evaluate.loop import spread
 

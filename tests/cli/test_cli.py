@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -755,3 +756,93 @@ def test_convert_says_what_was_assumed(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, ON_STDERR.splitlines(keepends=True)[0])
     assert document("convert", tmp_path / "m.tflite", tmp_path / "m.h5", "--force")["assumed"] == SAID[:1]
     assert document("info", tmp_path / "m.h5")["assumed"] == SAID[:1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders, patterns, standard input, CSV, and what a user says of a model
+
+
+@pytest.fixture
+def folder(picture: Path, tmp_path: Path) -> Path:
+    """Two green pictures, a text, a hidden picture, and a subfolder with one more."""
+    place = tmp_path / "photos"
+    (place / "more").mkdir(parents=True)
+    for name in ("b.png", "a.PNG", ".hidden.png", "more/c.png", "[1].png"):
+        (place / name).write_bytes(picture.read_bytes())
+    (place / "notes.txt").write_text("no picture")
+    return place
+
+
+def names(*arguments: object) -> list[str]:
+    return [Path(image["image"]).as_posix() for image in document("classify", *arguments)["images"]]
+
+
+def test_classify_folders_and_patterns(folder: Path, tiny: Path) -> None:
+    inside = [(folder / name).as_posix() for name in ("[1].png", "a.PNG", "b.png")]
+    assert names(folder, "--model", tiny) == inside
+    assert names(folder / "*.png", "--model", tiny) == [inside[0], inside[2]]
+    assert names(folder / "**" / "?.png", "--model", tiny) == [inside[2], (folder / "more" / "c.png").as_posix()]
+    assert names(folder / "[1].png", "--model", tiny) == [inside[0]]  # what is there is no pattern
+    assert names(folder / "more", folder / "b.png", "--model", tiny) == [
+        (folder / "more" / "c.png").as_posix(),
+        inside[2],
+    ]
+
+
+def test_classify_finds_nothing(folder: Path, tiny: Path) -> None:
+    assert "matches no file" in fails("classify", folder / "*.gif", "--model", tiny)
+    (folder / "empty").mkdir()
+    (folder / "empty" / "a.txt").touch()
+    text = fails("classify", folder / "empty", "--model", tiny)
+    assert "a folder without images (1 other files)" in text
+    assert "nothing is downloaded" in fails("classify", "https://example.org/*.png", "--model", tiny)
+    both = cli("classify", folder / "empty", folder / "b.png", "--model", tiny)
+    assert (both.exit_code, both.stdout.splitlines()[0]) == (2, str(folder / "b.png"))
+
+
+def test_classify_standard_input(picture: Path, tiny: Path) -> None:
+    def piped(content: bytes, *arguments: object) -> Result:
+        return CliRunner().invoke(app, [*map(str, arguments), "--model", str(tiny)], input=content)
+
+    result = piped(picture.read_bytes(), "classify", "-", "--top", 1)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "-"
+    assert "green" in result.stdout
+    twice = piped(picture.read_bytes(), "classify", "-", "-", "--json")
+    assert twice.exit_code == 2
+    errors = [image["error"] for image in json.loads(twice.stdout)["images"]]
+    assert errors == [None, "standard input is given twice, and can be read but once"]
+    assert "standard input is empty" in piped(b"", "classify", "-").stderr
+    assert "is not an image" in piped(b"no picture", "classify", "-").stderr
+
+
+def test_classify_csv(folder: Path, tiny: Path) -> None:
+    odd = folder / 'x, "y".png'
+    odd.write_bytes((folder / "b.png").read_bytes())
+    result = cli("classify", odd, folder / "notes.txt", "--model", tiny, "--top", 2, "--csv")
+    assert result.exit_code == 2
+    head, *rows = csv.reader(result.stdout.splitlines())
+    assert head == ["image", "rank", "class_id", "label", "score", "error"]
+    assert [row[:4] for row in rows[:2]] == [[str(odd), "1", "1", "green"], [str(odd), "2", "2", "blue"]]
+    scores = [p["score"] for p in document("classify", odd, "--model", tiny)["images"][0]["predictions"]]
+    assert [float(row[4]) for row in rows[:2]] == scores[:2]
+    assert (rows[2][:5], len(rows)) == ([str(folder / "notes.txt"), "", "", "", ""], 3)
+    assert "is not an image" in rows[2][5]
+    assert "expected one of them" in fails("classify", odd, "--model", tiny, "--csv", "--json")
+
+
+def test_own_labels_and_recipe(assuming: Path, picture: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_text("0 rouge\n1 vert\n2 bleu\n")
+    own = ("--labels", file, "--preprocess", "opencv")
+    result = document("classify", picture, "--model", assuming, *own)
+    assert (result["assumed"], result["model"]["preprocessing"]) == ([], "opencv")
+    assert [p["label"] for p in result["images"][0]["predictions"]] == ["vert", "bleu", "rouge"]
+    document("convert", assuming, tmp_path / "own.h5", *own)
+    kept = document("info", tmp_path / "own.h5")
+    assert (kept["labels"], kept["preprocessing"], kept["assumed"]) == (["rouge", "vert", "bleu"], "opencv", [])
+    assert kept["provenance"] == {"given": "labels from labels.txt; recipe opencv"}
+    file.write_text("rouge\nvert\n")
+    assert "2 names, and tiny has 3 outputs" in fails("classify", picture, "--model", assuming, "--labels", file)
+    assert "there is no such file" in fails("convert", assuming, tmp_path / "x.h5", "--labels", tmp_path / "none")
+    assert not (tmp_path / "x.h5").exists()

@@ -12,7 +12,8 @@ import npmobilenet as nm
 from npmobilenet import golden
 from npmobilenet.cli.info import _dead
 from npmobilenet.errors import ConversionError, PlanError
-from npmobilenet.formats import convert, read_model
+from npmobilenet.formats import read_model
+from npmobilenet.model import convert
 
 pytest.importorskip("tflite", reason="the extra [convert] is not installed")
 from litert import Peer, differing, random_inputs

@@ -14,7 +14,6 @@ import pytest
 
 import npmobilenet as nm
 from npmobilenet.errors import ConversionError, InputError, MissingExtra
-from npmobilenet.formats import convert
 from npmobilenet.formats.tflite import flatbuffer as tflite_file
 from npmobilenet.formats.tflite.model import RECIPES, convert_tflite
 from npmobilenet.formats.tflite.operators import OPS
@@ -601,7 +600,7 @@ def test_several_outputs_and_subgraphs(tmp_path: Path) -> None:
 def test_round_trip_through_a_weight_file(tmp_path: Path) -> None:
     file = dequantized(INT8_WEIGHTS)
     data = converted(tmp_path, file)
-    convert(tmp_path / "made.tflite", tmp_path / "made.h5")
+    nm.convert(tmp_path / "made.tflite", tmp_path / "made.h5")
     x = normal(2, 5, 5, 3).clip(-1, 1)
     assert np.array_equal(nm.load(tmp_path / "made.h5").run(x), nm.Model(data).run(x))
 

@@ -22,12 +22,13 @@ from models import images, random_weights, tiny
 import npmobilenet as nm
 from npmobilenet.errors import ConversionError, GraphError, InputError, ModelNotFound, PlanError
 from npmobilenet.formats import weightfile
+from npmobilenet.formats.model_path import find
 from npmobilenet.golden.inputs import load_input
 from npmobilenet.graph import MAX_NODES, Graph, GraphBuilder, Node, Tensor
 from npmobilenet.images.decoding import load_image, to_grey
 from npmobilenet.kernels.compiler import numba_private
 from npmobilenet.kernels.compiler.packed_arena import into_arena
-from npmobilenet.model import CHUNK, Model, find
+from npmobilenet.model import CHUNK, Model
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.ops import Quantization
 from npmobilenet.runtime import threads as parallel

@@ -13,7 +13,8 @@ from typing import Any
 
 from npmobilenet import errors
 from npmobilenet.errors import ModelNotFound, NpMobilenetError
-from npmobilenet.model import CHUNK, find
+from npmobilenet.formats.model_path import find
+from npmobilenet.model import CHUNK
 from npmobilenet.zoo.checkpoints import parse
 
 PACKAGE_PARENT = os.fspath(Path(__file__).resolve().parents[3])

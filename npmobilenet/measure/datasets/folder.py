@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from npmobilenet.errors import InputError
+from npmobilenet.images.finding import SUFFIXES, is_image_name
 from npmobilenet.measure.datasets.classes import LISTED, ClassFinder, synset_of
 from npmobilenet.measure.datasets.dataset import Dataset, fingerprint
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_TRUTH_BYTES = 64 * 2**20
 # Column headings of Kaggle's LOC_val_solution.csv, whose second column is "synset x y x y", repeated for each box.
 KAGGLE_HEADING = "ImageId,PredictionString"
@@ -54,23 +54,19 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, list[str]], int]:
         if entry.name.startswith("."):
             continue
         if not entry.is_dir():
-            skipped += not _is_image(entry.name)
-            loose += [entry.name] * _is_image(entry.name)
+            skipped += not is_image_name(entry.name)
+            loose += [entry.name] * is_image_name(entry.name)
             continue
         files: list[str] = []
         for place, inner, names in os.walk(entry.path):
             inner[:] = sorted(n for n in inner if not n.startswith("."))
             seen = sorted(n for n in names if not n.startswith("."))
-            kept = [n for n in seen if _is_image(n)]
+            kept = [n for n in seen if is_image_name(n)]
             skipped += len(seen) - len(kept)
             files += [(Path(place) / n).relative_to(folder).as_posix() for n in kept]
         if files:
             subfolders[entry.name] = files
     return loose, subfolders, skipped
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
 
 
 def _check_any(folder: Path, names: Sequence[str] | Mapping[str, str], skipped: int) -> None:
