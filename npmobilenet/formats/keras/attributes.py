@@ -1,8 +1,10 @@
-"""The bytes of an HDF5 attribute, read without HDF5, which asks for as much memory as they declare before it looks.
+"""The bytes of an HDF5 attribute and the strings that they point at, read without HDF5.
+
+HDF5 asks for as much memory as an attribute declares before it looks, and takes minutes on a damaged heap of strings.
 
 Only object headers are read, the kind that h5py writes for groups: versions 1 and 2, with continuation blocks.
 Attributes kept elsewhere (dense storage, shared messages: nothing that Keras writes) aren't found, and so are refused.
-Source of the layout: The HDF Group, HDF5 File Format Specification 3.0, sections IV.A.1 and IV.A.2.m.
+Source of the layout: The HDF Group, HDF5 File Format Specification 3.0, sections III.E, IV.A.1 and IV.A.2.m.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import IO
 
 MAX_BLOCKS = 1_000
 MAX_BYTES = 64 << 20  # of one object header
+MAX_OBJECTS = 20_000  # of one heap of strings
 _ATTRIBUTE, _CONTINUATION = 0x0C, 0x10
 
 
@@ -31,6 +34,46 @@ def attribute_data(file: IO[bytes], address: int, name: bytes, size: int) -> byt
     if len(data) < size:
         raise HeaderError(f"declares {size} bytes, of which {len(data)} are there")
     return data[:size]
+
+
+def heap_strings(file: IO[bytes], data: bytes) -> list[bytes]:
+    """The strings that descriptors of 16 bytes (length, address of a global heap, number in it) stand for.
+
+    Raises `HeaderError`.
+    """
+    heaps: dict[int, dict[int, tuple[int, int]]] = {}
+    found: list[bytes] = []
+    for at in range(0, len(data), 16):
+        length, address, number = _number(data, at, 4), _number(data, at + 4, 8), _number(data, at + 12, 4)
+        if length == 0:
+            found.append(b"")
+            continue
+        if address not in heaps:
+            heaps[address] = _heap(file, address)
+        place, size = heaps[address].get(number, (0, 0))
+        if size < length:
+            raise HeaderError(f"declares a string of {length} bytes, of which {size} are there")
+        found.append(_read(file, place, length))
+    return found
+
+
+def _heap(file: IO[bytes], address: int) -> dict[int, tuple[int, int]]:
+    """Place and size of each object of a global heap."""
+    if address >= file.seek(0, 2):
+        raise HeaderError("points behind the end of the file")
+    head = _read(file, address, 16)
+    if head[:5] != b"GCOL\x01":
+        raise HeaderError("points at no heap of strings")
+    objects: dict[int, tuple[int, int]] = {}
+    at, end = address + 16, address + _number(head, 8, 8)
+    while at + 16 <= end and len(objects) < MAX_OBJECTS:
+        entry = _read(file, at, 16)
+        number, size = _number(entry, 0, 2), _number(entry, 8, 8)
+        if number == 0:  # what is free
+            break
+        objects[number] = at + 16, size
+        at += 16 + (size + 7) // 8 * 8
+    return objects
 
 
 def _number(data: bytes, at: int, size: int) -> int:

@@ -12,8 +12,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from npmobilenet.errors import ConversionError
-from npmobilenet.formats.keras.attributes import HeaderError, attribute_data
+from npmobilenet.formats.keras.attributes import HeaderError, attribute_data, heap_strings
 
 MAX_FILE_BYTES = 512 << 20  # MobileNetV2 1.4 with its optimizer's state needs 75 MB
 MAX_JSON_BYTES = 16 << 20
@@ -63,22 +65,21 @@ def read_names(group: Any, attribute: str) -> list[str]:
         if part not in group.attrs:
             break
         parts.append(part)
-    names: list[str] = []
-    for part in parts:
-        _check_attribute(group, part)
-        names += [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs[part]]
+    names = [name for part in parts for name in _strings(group, part)]
     limit(len(names), MAX_LAYERS, f"entries in '{attribute}'")
     return names
 
 
 def read_text(group: Any, attribute: str) -> str:
     """A string attribute, which may be bytes."""
-    _check_attribute(group, attribute)
-    value = group.attrs[attribute]
-    return value.decode() if isinstance(value, bytes) else str(value)
+    found = _strings(group, attribute)
+    if len(found) != 1:
+        raise ConversionError(f"attribute '{attribute}' holds {len(found)} strings, expected one")
+    return found[0]
 
 
-def _check_attribute(group: Any, name: str) -> None:
+def _strings(group: Any, name: str) -> list[str]:
+    """The strings of an attribute, measured before they are read; those of variable length are read without HDF5."""
     import h5py
 
     raw = group.attrs.get_id(name)
@@ -86,15 +87,18 @@ def _check_attribute(group: Any, name: str) -> None:
     limit(entries, MAX_LAYERS, f"entries in attribute '{name}'")
     kind = raw.get_type()
     if entries == 0:
-        return  # an empty list of names has numbers for its type
+        return []  # an empty list of names has numbers for its type
     if not isinstance(kind, h5py.h5t.TypeStringID) or raw.dtype.itemsize == 0:
         raise ConversionError(f"attribute '{name}' has type {raw.dtype}, expected strings")
-    sizes = string_sizes(group, name, entries) if kind.is_variable_str() else [entries * raw.dtype.itemsize]
-    limit(sum(sizes), MAX_JSON_BYTES, f"bytes in attribute '{name}'")
+    if kind.is_variable_str():
+        found = _variable_strings(group, name, entries)
+    else:
+        limit(entries * raw.dtype.itemsize, MAX_JSON_BYTES, f"bytes in attribute '{name}'")
+        found = [bytes(value) for value in np.asarray(group.attrs[name]).reshape(-1)]
+    return [value.decode() for value in found]
 
 
-def string_sizes(group: Any, name: str, entries: int) -> list[int]:
-    """The declared lengths of an attribute's strings of variable length, which HDF5 would ask memory for unseen."""
+def _variable_strings(group: Any, name: str, entries: int) -> list[bytes]:
     import h5py
 
     info = h5py.h5o.get_info(group.id)
@@ -102,9 +106,11 @@ def string_sizes(group: Any, name: str, entries: int) -> list[int]:
     try:
         with nullcontext(source) if hasattr(source, "getbuffer") else open(source, "rb") as file:
             data = attribute_data(file, info.addr, name.encode(), 16 * entries)
+            sizes = [int.from_bytes(data[i : i + 4], "little") for i in range(0, 16 * entries, 16)]
+            limit(sum(sizes), MAX_JSON_BYTES, f"bytes in attribute '{name}'")
+            return heap_strings(file, data)
     except HeaderError as error:
         raise ConversionError(f"attribute '{name}' {error}") from error
-    return [int.from_bytes(data[i : i + 4], "little") for i in range(0, 16 * entries, 16)]
 
 
 def has_link(group: Any, name: str) -> bool:
