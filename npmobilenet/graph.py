@@ -137,7 +137,7 @@ class Graph:
 
     def macs(self, node: Node) -> int:
         """Multiply-accumulates of a convolution or fully connected node for one image, padded taps included."""
-        if OPS[node.op].weights == 0:
+        if OPS[node.op].weights < 2:
             return 0
         weights = self.tensors[node.inputs[1]].shape
         positions = math.prod(self.tensors[node.output].shape[1:-1])
@@ -149,7 +149,7 @@ class Graph:
         A convolution followed by batch norm has no bias of its own; `batch_norm=True` counts its gamma and beta
         (2 for each output channel) instead. Moving statistics are never counted, as in the published tables.
         """
-        if OPS[node.op].weights == 0:
+        if OPS[node.op].weights < 2:
             return 0
         weights, bias = (self.tensors[name].size for name in node.inputs[1:3])
         if not node.batch_norm:

@@ -19,7 +19,7 @@ from npmobilenet.graph import Graph, Node
 from npmobilenet.images import labels as class_names
 from npmobilenet.images import prefetch, recipes
 from npmobilenet.images.decoding import TENSOR, each_image
-from npmobilenet.images.inputs import NHWC, check_input
+from npmobilenet.images.inputs import NHWC, channels_first, check_input, picture_shape
 from npmobilenet.images.own import Labels, with_own
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine
@@ -225,15 +225,19 @@ class Model:
     # -- images --------------------------------------------------------------------------------------------------------
 
     def preprocess(self, image: Any, recipe: str | None = None) -> Array:
-        """The exact input tensor (N, height, width, channels) of an image or several, by the model's recipe or another.
+        """The exact input tensor of an image or several, by the model's recipe or another.
+
+        (N, height, width, channels), or (N, channels, height, width) where the model takes pictures so.
 
         For an integer input the recipe's real values are quantized by the input's own scale and zero point. For an
         input of one channel the image turns grey first (ITU-R 601, as Pillow's mode "L").
         `image`: a path, encoded bytes, a uint8 array (H, W, 3) or (N, H, W, 3), or a list. Raises `InputError`.
         """
         port = self.input
-        channels, size = self._channels(), (port.shape[1], port.shape[2])
+        channels, size = self._channels(), picture_shape(port.shape)[:2]
         x = recipes.preprocess(image, size, recipe or self.info.preprocessing, channels)
+        if channels_first(port.shape):
+            x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
         if port.dtype == "float32" or port.scale is None or port.zero_point is None:
             return x
         return recipes.quantize_input(x, port.scale, port.zero_point, port.dtype)
@@ -242,7 +246,7 @@ class Model:
         """Channels of the input. Raises `InputError` if it isn't one of pictures."""
         if len(self.input.shape) != NHWC:
             raise InputError(f"{self.name} takes {self.input.shape}, no pictures: {TENSOR}")
-        return self.input.shape[3]
+        return picture_shape(self.input.shape)[2]
 
     def predict(self, images: Any, top: int = 5, recipe: str | None = None) -> list[list[class_names.Prediction]]:
         """For each image its best classes: `[(class_id, label, score), ...]`, best first.

@@ -23,6 +23,7 @@ MAX_RANK = 8  # dimensions of a tensor: MobileNets need 4, NumPy has 64 at most
 # node. The position in this tuple is the code that the kernels switch on; formulas: kernels/reference/activation.py.
 ACTIVATIONS = (
     "none", "relu", "relu6", "relu_n1_to_1", "hard_swish", "hard_sigmoid", "hard_sigmoid_slim", "sigmoid",
+    "relu_0_to_1",
 )  # fmt: skip
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -30,10 +31,9 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Quantization:
-    """Affine quantization of a tensor: `real = scale * (quantized - zero_point)`.
+    """Affine quantization: `real = scale * (quantized - zero_point)`, with scales that float32 holds.
 
     One scale and zero point for the whole tensor (`axis is None`), or one pair for each index along `axis`.
-    Scales are float32 values held as Python floats (the conversion is exact).
     """
 
     scale: tuple[float, ...]
@@ -70,9 +70,8 @@ class Tensor:
 class Node:
     """One operation: `op` applied to the tensors `inputs` (activations, then constants), writing `output`.
 
-    `attrs` holds the op's parameters (see the function named after the op below for the list).
-    `scope` is the variable scope that holds its weights in a TF-slim checkpoint, and `batch_norm` says that the
-    checkpoint has BatchNorm variables there instead of a bias; both are "" and False for imported graphs.
+    `attrs` holds the op's parameters (its shape rule below lists them). `scope` is the variable scope that holds its
+    weights in a TF-slim checkpoint, `batch_norm` says that BatchNorm variables are there instead of a bias.
     """
 
     name: str
@@ -91,14 +90,8 @@ class Node:
         return Node, (self.name, self.op, self.inputs, self.output, dict(self.attrs), self.scope, self.batch_norm)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Shape rules
-
-
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """TensorFlow's "SAME": `(before, after)` so that the output has `ceil(size / stride)` elements.
-
-    The odd pixel goes after, so stride 2 on an even size pads one side only: `same_padding(224, 3, 2) == (0, 1)`.
+    """TensorFlow's "SAME": `(before, after)` for `ceil(size / stride)` outputs; `same_padding(224, 3, 2) == (0, 1)`.
 
     Source: TensorFlow, tensorflow/core/framework/common_shape_fns.cc, GetWindowedOutputSizeVerbose.
     """
@@ -116,9 +109,7 @@ def _window(node: Node, x: Tensor, kernel: tuple[int, int]) -> tuple[int, int]:
     stride, dilation, padding = node.attrs["stride"], node.attrs.get("dilation", (1, 1)), node.attrs["padding"]
     out = tuple(window_output(x.shape[1 + i], kernel[i], stride[i], dilation[i], padding[i]) for i in (0, 1))
     if min(out) < 1:
-        raise misfit(
-            node, f"a window of {kernel} that fits into {x.shape[1:3]} with padding {padding}", f"output {out}"
-        )
+        raise misfit(node, f"a window of {kernel} that fits into {x.shape[1:3]} with padding {padding}", out)
     return out[0], out[1]
 
 
@@ -132,31 +123,35 @@ def _check(node: Node, good: bool, expected: object, got: object) -> None:
         raise misfit(node, expected, got)
 
 
-def conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
-    """Attributes: stride (h, w), padding, dilation (h, w), activation."""
-    _check(node, len(weights.shape) == 4 and weights.shape[2] == x.shape[3],
-           f"weights (kernel_h, kernel_w, {x.shape[3]}, out_channels)", weights.shape)  # fmt: skip
-    _check(node, bias.shape == weights.shape[3:], f"bias {weights.shape[3:]}", bias.shape)
-    return (1, *_window(node, x, (weights.shape[0], weights.shape[1])), weights.shape[3])
-
-
-def depthwise_conv2d(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
-    """Attributes: stride, padding, dilation, activation, multiplier (output channels for each input channel)."""
-    channels = x.shape[3] * node.attrs.get("multiplier", 1)
-    _check(node, len(weights.shape) == 3 and weights.shape[2] == channels,
-           f"weights (kernel_h, kernel_w, {channels})", weights.shape)  # fmt: skip
-    _check(node, bias.shape == (channels,), f"bias {(channels,)}", bias.shape)
-    return (1, *_window(node, x, (weights.shape[0], weights.shape[1])), channels)
+def convolution(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
+    """conv2d, depthwise_conv2d: stride (h, w), padding, dilation, activation; multiplier (outputs of a channel)."""
+    channels, flat = x.shape[3] * node.attrs.get("multiplier", 1), node.op == "depthwise_conv2d"
+    _check(node, len(weights.shape) == 4 - flat and weights.shape[2] == channels,
+           f"weights (kernel_h, kernel_w, {channels}{'' if flat else ', out_channels'})", weights.shape)  # fmt: skip
+    _check(node, bias.shape == weights.shape[-1:], f"bias {weights.shape[-1:]}", bias.shape)
+    return (1, *_window(node, x, (weights.shape[0], weights.shape[1])), weights.shape[-1])
 
 
 def fully_connected(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tuple[int, ...]:
-    """Attributes: activation, keepdims (each row along the last dimension on its own; else an image is one row)."""
+    """activation; keepdims (rows along the last dimension, else an image is one); asymmetric (of float32 rows)."""
     keepdims = node.attrs.get("keepdims", False)
     features = x.shape[-1] if keepdims else math.prod(x.shape[1:])
     _check(node, len(weights.shape) == 2 and weights.shape[0] == features,
            f"weights ({features}, out_features)", weights.shape)  # fmt: skip
     _check(node, bias.shape == weights.shape[1:], f"bias {weights.shape[1:]}", bias.shape)
     return (*x.shape[:-1], weights.shape[1]) if keepdims else (1, weights.shape[1])
+
+
+def selection(node: Node, x: Tensor) -> tuple[int, ...]:
+    """transpose (order: x's axes, the batch in front); slice (axis, first, length); arg_max (axis, which goes)."""
+    if node.op == "transpose":
+        order = node.attrs["order"]
+        _check(node, sorted(order) == [*range(len(x.shape))] and order[0] == 0, "all axes, the batch in front", order)
+        return tuple(x.shape[axis] for axis in order)
+    axis, length = node.attrs["axis"], node.attrs.get("length", 0)
+    fits = axis < len(x.shape) and node.attrs.get("first", 0) + length <= x.shape[axis]
+    _check(node, fits, f"an axis of {x.shape} and a part of it", dict(node.attrs))
+    return (*x.shape[:axis], *((length,) if length else ()), *x.shape[axis + 1 :])
 
 
 def average_pool(node: Node, x: Tensor) -> tuple[int, ...]:
@@ -170,7 +165,7 @@ def mean(node: Node, x: Tensor) -> tuple[int, ...]:
 
 
 def binary(node: Node, x: Tensor, y: Tensor) -> tuple[int, ...]:
-    """add, sub, mul. Attributes: activation. Same rank, and each dimension equal or 1 in one of the two."""
+    """add, sub, mul (activation), prelu (y: factors of negative x). Each dimension is equal, or 1 in one of the two."""
     _check(node, not (x.constant and y.constant), "at least one computed operand", "two constants")
     _check(node, len(x.shape) <= 4, "operands of rank 4 at most", x.shape)
     fits = len(x.shape) == len(y.shape) and all(a == b or 1 in (a, b) for a, b in zip(x.shape, y.shape, strict=False))
@@ -179,13 +174,8 @@ def binary(node: Node, x: Tensor, y: Tensor) -> tuple[int, ...]:
 
 
 def elementwise(node: Node, x: Tensor) -> tuple[int, ...]:
-    """activation (attribute function), quantize, dequantize (none: the tensors say how)."""
-    return x.shape
-
-
-def softmax(node: Node, x: Tensor) -> tuple[int, ...]:
-    """Attributes: beta. Over the last dimension."""
-    _check(node, len(x.shape) >= 2, "an input of rank 2 or more (batch, ..., classes)", x.shape)
+    """activation (function), leaky_relu (alpha), softmax (beta; of the last dimension), quantize, dequantize (none)."""
+    _check(node, node.op != "softmax" or len(x.shape) > 1, "an input of rank 2 or more (batch, ..., classes)", x.shape)
     return x.shape
 
 
@@ -223,31 +213,34 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
 
 
-def _pair(value: object, least: int) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_whole(v, least) for v in value)
+def _several(value: Any, least: int, count: int = 0) -> bool:
+    fits = isinstance(value, tuple) and 0 < len(value) <= MAX_RANK and count in (0, len(value))
+    return bool(fits) and all(_whole(v, least) for v in value)
 
 
 ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
-    **dict.fromkeys(("stride", "dilation", "kernel"), ("two whole numbers of at least 1", lambda v: _pair(v, 1))),
-    "size": (f"two whole numbers from 1 to {MAX_SIDE}", lambda v: _pair(v, 1) and max(v) <= MAX_SIDE),
+    **dict.fromkeys(("stride", "dilation", "kernel"), ("two whole numbers of at least 1", lambda v: _several(v, 1, 2))),
+    "size": (f"two whole numbers from 1 to {MAX_SIDE}", lambda v: _several(v, 1, 2) and max(v) <= MAX_SIDE),
     "padding": ("((top, bottom), (left, right)), whole numbers of at least 0",
-                lambda v: isinstance(v, tuple) and len(v) == 2 and all(_pair(p, 0) for p in v)),
-    "shape": (f"1 to {MAX_RANK} whole numbers of at least 1",
-              lambda v: isinstance(v, tuple) and 1 <= len(v) <= MAX_RANK and all(_whole(d, 1) for d in v)),
-    **dict.fromkeys(("multiplier", "axis"), ("a whole number of at least 1", lambda v: _whole(v, 1))),
-    "beta": ("a number that float32 holds", lambda v: isinstance(v, (int, float)) and abs(v) < 2**128 - 2**103),
+                lambda v: isinstance(v, tuple) and len(v) == 2 and all(_several(p, 0, 2) for p in v)),
+    "shape": (f"1 to {MAX_RANK} whole numbers of at least 1", lambda v: _several(v, 1)),
+    "order": (f"1 to {MAX_RANK} axes", lambda v: _several(v, 0)),
+    "first": ("a whole number of at least 0", lambda v: _whole(v, 0)),
+    **dict.fromkeys(("multiplier", "axis", "length"), ("a whole number of at least 1", lambda v: _whole(v, 1))),
+    **dict.fromkeys(("alpha", "beta"), ("a number that float32 holds",
+                    lambda v: isinstance(v, (int, float)) and abs(v) < 2**128 - 2**103)),
     **dict.fromkeys(("activation", "function"), (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)),
     # delegated is False where a .tflite leaves shapes open that LiteRT's XNNPACK delegate wants to know: it passes by.
-    **dict.fromkeys(("keepdims", "align_corners", "half_pixel_centers", "delegated"),
-                    ("True or False", lambda v: isinstance(v, bool))),
+    # grouped: what LiteRT's reference kernel alone does. by_blocks: float32 pixels a dilation apart share a scale.
+    **dict.fromkeys(("keepdims", "align_corners", "half_pixel_centers", "delegated", "grouped", "by_blocks",
+                     "asymmetric"), ("True or False", lambda v: isinstance(v, bool))),
 })  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Example:
-    """A small legal node of an op: its operands' shapes, its weights', its attributes; see runtime/examples.py.
-
-    Its operands and its output have the dtype asked for, or, by name, "float32" or the "other" of uint8 and int8.
+    """A small legal node of an op, for runtime/examples.py: shapes of its operands and weights, its attributes, and
+    the dtypes of operands and output: that asked for, or by name; "other" is the other of uint8 and int8.
     """
 
     operands: tuple[tuple[int, ...], ...]
@@ -284,28 +277,29 @@ def _both(*names: str, file: str = "") -> tuple[str, ...]:
     return tuple(f"{file or name}.{name}{ending}" for ending in ("_f32", "_q") for name in names)
 
 
-_WINDOWED = ("stride", "padding")
-_CONVOLVED = ("dilation", "activation", "delegated")
+_WINDOWED, _CONVOLVED = ("stride", "padding"), ("dilation", "activation", "delegated", "grouped", "by_blocks")
+_DYNAMIC = ("dynamic_range.quantize_rows_q", "dynamic_range.scale_sums_f32")  # int8 weights of a float32 input
 _IMAGE, _ROW, _MOVES = (1, 4, 4, 8), (1, 8), "pad_reshape_concat"
 _BARE: Mapping[str, Any] = {"stride": (1, 1), "padding": ((0, 0), (0, 0))}
 _PADDED: Mapping[str, Any] = {"stride": (2, 1), "padding": ((1, 1), (0, 2))}
 OPS: Mapping[str, OpSpec] = MappingProxyType({
-    "conv2d": OpSpec(conv2d, 1, 2, _WINDOWED, _CONVOLVED, _both("conv2d", "pointwise_conv2d"),
+    "conv2d": OpSpec(convolution, 1, 2, _WINDOWED, _CONVOLVED, (*_both("conv2d", "pointwise_conv2d"), *_DYNAMIC),
         (_example(_IMAGE, weights=((3, 3, 8, 8), (8,)), activation="relu6", **_PADDED),
-         _example((1, 1, 37, 24), weights=((1, 1, 24, 40), (40,)), **_BARE)), rank=4),
-    "depthwise_conv2d": OpSpec(depthwise_conv2d, 1, 2, _WINDOWED, (*_CONVOLVED, "multiplier"),
+         _example((1, 1, 37, 24), weights=((1, 1, 24, 40), (40,)), **_BARE),
+         Example((_IMAGE,), ((3, 3, 8, 8), (8,)), _PADDED, "float32", "float32")), rank=4),
+    "depthwise_conv2d": OpSpec(convolution, 1, 2, _WINDOWED, (*_CONVOLVED, "multiplier"),
         _both("depthwise_conv2d"), (_example(_IMAGE, weights=((3, 3, 8), (8,)), **_PADDED),), rank=4),
-    "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation", "keepdims"), _both("fully_connected"),
-        (_example(_ROW, weights=((8, 5), (5,)), activation="relu"),)),
-    "average_pool": OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",), _both("average_pool"),
-        (_example(_IMAGE, kernel=(3, 3), **_PADDED),), rank=4),
+    "fully_connected": OpSpec(fully_connected, 1, 2, (), ("activation", "keepdims", "asymmetric"),
+        _both("fully_connected"), (_example(_ROW, weights=((8, 5), (5,)), activation="relu"),)),
+    **{op: OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",), _both(op),
+        (_example(_IMAGE, kernel=(3, 3), **_PADDED),), rank=4) for op in ("average_pool", "max_pool")},
     "mean": OpSpec(mean, 1, 0, ("keepdims",), (), _both("mean"), (_example(_IMAGE, keepdims=True),), rank=4),
     **{op: OpSpec(binary, 2, 0, (), ("activation",), (f"binary.{op}_f32", f"binary.{kernel}_q"),
         (_example(_IMAGE, _IMAGE), _example(_IMAGE, (1, 1, 1, 8), activation="relu")))
        for op, kernel in (("add", "add"), ("sub", "add"), ("mul", "mul"))},
     "activation": OpSpec(elementwise, 1, 0, ("function",), (), ("activation.activation_f32", "activation.lookup_q"),
         (_example(_IMAGE, function="hard_swish"), _example(_ROW, function="relu6"))),
-    "softmax": OpSpec(softmax, 1, 0, ("beta",), (),
+    "softmax": OpSpec(elementwise, 1, 0, ("beta",), (),
         ("softmax.softmax_f32", "softmax.softmax_fixed_q", "softmax.softmax_float_q"), (_example(_ROW, beta=1.0),)),
     "pad": OpSpec(pad, 1, 0, ("padding",), (), _both("pad", file=_MOVES),
         (_example(_IMAGE, padding=((1, 2), (0, 1))),), rank=4),
@@ -316,6 +310,16 @@ OPS: Mapping[str, OpSpec] = MappingProxyType({
     "resize_bilinear": OpSpec(resize_bilinear, 1, 0, ("size", "align_corners", "half_pixel_centers"), (),
         tuple(f"resize_bilinear.resize_bilinear_{kernel}" for kernel in ("f32", "fixed_q", "float_q")),
         (_example(_IMAGE, size=(5, 7), align_corners=False, half_pixel_centers=True),), rank=4),
+    "resize_nearest": OpSpec(resize_bilinear, 1, 0, ("size", "align_corners", "half_pixel_centers"), (),
+        _both("resize_nearest"), (_example(_IMAGE, size=(5, 7), align_corners=True, half_pixel_centers=True),), rank=4),
+    "transpose": OpSpec(selection, 1, 0, ("order",), (), _both("transpose"), (_example(_IMAGE, order=(0, 3, 1, 2)),)),
+    "slice": OpSpec(selection, 1, 0, ("axis", "first", "length"), (), _both("transpose"),
+        (_example(_IMAGE, axis=3, first=2, length=5),)),
+    "arg_max": OpSpec(selection, 1, 0, ("axis",), (), _both("arg_max"),
+        (Example((_IMAGE,), (), {"axis": 3}, "", "int64"),)),
+    "prelu": OpSpec(binary, 2, 0, (), (), _both("prelu"), (_example(_IMAGE, weights=((1, 1, 1, 8),)),)),
+    "leaky_relu": OpSpec(elementwise, 1, 0, ("alpha",), (), ("prelu.prelu_f32", "activation.lookup_q"),
+        (_example(_IMAGE, alpha=0.1),)),
     "quantize": OpSpec(elementwise, 1, kernels=("quantize.quantize_q", "activation.lookup_q"),
         examples=(Example((_IMAGE,), given="float32"), Example((_IMAGE,)), Example((_IMAGE,), given="other"))),
     "dequantize": OpSpec(elementwise, 1, kernels=("activation.lookup_q",),

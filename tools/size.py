@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
-    "errors": 40, "ops": 220, "graph": 280, "modeldata": 60, "zoo": 1400, "arithmetic": 1000, "formats": 6640,
-    "images": 970, "kernels": 5000, "runtime": 1000, "model": 260, "measure": 1550, "quantize": 600, "golden": 2700,
+    "errors": 40, "ops": 235, "graph": 280, "modeldata": 60, "zoo": 1400, "arithmetic": 1040, "formats": 7000,
+    "images": 990, "kernels": 5200, "runtime": 1015, "model": 270, "measure": 1550, "quantize": 600, "golden": 2700,
     "cli": 2400,
 }  # fmt: skip
 # The tiny engine: what is needed to read, plan and run a model with the reference kernels. Paths below npmobilenet/.

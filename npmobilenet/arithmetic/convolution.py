@@ -59,6 +59,8 @@ def rule_of(node: Node, x: Tensor, weights: Tensor, bias: Tensor | None, dialect
         plain_bias = op != "fully_connected" and bias is not None and bias.quantization is None
         moved = x.dtype == "int8" and weights.quantization is not None and any(weights.quantization.zero_point)
         op = f"{op}:undelegated" if plain_bias or moved or not node.attrs.get("delegated", True) else op
+    if node.attrs.get("grouped") and f"{op}:grouped" in dialect.rules:
+        op = f"{op}:grouped"
     return dialect.rule(op, x.dtype)
 
 

@@ -49,21 +49,32 @@ _REFERENCE = {
     "mul": Rule("double", f"{_REF}/mul.h, {_REF}/integer_ops/mul.h"),
     "mean": Rule("double", f"{_REF}/reduce.h, QuantizedMeanOrSum"),
     "average_pool": Rule("divide", f"{_REF}/pooling.h, {_REF}/integer_ops/pooling.h"),
+    "max_pool": Rule("greatest", f"{_REF}/pooling.h, {_REF}/integer_ops/pooling.h"),
     "concat": Rule("rescale", f"{_REF}/concatenation.h, ConcatenationWithScaling"),
     "pad": Rule("copy", f"{_REF}/pad.h"),
     "reshape": Rule("copy", "LiteRT tflite/kernels/reshape.cc"),
+    "transpose": Rule("copy", f"{_REF}/transpose.h"),
+    "slice": Rule("copy", f"{_REF}/reference_ops.h, Split"),
+    "arg_max": Rule("first", f"{_REF}/arg_min_max.h"),
     "conv2d": Rule("double", f"{_REF}/integer_ops/conv.h, {_REF}/conv.h"),
     "depthwise_conv2d": Rule("double", f"{_REF}/integer_ops/depthwise_conv.h, {_REF}/depthwiseconv_uint8.h"),
     "fully_connected": Rule("float64", f"{_REF}/integer_ops/fully_connected.h, {_REF}/fully_connected.h"),
     "activation": Rule("double", f"{_REF}/reference_ops.h, ReluX"),
     "activation:hard_swish": Rule("fixed16", f"{_REF}/hard_swish.h"),
     "activation:sigmoid": Rule("float32", "LiteRT tflite/kernels/activations.cc, SigmoidPrepare"),
+    # int8 weights of a float32 input (arithmetic/dynamic_range.py).
+    "conv2d:dynamic": Rule("channel_first", f"{_REF}/conv.h, HybridConvPerChannel"),
+    "depthwise_conv2d:dynamic": Rule("product", f"{_REF}/integer_ops/depthwise_conv.h, DepthwiseConvHybridPerChannel"),
+    "fully_connected:dynamic": Rule("product", "LiteRT tflite/kernels/fully_connected.cc, EvalHybrid"),
+    "prelu": Rule("double", f"{_REF}/prelu.h"),
+    "leaky_relu": Rule("double", f"{_REF}/leaky_relu.h"),
     "softmax": Rule("fixed", f"{_REF}/softmax.h"),
     "quantize": Rule("double", f"{_REF}/requantize.h"),
     "quantize:float32": Rule("quotient32", f"{_REF}/quantize.h"),
     "dequantize": Rule("exact", f"{_REF}/dequantize.h, {_REF}/integer_ops/dequantize.h"),
     "resize_bilinear:uint8": Rule("float", f"{_REF}/resize_bilinear.h, ResizeBilinear"),
     "resize_bilinear:int8": Rule("fixed10", f"{_REF}/resize_bilinear.h, ResizeBilinearInteger"),
+    "resize_nearest": Rule("float", f"{_REF}/resize_nearest_neighbor.h"),
 }
 
 _OPTIMIZED = {
@@ -78,12 +89,18 @@ _OPTIMIZED = {
     # int8: channels in whole eights; the up to seven left over follow "double" (arithmetic/convolution.py).
     "depthwise_conv2d": Rule("double", f"{_OPT}/depthwiseconv_uint8.h"),
     "depthwise_conv2d:int8": Rule("upward", f"{_OPT}/optimized_ops.h, Quantize"),
+    # Groups of channels are the reference kernel's alone (tflite/kernels/conv.cc, EvalImpl).
+    "conv2d:grouped": _REFERENCE["conv2d"],
+    "conv2d:dynamic": Rule("product", f"{_OPT}/optimized_ops.h, HybridConvPerChannel"),
+    "depthwise_conv2d:dynamic": Rule("vectors", f"{_OPT}/integer_ops/depthwise_conv_hybrid.h"),
+    "depthwise_conv2d:grouped": _REFERENCE["conv2d"],
     # In whole vectors of 16 or 8 elements, the rest as the reference kernels, or nearly (arithmetic/edges.py).
     "softmax": Rule("float32", f"{_OPT}/optimized_ops.h, Softmax"),
     "quantize": Rule("blocks16", f"{_OPT}/optimized_ops.h, Requantize"),
     "quantize:float32": Rule("blocks8", f"{_OPT}/optimized_ops.h, AffineQuantize"),
     "dequantize": Rule("blocks8", f"{_OPT}/optimized_ops.h, Dequantize"),
     "resize_bilinear:uint8": Rule("float_weights", f"{_OPT}/resize_bilinear.h"),
+    "resize_nearest:uint8": Rule("fixed16", f"{_OPT}/optimized_ops.h, ResizeNearestNeighbor"),
 }
 
 _XNNPACK = {
@@ -100,7 +117,16 @@ _XNNPACK = {
     "depthwise_conv2d": Rule("float32", "XNNPACK src/qs8-qc8w-dwconv, src/qu8-dwconv"),
     "depthwise_conv2d:int8": Rule("float32", "XNNPACK src/qs8-qc8w-dwconv"),
     "fully_connected": Rule("float32", "XNNPACK src/qs8-qc8w-gemm, src/qu8-gemm"),
+    "conv2d:grouped": Rule("float32", "XNNPACK src/qs8-qc8w-gemm, src/qs8-qc8w-igemm, src/qu8-gemm, src/qu8-igemm"),
+    "depthwise_conv2d:grouped": Rule("float32", "XNNPACK src/qs8-qc8w-dwconv, src/qu8-dwconv"),
+    "conv2d:dynamic": Rule("fused", "XNNPACK src/qd8-f32-qc8w-gemm, src/qd8-f32-qc8w-igemm"),
+    "fully_connected:dynamic": Rule("fused", "XNNPACK src/qd8-f32-qc8w-gemm"),
+    "conv2d:undelegated:dynamic": _OPTIMIZED["conv2d:dynamic"],
+    "leaky_relu": Rule("fixed8", "XNNPACK src/qs8-vlrelu, src/qu8-vlrelu"),
+    "leaky_relu:undelegated": _OPTIMIZED["leaky_relu"],
     # What the delegate leaves to LiteRT (arithmetic/convolution.py).
+    "conv2d:undelegated:grouped": _OPTIMIZED["conv2d:grouped"],
+    "depthwise_conv2d:undelegated:grouped": _OPTIMIZED["depthwise_conv2d:grouped"],
     "conv2d:undelegated": _OPTIMIZED["conv2d"],
     "depthwise_conv2d:undelegated": _OPTIMIZED["depthwise_conv2d"],
     "depthwise_conv2d:undelegated:int8": _OPTIMIZED["depthwise_conv2d:int8"],
@@ -124,6 +150,8 @@ _SINGLE_ROUNDING = {
     "conv2d": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
     "depthwise_conv2d": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
     "activation": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "prelu": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
+    "leaky_relu": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
     "softmax": Rule("single", f"{_REF}/softmax.h, TFLITE_SINGLE_ROUNDING"),
     "quantize": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
     "resize_bilinear:int8": Rule("fixed10_upward", f"{_REF}/resize_bilinear.h, TFLITE_SINGLE_ROUNDING"),

@@ -17,7 +17,7 @@ LEAST_SCALE = np.finfo(np.float32).tiny  # 2^-126: below it float32 loses digits
 # internal/common.cc, MultiplyByQuantizedMultiplier, commit f67457790). From 31 on `1 << shift` is no int32 in C; builds
 # with TFLITE_SINGLE_ROUNDING hold the factor at 2^30 instead.
 MOST_SHIFT = 30
-_BOUNDS = {"relu": (0.0, None), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0)}
+_BOUNDS = {"relu": (0.0, None), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0), "relu_0_to_1": (0.0, 1.0)}
 
 
 def check_dtypes(node: Node, operands: list[Tensor], result: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Bilinear resize: where each output row or column falls in the input, as each runtime computes it."""
+"""Resizing: where each output row or column falls in the input, as each runtime computes it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
+from npmobilenet.arithmetic.fixedpoint import round_away32
 from npmobilenet.arithmetic.ranges import scale_of, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.modeldata import Array
@@ -35,7 +36,7 @@ def check(node: Node, x: Tensor, result: Tensor) -> None:
     same = scale_of(x) == scale_of(result) and zero_point_of(x) == zero_point_of(result)
     if x.dtype != result.dtype or not same:
         raise PlanError(
-            f"node '{node.name}' (resize_bilinear): expected input and output of the same dtype, scale and zero point, "
+            f"node '{node.name}' ({node.op}): expected input and output of the same dtype, scale and zero point, "
             f"got {x.dtype}, {scale_of(x)}, {zero_point_of(x)} and {result.dtype}, {scale_of(result)}, "
             f"{zero_point_of(result)}"
         )
@@ -53,6 +54,35 @@ def axis(rule: str, size_in: int, size_out: int, align: bool, half: bool) -> Axi
     """The table of one side, by a rule of RULES: arrays of size_out numbers, which ops.MAX_SIDE bounds."""
     compute = {"fixed11": _q11}.get(rule, _q10 if rule.startswith("fixed10") else _float)
     return compute(size_in, size_out, align, half)
+
+
+def nearest(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Array, Array]:
+    """The input row of each output row, and the columns, of a resize to the nearest pixel; int32.
+
+    o * ratio, or (o + 0.5) * ratio, in float32; its floor, or with align_corners the nearest integer, half away from
+    zero. "fixed16": o times the ratio with 16 fractional bits, cut off and raised by one.
+
+    Source: LiteRT, tflite/kernels/internal/reference/resize_nearest_neighbor.h, GetNearestNeighbor, and
+    internal/optimized/optimized_ops.h, ResizeNearestNeighbor, commit f67457790.
+    """
+    align, half = bool(node.attrs["align_corners"]), bool(node.attrs["half_pixel_centers"])
+    rule = dialect.rule("resize_nearest", x.dtype)
+    if rule == "fixed16" and not (align or half):
+        return _nearest_fixed(x.shape[1], result.shape[1]), _nearest_fixed(x.shape[2], result.shape[2])
+    rows, columns = (_nearest(x.shape[i], result.shape[i], align, half) for i in (1, 2))
+    return rows, columns
+
+
+def _nearest(size_in: int, size_out: int, align: bool, half: bool) -> Array:
+    ratio, o = _ratio(size_in, size_out, align), np.arange(size_out).astype(np.float32)
+    at = (o + np.float32(0.5 if half else 0)) * ratio
+    whole = round_away32(at) if align else np.floor(at)
+    return np.asarray(np.clip(whole, 0, size_in - 1), np.int32)
+
+
+def _nearest_fixed(size_in: int, size_out: int) -> Array:
+    ratio = (size_in << 16) // size_out + 1
+    return np.asarray(np.minimum(np.arange(size_out, dtype=np.int64) * ratio >> 16, size_in - 1), np.int32)
 
 
 def _axis(first: Array, second: Array, distance: Array, dtype: type) -> Axis:

@@ -76,6 +76,60 @@ def clipping(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Requant
     return rescaling(node, float(real_factor(node, [x], result)), x, result, dialect.rule("activation"), limits)
 
 
+class Prelu(NamedTuple):
+    """Parameters of prelu_q: zero points of input, alpha and output; multipliers and shifts of values from zero on and
+    of those below; code of fixedpoint.REQUANTIZATIONS; the clamp.
+    """
+
+    zero_points: tuple[int, int, int]
+    multipliers: tuple[int, int]
+    shifts: tuple[int, int]
+    rule: int
+    low: int
+    high: int
+
+
+def prelu(node: Node, x: Tensor, alpha: Tensor, result: Tensor, dialect: Dialect) -> Prelu:
+    """s_in / s_out and s_in * s_alpha / s_out, in float32 each.
+
+    Source: LiteRT, tflite/kernels/activations.cc, PreluPrepare, internal/reference/prelu.h, commit f67457790.
+    """
+    up, down = real_factor(node, [x], result), real_factor(node, [x, alpha], result)
+    (m0, s0), (m1, s1) = multiplier_of(node, float(up), [x], result), multiplier_of(node, float(down), [x], result)
+    rule = REQUANTIZATIONS.index(dialect.rule("prelu"))
+    zeros = zero_point_of(x), zero_point_of(alpha), zero_point_of(result)
+    return Prelu(zeros, (m0, m1), (s0, s1), rule, *LIMITS[result.dtype])
+
+
+def leaky_relu(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Requantization, Requantization]:
+    """The steps of values from zero on, and of those below. One channel each.
+
+    XNNPACK ("fixed8") holds both factors with 8 fractional bits, and adds a half before it drops them; factors that
+    don't fit there (2^-8 to 2^7) it leaves to LiteRT.
+
+    Source: LiteRT, tflite/kernels/activations.cc, LeakyReluPrepare, internal/reference/leaky_relu.h, and
+    delegates/xnnpack/xnnpack_delegate.cc, VisitLeakyReluNode, commit f67457790; XNNPACK, src/qs8-vlrelu,
+    src/operators/unary-elementwise-nc.c, commit 75db3c093b.
+    """
+    with np.errstate(all="ignore"):
+        up = scale_of(x) / scale_of(result)
+        down = scale_of(x) * np.float32(node.attrs["alpha"]) / scale_of(result)
+    rule = dialect.rule("leaky_relu")
+    if rule == "fixed8":
+        factors = [np.rint(np.float32(256) * f) for f in (up, down)]
+        if all(2.0**-8 <= abs(f) <= 2.0**7 for f in (up, down)):
+            return tuple(_of_8_bits(float(f), result) for f in factors)  # type: ignore[return-value]
+        rule = dialect.rule("leaky_relu", "undelegated")
+    limits = LIMITS[result.dtype]
+    return rescaling(node, float(up), x, result, rule, limits), rescaling(node, float(down), x, result, rule, limits)
+
+
+def _of_8_bits(factor: float, result: Tensor) -> Requantization:
+    """(v * factor + 128) >> 8: "single" by the multiplier factor * 2^16 and the shift 7."""
+    arrays = np.array([int(factor) << 16], np.int64), np.array([7], np.int32), np.array([factor / 256])
+    return Requantization(*arrays, REQUANTIZATIONS.index("single"), zero_point_of(result), *LIMITS[result.dtype])
+
+
 def rescaling(
     node: Node, factor: float, x: Tensor, result: Tensor, rule: str, limits: tuple[int, int]
 ) -> Requantization:

@@ -19,6 +19,19 @@ NHWC = 4  # rank of a tensor of images
 RANGE_FACTOR = 8.0
 
 
+def channels_first(shape: Sequence[int]) -> bool:
+    """Whether pictures are (1, channels, height, width), as PyTorch's exports take them, and not the other way round.
+
+    Nothing in a file says so: 1 or 3 in the second place, and neither in the last, can't be a height.
+    """
+    return len(shape) == NHWC and shape[1] in (1, 3) and shape[3] not in (1, 3)
+
+
+def picture_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Height, width and channels of an input of pictures (1, ...) of rank 4."""
+    return (shape[2], shape[3], shape[1]) if channels_first(shape) else (shape[1], shape[2], shape[3])
+
+
 def check_input(
     x: object, shape: Sequence[int], dtype: str, value_range: tuple[float, float] | None = (-1.0, 1.0)
 ) -> Array:
@@ -68,6 +81,8 @@ def _tensor_dtype_remedy(x: Array, dtype: str) -> str:
 def _shape_remedy(x: Array, shape: tuple[int, ...]) -> str:
     if x.shape == shape[1:]:
         return "add the batch dimension: x[None]"
+    if channels_first(shape) and x.ndim == NHWC and (x.shape[3], *x.shape[1:3]) == shape[1:]:
+        return "channels come first (NCHW): x.transpose(0, 3, 1, 2)"
     if len(shape) == NHWC and x.ndim == NHWC and (x.shape[0], *x.shape[2:], x.shape[1]) == (x.shape[0], *shape[1:]):
         return "channels come last (NHWC): x.transpose(0, 2, 3, 1)"
     if len(shape) == NHWC and x.shape == (shape[3], *shape[1:3]):

@@ -32,7 +32,9 @@ def graph_of(op: str, example: Example, dtype: str) -> Graph:
     for i, shape in enumerate(example.weights):
         bias = len(shape) == 1
         kind = ("int32" if bias else dtype) if integer else "float32"
-        q = Quantization((1 / 256**2 if bias else 1 / 256,), (0,)) if integer else None
+        if integer and given == result == "float32":  # weights of a float32 layer are int8, its bias isn't
+            kind = "float32" if bias else "int8"
+        q = Quantization((1 / 256**2 if bias else 1 / 256,), (0,)) if kind != "float32" else None
         names.append(builder.constant(f"w{i}", shape, kind, quantization=q))
     node = builder.node(op, names, "y", dtype=result, quantization=_quantization(result), **example.attrs)
     return builder.finish([node])
@@ -56,4 +58,4 @@ def random_arrays(graph: Graph, rng: np.random.Generator, batch: int = 1) -> dic
 
 def _quantization(dtype: str) -> Quantization | None:
     """Scale 1/256 and the dtype's least value, which every op accepts: they are what softmax gives."""
-    return None if dtype == "float32" else Quantization((1 / 256,), (-128 if dtype == "int8" else 0,))
+    return None if dtype in ("float32", "int64") else Quantization((1 / 256,), (-128 if dtype == "int8" else 0,))

@@ -436,6 +436,7 @@ SECTIONS = {
     "sums": ("add", "sub"), "mul": ("mul",), "average-pool": ("average_pool",), "mean": ("mean",),
     "activations": ("activation",), "softmax": ("softmax",), "quantize": ("quantize",), "dequantize": ("dequantize",),
     "moves": ("pad", "reshape", "concat"), "resize": ("resize_bilinear",),
+    "selection": ("max_pool", "arg_max", "transpose", "slice", "resize_nearest"), "factors": ("prelu", "leaky_relu"),
 }  # fmt: skip
 EXAMPLES: dict[str, Callable[[], Lines]] = {
     f.__name__.replace("_", "-"): f

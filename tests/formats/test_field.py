@@ -11,7 +11,7 @@ import pytest
 import npmobilenet as nm
 from npmobilenet import golden
 from npmobilenet.cli.info import _dead
-from npmobilenet.errors import ConversionError, PlanError
+from npmobilenet.errors import ConversionError, InputError, PlanError
 from npmobilenet.formats import read_model
 from npmobilenet.model import convert
 
@@ -20,7 +20,8 @@ from litert import Peer, differing, random_inputs
 from tflite_maker import File, Op, T
 
 QUANTIZED = (
-    "dscnn_kws_int8", "edge_impulse_head_grey_int8", "edge_impulse_head_rgb_int8", "teachable_machine_2_uint8",
+    "deeplabv3_mnv2_dm05_uint8", "dscnn_kws_int8", "edge_impulse_head_grey_int8", "edge_impulse_head_rgb_int8",
+    "mobilenet_v2_nchw_int8", "teachable_machine_2_uint8",
 )  # fmt: skip
 
 
@@ -198,3 +199,52 @@ def test_a_dump_ends_where_it_is_told(tmp_path: Path) -> None:
     model = nm.load(path, outputs=["#1", "#2"])
     again = golden.record(model, "random:0", tmp_path / "again", until=["#2"])
     assert again.manifest.entries == dump.manifest.entries
+
+
+# -- Channels in front, pixels without a scale -------------------------------------------------------------------------
+
+
+def channels_in_front() -> File:
+    """A float32 input (1, 3, 8, 6), TRANSPOSE, MEAN over height and width, SOFTMAX."""
+    tensors = [T((1, 3, 8, 6)), T(data=np.array([0, 2, 3, 1], np.int32)), T((1, 8, 6, 3)),
+               T(data=np.array([1, 2], np.int32)), T((1, 3)), T((1, 3))]  # fmt: skip
+    return File(
+        tensors,
+        [
+            Op("TRANSPOSE", [0, 1], [2]),
+            Op("MEAN", [2, 3], [4], ("ReducerOptions", {"KeepDims": False})),
+            Op("SOFTMAX", [4], [5], ("SoftmaxOptions", {"Beta": 1.0})),
+        ],
+    )
+
+
+def test_pictures_with_channels_in_front(tmp_path: Path) -> None:
+    path = tmp_path / "made.tflite"
+    path.write_bytes(channels_in_front().bytes())
+    model = nm.load(path)
+    picture = np.zeros((20, 30, 3), np.uint8)
+    picture[..., 1] = 255
+    x = model.preprocess(picture)
+    assert (x.shape, x.flags.c_contiguous) == ((1, 3, 8, 6), True)
+    assert (x[0, 1] == 1).all()
+    assert model.predict([picture, picture])[1][0][0] == 1
+    with pytest.raises(InputError, match=r"channels come first \(NCHW\): x.transpose\(0, 3, 1, 2\)"):
+        model.run(np.zeros((1, 8, 6, 3), np.float32))
+
+
+def test_a_real_file_with_channels_in_front(data: Path) -> None:
+    model = nm.load(data / "field" / "mobilenet_v2_nchw_int8.tflite")
+    photo = str(sorted((data / "images" / "photos").iterdir())[0])
+    assert model.preprocess(photo).shape == (1, 3, 224, 224)
+    assert model.info.preprocessing == "torchvision"
+
+
+def test_cast_of_bare_pixels(tmp_path: Path) -> None:
+    tensors = [T((1, 4, 4, 3), type="uint8"), T((1, 4, 4, 3)), T(data=np.float32(0.5)), T((1, 4, 4, 3))]
+    file = File(tensors, [Op("CAST", [0], [1]), Op("MUL", [1, 2], [3], ("MulOptions", {}))])
+    path = tmp_path / "made.tflite"
+    path.write_bytes(file.bytes())
+    model, peer = nm.load(path), Peer(path, "tflite-reference")
+    x = random_inputs(peer.inputs, 0)[0]
+    assert not differing(model.run(x, taps=["#1", "#3"])[1], peer.run(x))
+    assert model.info.preprocessing == "raw_pixels"

@@ -17,6 +17,7 @@ from npmobilenet.errors import ConversionError, InputError, MissingExtra
 from npmobilenet.formats.tflite import flatbuffer as tflite_file
 from npmobilenet.formats.tflite.model import RECIPES, convert_tflite
 from npmobilenet.formats.tflite.operators import OPS
+from npmobilenet.graph import Quantization
 from npmobilenet.images import recipes as preprocess
 from npmobilenet.modeldata import ModelData
 
@@ -538,13 +539,18 @@ def test_edges_of_quantized_models(tmp_path: Path) -> None:
     assert [t.dtype for t in data.graph.tensors.values()] == ["float32", "uint8", "int8", "float32"]
 
 
-def test_dynamic_range_weights_become_float(tmp_path: Path) -> None:
-    """A float op with int8 weights: TFLite quantizes its input while running, here it is computed in float32."""
-    file = unary("CONV_2D", conv_options(), INT8_WEIGHTS, T(data=normal(2)))
-    data = converted(tmp_path, file)
-    scales = np.array(INT8_WEIGHTS.scale, F).reshape(2, 1, 1, 1)
-    assert np.array_equal(data.tensors["t1"], (INT8_WEIGHTS.data.astype(F) * scales).transpose(1, 2, 3, 0))
-    assert "1 float ops" in data.info.provenance["note"]
+def test_dynamic_range_weights_stay_integers(tmp_path: Path) -> None:
+    """A float op with int8 weights: TFLite quantizes its input while running. uint8, as in 2018, becomes float."""
+    data = converted(tmp_path, unary("CONV_2D", conv_options(), INT8_WEIGHTS, T(data=normal(2))))
+    assert np.array_equal(data.tensors["t1"], INT8_WEIGHTS.data.transpose(1, 2, 3, 0))
+    assert data.graph.tensors["t1"].quantization == Quantization(
+        tuple(map(float, np.float32((0.5, 0.0123)))), (0, 0), 3
+    )
+    assert "note" not in data.info.provenance
+    old = T(data=INT8_WEIGHTS.data.view(np.uint8), scale=(0.5,), zero_point=(3,))
+    data = converted(tmp_path, unary("CONV_2D", conv_options(), old, T(data=normal(2))))
+    assert np.array_equal(data.tensors["t1"], ((old.data.astype(F) - 3) * F(0.5)).transpose(1, 2, 3, 0))
+    assert "uint8 weights of 1 float ops" in data.info.provenance["note"]
 
 
 def test_names(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from npmobilenet.errors import ConversionError, PlanError, nearest
 from npmobilenet.formats.tflite.constants import (
     ACTIVATION_DTYPES,
     CONSTANT_DTYPES,
+    INDEX_DTYPES,
+    ITSELF,
     Constant,
     read_constant,
     read_quantization,
@@ -47,6 +49,7 @@ class Importer:
         self.values: dict[int, str | Constant] = {}
         self.dequantized: list[str] = []  # 8-bit weights of float ops, for the provenance
         self.in_rows: set[str] = set()  # activations whose first dimension in the file is batch * rows: `file_shape`
+        self.bare: set[str] = set()  # 8-bit inputs without a scale
         self.batch = self._file_batch()
         self._budget = _MOST_USES * file_bytes + _MOST_BYTES
         self._declared: dict[tuple[int, str, str, tuple[int, ...]], str] = {}
@@ -162,7 +165,10 @@ class Importer:
         if tensor.index in self.values:
             raise ConversionError(f"input #{tensor.index} '{tensor.name}' is listed twice")
         name = self._names[tensor.index]
-        q = read_quantization(tensor, dtype, constant=False)
+        bare = tensor.scale.size == 0 and dtype in ("uint8", "int8")  # pixels, which a CAST takes as they are
+        if bare:
+            self.bare.add(name)
+        q = ITSELF if bare else read_quantization(tensor, dtype, constant=False)
         self.builder.input(name, shape, dtype, quantization=q, source=f"#{tensor.index}")
         self._set_activation(tensor, name)
 
@@ -189,13 +195,17 @@ class Importer:
         Shape and dtype must be what the file declares.
         """
         tensor = self.tensor(op.outputs[0])
-        found = self._activation_dtype(tensor)
+        if op.op != "CAST" and not self.bare.isdisjoint(inputs):
+            refuse(op, "it reads an 8-bit input without quantization parameters, which only CAST takes")
+        index = kind == "arg_max" and tensor.type in INDEX_DTYPES
+        found = INDEX_DTYPES[tensor.type] if index else self._activation_dtype(tensor)
         wanted = self.builder.tensors[inputs[0]].dtype
         if dtype != "any" and found != wanted:
             refuse(op, f"its output is {found} where its input is {wanted}")
         name = self._names[tensor.index]
         q = read_quantization(tensor, found, constant=False)
-        if "delegated" in OPS[kind].optional and found != "float32" and self._open_shapes(op):
+        integer = found != "float32" or any(self.builder.tensors[name].dtype != "float32" for name in inputs)
+        if "delegated" in OPS[kind].optional and integer and self._open_shapes(op):
             attrs["delegated"] = False
         self.builder.node(kind, inputs, name, dtype=found, quantization=q, source=f"#{tensor.index}", **attrs)
         if rows or (rows is None and not self.in_rows.isdisjoint(inputs)):
@@ -207,11 +217,14 @@ class Importer:
         """Whether the file says nothing of the shape of the operator's first input or output."""
         return not all(self.tensor(i).shape for i in (op.inputs[0], op.outputs[0]))
 
-    def emit_hidden(self, op: FileOperator, kind: str, inputs: Sequence[str], **attrs: Any) -> str:
-        """Add a node for a value that the file doesn't show, of the first input's type."""
-        x = self.builder.tensors[inputs[0]]
-        name = self.fresh(f"{self._names[op.outputs[0]]}/{kind}")
-        return self.builder.node(kind, inputs, name, dtype=x.dtype, quantization=x.quantization, **attrs)
+    def emit_hidden(
+        self, op: FileOperator, kind: str, inputs: Sequence[str], like_output: bool = False, **attrs: Any
+    ) -> str:
+        """Add a node for a value that the file doesn't show, of the first input's type, or the output's scale."""
+        x, tensor = self.builder.tensors[inputs[0]], self.tensor(op.outputs[0])
+        name = self.fresh(f"{self._names[tensor.index]}/{kind}")
+        q = read_quantization(tensor, x.dtype, constant=False) if like_output else x.quantization
+        return self.builder.node(kind, inputs, name, dtype=x.dtype, quantization=q, **attrs)
 
     def fold(self, op: FileOperator, value: Constant) -> None:
         """Let the operator's output stand for a constant: the operator vanishes."""
@@ -242,21 +255,16 @@ class Importer:
         if key not in self._declared:
             if str(value.array.dtype) == "float16":
                 refuse(op, "float16 constants are supported behind a DEQUANTIZE only")
-            name = self.fresh(self.tensor(value.index).name or f"tensor_{value.index}")
+            absent = value.index < 0  # the zeros of an operator that leaves its bias out
+            name = f"{self._names[op.outputs[0]]}/bias" if absent else self.tensor(value.index).name
+            name = self.fresh(name or f"tensor_{value.index}")
             self.builder.constant(
                 name, value.array.shape, str(value.array.dtype),
-                quantization=value.quantization, source=f"#{value.index}",
+                quantization=value.quantization, source="" if absent else f"#{value.index}",
             )  # fmt: skip
             self.arrays[name] = np.ascontiguousarray(value.array)
             self._declared[key] = name
         return self._declared[key]
-
-    def zeros(self, op: FileOperator, size: int, dtype: str) -> str:
-        """Declare a constant of zeros: the bias that an operator leaves out."""
-        name = self.fresh(f"{self._names[op.outputs[0]]}/bias")
-        self.builder.constant(name, (size,), dtype)
-        self.arrays[name] = np.zeros(size, dtype)
-        return name
 
     def fresh(self, name: str) -> str:
         """A name that nothing has yet, from the one given."""

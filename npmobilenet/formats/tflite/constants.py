@@ -21,7 +21,9 @@ CONSTANT_DTYPES: Mapping[str, str] = {
 ACTIVATION_DTYPES: Mapping[str, str] = {
     "FLOAT32": "float32", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
 }  # fmt: skip
+INDEX_DTYPES: Mapping[str, str] = {"INT32": "int32", "INT64": "int64"}  # what ARG_MAX gives
 INTEGER_DTYPES = ("int8", "uint8", "int16")
+ITSELF = Quantization((1.0,), (0,))  # an integer that stands for itself
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Constant:
         if self.quantization is not None and self.quantization.axis is not None:
             raise ConversionError(f"tensor #{self.index}: a constant quantized per channel can't be reshaped")
         return Constant(self.index, self.array.reshape(shape), self.quantization)
+
+    def part(self, axis: int, first: int, length: int) -> Constant:
+        """`length` indices of an axis from `first` on, with their scales."""
+        q, stop = self.quantization, first + length
+        if q is not None and q.axis == axis:
+            q = Quantization(q.scale[first:stop], q.zero_point[first:stop], axis)
+        return Constant(self.index, np.ascontiguousarray(self.array.take(range(first, stop), axis)), q)
 
     def dequantized(self) -> Constant:
         """`scale * (q - zero_point)` in float32, exactly as TFLite computes it.

@@ -62,7 +62,7 @@ def _limits(tensor: Tensor) -> tuple[float, float]:
 
 
 def _is_square(tensor: Tensor) -> bool:
-    return len(tensor.shape) == 4 and tensor.shape[1] == tensor.shape[2]
+    return len(tensor.shape) == 4 and tensor.shape[2] in (tensor.shape[1], tensor.shape[3])  # channels last, or first
 
 
 def _of_range(low: float, high: float, square: bool) -> InputRecipe:
@@ -105,7 +105,7 @@ def _of_layers(graph: Graph, arrays: Mapping[str, Array]) -> InputRecipe:
 
 def _scaled(node: Node, name: str, arrays: Mapping[str, Array], scale: Any, shift: Any) -> tuple[Any, Any] | None:
     """The input's scale and shift behind a node; None unless it scales or shifts channels by constants."""
-    if node.op == "reshape":
+    if node.op in ("reshape", "transpose"):
         return scale, shift
     constants = [arrays[other].astype(np.float64).reshape(-1) for other in node.inputs if other in arrays]
     if node.op not in ("add", "sub", "mul") or len(constants) != 1 or node.attrs.get("activation", "none") != "none":

@@ -103,7 +103,8 @@ def _build(work: Importer, names: Sequence[str] = ()) -> Graph:
         group = joined(work, operators[position : position + 3])
         op = group or operators[position]
         position += 3 if group else 1
-        if len(op.outputs) != 1 or op.outputs[0] in work.values:
+        several = op.op in ("SPLIT", "SPLIT_V") and len(set(op.outputs)) == len(op.outputs) > 0
+        if (len(op.outputs) != 1 and not several) or not work.values.keys().isdisjoint(op.outputs):
             refuse(op, f"its outputs are {op.outputs}, expected one tensor that wasn't computed before")
         try:
             OPS[op.op](work, op)
@@ -167,7 +168,7 @@ def _provenance(path: Path, data: bytes, work: Importer, unmet: str) -> dict[str
         facts["input_normalization"] = unmet
     if work.dequantized:
         facts["note"] = (
-            f"8-bit weights of {len(work.dequantized)} float ops were converted to float32; "
-            "TFLite quantizes these ops' inputs while running, so its values differ slightly"
+            f"uint8 weights of {len(work.dequantized)} float ops were converted to float32; TFLite quantizes these "
+            "ops' inputs while running, which moves values by a step of 1/127 of an input's range"
         )
     return facts

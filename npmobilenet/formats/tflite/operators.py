@@ -9,163 +9,90 @@ Source of each op's meaning: TensorFlow 2.18, tensorflow/lite/kernels/<op>.cc.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
-from npmobilenet.formats.tflite import shapes
+from npmobilenet.formats.tflite import layers, shapes
 from npmobilenet.formats.tflite.builder import Importer, refuse
-from npmobilenet.formats.tflite.constants import INTEGER_DTYPES, Constant
+from npmobilenet.formats.tflite.constants import INTEGER_DTYPES, ITSELF, Constant
 from npmobilenet.formats.tflite.flatbuffer import FileOperator
+from npmobilenet.formats.tflite.layers import NHWC_RANK, Rule, fused_activation
 from npmobilenet.formats.tflite.patterns import alone
-from npmobilenet.graph import Padding, Tensor, same_padding
-
-# schema.fbs, enum ActivationFunctionType and enum Padding
-_FUSED = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
-_SAME, _VALID = 0, 1
-_DEFAULT_WEIGHTS_FORMAT = 0
-_NHWC_RANK = 4
-
-# Weights' dtypes for each dtype of the input: legacy uint8, int8 per channel, int16 activations.
-_INTEGER_WEIGHTS = {"uint8": "uint8", "int8": "int8", "int16": "int8"}
-_BIAS = {"float32": ("float32",), "uint8": ("int32",), "int8": ("int32",), "int16": ("int64", "int32")}
-
-Rule = Callable[[Importer, FileOperator], None]
 
 
-def _activation(op: FileOperator) -> dict[str, Any]:
-    """The fused activation as a node attribute; none is left out."""
-    code = op.options.get("FusedActivationFunction", 0)
-    if code not in _FUSED:
-        refuse(op, f"fused activation number {code}, expected one of {sorted(_FUSED.values())}")
-    return {} if code == 0 else {"activation": _FUSED[code]}
+def transpose(io: Importer, op: FileOperator) -> None:
+    """Axes in another constant order, the batch staying in front; a reshape where only axes of length 1 move."""
+    x, order = io.activation(op, rows=True), io.integers(op, 1, "an order of axes")
+    hidden = x.name in io.in_rows  # the file's axis 0 is the graph's axis 1, of one image
+    if hidden and io.batch == 1:
+        order = (0, *(axis + 1 for axis in order))
+    if sorted(order) != list(range(len(x.shape))) or order[0] != 0:
+        refuse(op, f"axes of {io.file_shape(x.name)} in the order {order}: expected all of them, the batch in front")
+    shape = tuple(x.shape[axis] for axis in order)
+    moved = [axis for axis in order if x.shape[axis] > 1]
+    if moved == sorted(moved):
+        io.emit(op, "reshape", [x.name], shape=shape)
+    else:
+        io.emit(op, "transpose", [x.name], order=order)
 
 
-def _window(op: FileOperator, x: Tensor, kernel: tuple[int, int]) -> dict[str, Any]:
-    """Stride, dilation and explicit padding of a sliding window over the image `x`."""
-    option = op.options.get
-    if len(x.shape) != _NHWC_RANK:
-        refuse(op, f"expected an input of 4 dimensions (NHWC), got {x.shape}")
-    stride = int(option("StrideH", 0)), int(option("StrideW", 0))
-    dilation = int(option("DilationHFactor", 1)), int(option("DilationWFactor", 1))
-    if min(*stride, *dilation, *kernel) < 1:
-        refuse(op, f"stride {stride}, dilation {dilation}, kernel {kernel}: expected 1 or more")
-    kind = option("Padding", _SAME)
-    padding: Padding = ((0, 0), (0, 0))
-    if isinstance(kind, tuple):
-        padding = kind  # explicit, from tflite_patterns
-    elif kind == _SAME:
-        sides = [same_padding(x.shape[1 + i], kernel[i], stride[i], dilation[i]) for i in (0, 1)]
-        padding = (sides[0], sides[1])
-    elif kind != _VALID:
-        refuse(op, f"padding number {kind}, expected SAME (0) or VALID (1)")
-    attrs: dict[str, Any] = {"stride": stride, "padding": padding}
-    return attrs if dilation == (1, 1) else {**attrs, "dilation": dilation}
+def split(io: Importer, op: FileOperator) -> None:
+    """Equal parts along a constant axis, or with SPLIT_V parts of constant lengths: a slice for each output."""
+    equal = op.op == "SPLIT"
+    x, axes = io.activation(op, 1 if equal else 0), io.integers(op, 0 if equal else 2, "an axis")
+    axis = shapes.axis_of(op, axes[0], len(x.shape)) if len(axes) == 1 else 0
+    count = len(op.outputs)
+    lengths = (x.shape[axis] // count,) * count if equal else io.integers(op, 1, "lengths")
+    if axis == 0 or sum(lengths) != x.shape[axis] or len(lengths) != count or min(lengths) < 1:
+        refuse(op, f"{io.file_shape(x.name)} along the axes {axes} into parts of {lengths}")
+    for i, output in enumerate(op.outputs):
+        part = replace(op, inputs=(op.inputs[1 if equal else 0],), outputs=(output,))
+        io.emit(part, "slice", [x.name], axis=axis, first=sum(lengths[:i]), length=lengths[i])
 
 
-def _weights(io: Importer, op: FileOperator, x: Tensor, rank: int, channels: int) -> Constant:
-    """The weights (input 1) in a dtype that fits the input's; `channels` is the axis of the output's.
-
-    8-bit weights of a float op ("dynamic range" quantization) become float32: TFLite quantizes
-    such an op's input while running, which is an approximation of what is computed here.
-    """
-    weights = io.constant(op, 1, "weights")
-    dtype = str(weights.array.dtype)
-    if weights.array.ndim != rank:
-        refuse(op, f"expected weights of {rank} dimensions, got {weights.array.shape}")
-    if x.dtype == "float32" and dtype in ("int8", "uint8"):
-        io.dequantized.append(io.tensor(weights.index).name)
-        return weights.dequantized()
-    wanted = "float32" if x.dtype == "float32" else _INTEGER_WEIGHTS[x.dtype]
-    if dtype != wanted:
-        refuse(op, f"weights of {dtype} for an input of {x.dtype}, expected {wanted}")
-    if weights.quantization is None and dtype != "float32":
-        refuse(op, f"weights '{io.tensor(weights.index).name}' have no quantization parameters")
-    if weights.quantization is not None and weights.quantization.axis not in (None, channels):
-        refuse(op, f"weights with a scale for each index of axis {weights.quantization.axis}, expected {channels}")
-    return weights
+def arg_max(io: Importer, op: FileOperator) -> None:
+    """Along a constant axis; the output's type is what the file declares, int32 or int64."""
+    x, axes = io.activation(op), io.integers(op, 1, "an axis")
+    if len(axes) != 1 or (axis := shapes.axis_of(op, axes[0], len(x.shape))) == 0:
+        refuse(op, f"over the axes {axes} of {io.file_shape(x.name)}; supported: one, not the batch")
+    io.emit(op, "arg_max", [x.name], dtype="any", axis=axis)
 
 
-def _bias(io: Importer, op: FileOperator, x: Tensor, channels: int) -> str:
-    """The bias (input 2) with one value for each output channel; zeros where there is none."""
-    if io.value(op, 2) is None:
-        return io.zeros(op, channels, _BIAS[x.dtype][0])
-    bias = io.constant(op, 2, "bias")
-    if str(bias.array.dtype) not in _BIAS[x.dtype] or bias.array.size != channels:
-        refuse(op, f"bias of {bias.array.dtype} {bias.array.shape}, expected {channels} values of "
-                   f"{' or '.join(_BIAS[x.dtype])}")  # fmt: skip
-    return io.declare(op, bias if bias.array.ndim == 1 else bias.reshaped((channels,)))
+def prelu(io: Importer, op: FileOperator) -> None:
+    """The factors of negative values are constant, one for each channel, or pixel, or for all."""
+    x, alpha = io.activation(op), io.constant(op, 1, "factors")
+    shape = alpha.array.shape
+    name = io.declare(op, alpha.reshaped((1,) * (len(x.shape) - len(shape)) + shape), "prelu")
+    _same_dtype(io, op, [x.name, name])
+    io.emit(op, "prelu", [x.name, name])
 
 
-def conv_2d(io: Importer, op: FileOperator) -> None:
-    """Weights (out, kernel_h, kernel_w, in) become (kernel_h, kernel_w, in, out)."""
-    x = io.activation(op)
-    weights = _weights(io, op, x, 4, 0).transposed((1, 2, 3, 0))
-    window = _window(op, x, (weights.array.shape[0], weights.array.shape[1]))
-    inputs = [x.name, io.declare(op, weights, "conv"), _bias(io, op, x, weights.array.shape[3])]
-    io.emit(op, "conv2d", inputs, **window, **_activation(op))
+def leaky_relu(io: Importer, op: FileOperator) -> None:
+    """The factor of negative values is an option."""
+    io.emit(op, "leaky_relu", [io.activation(op, rows=True).name], alpha=float(op.options.get("Alpha", 0.0)))
 
 
-def depthwise_conv_2d(io: Importer, op: FileOperator) -> None:
-    """Weights (1, kernel_h, kernel_w, channels * multiplier) lose their first dimension."""
-    x = io.activation(op)
-    weights = _weights(io, op, x, 4, 3)
-    one, height, width, channels = weights.array.shape
-    multiplier, rest = divmod(channels, x.shape[-1])
-    given = int(op.options.get("DepthMultiplier", 0)) or multiplier
-    if one != 1 or rest or given != multiplier:
-        refuse(op, f"weights {weights.array.shape} and depth multiplier {given} for "
-                   f"{x.shape[-1]} channels: expected (1, height, width, channels * multiplier)")  # fmt: skip
-    kernel = weights.transposed((1, 2, 3, 0))  # the axis of the scales becomes 2
-    flat = Constant(kernel.index, kernel.array.reshape(height, width, channels), kernel.quantization)
-    attrs = {**_window(op, x, (height, width)), **_activation(op)}
-    if multiplier != 1:
-        attrs["multiplier"] = multiplier
-    inputs = [x.name, io.declare(op, flat, "depthwise"), _bias(io, op, x, channels)]
-    io.emit(op, "depthwise_conv2d", inputs, **attrs)
-
-
-def fully_connected(io: Importer, op: FileOperator) -> None:
-    """Weights (out, in) become (in, out). The input is read as rows of `in` values: size / in of them.
-
-    One row for each image gives (batch, out). Several give (batch * rows, out), or with keep_num_dims, for which `in`
-    must be the last dimension, that of the input with `out` instead.
-    """
-    x = io.activation(op, rows=True)
-    if op.options.get("WeightsFormat", 0) != _DEFAULT_WEIGHTS_FORMAT:
-        refuse(op, "shuffled weights are not supported; convert the model for CPUs in general")
-    weights = _weights(io, op, x, 2, 0).transposed((1, 0))
-    features, units = weights.array.shape
-    rows, rest = divmod(x.size, features)
-    keep = bool(op.options.get("KeepNumDims", False))
-    if rest or (keep and x.shape[-1] != features):
-        refuse(op, f"an input of shape {io.file_shape(x.name)} for weights of {features} inputs")
-    inputs = [x.name, io.declare(op, weights, "fully_connected"), _bias(io, op, x, units)]
-    attrs = _activation(op)
-    if keep and len(x.shape) > 2:
-        io.emit(op, "fully_connected", inputs, keepdims=True, **attrs)
+def cast(io: Importer, op: FileOperator) -> None:
+    """To float32, of 8-bit values that stand for themselves (scale 1, zero point 0); of constants, folded."""
+    if isinstance(io.value(op, 0), Constant):
+        shapes.cast(io, op)
         return
-    if rows > 1:
-        attrs["keepdims"] = True
-        if x.shape != (1, rows, features):
-            inputs[0] = io.emit_hidden(op, "reshape", inputs[:1], shape=(1, rows, features))
-    io.emit(op, "fully_connected", inputs, rows=rows > 1, **attrs)
-
-
-def average_pool_2d(io: Importer, op: FileOperator) -> None:
-    """Pixels outside the image don't count, in the graph as in TFLite."""
-    x = io.activation(op)
-    kernel = int(op.options.get("FilterHeight", 0)), int(op.options.get("FilterWidth", 0))
-    io.emit(op, "average_pool", [x.name], kernel=kernel, **_window(op, x, kernel), **_activation(op))
+    x = io.activation(op, rows=True)
+    if x.dtype not in ("uint8", "int8") or x.quantization != ITSELF or io.tensor(op.outputs[0]).type != "FLOAT32":
+        q = "" if x.quantization is None else f" of scale {x.quantization.scale[0]:g}"
+        refuse(op, f"from {x.dtype}{q} to {io.tensor(op.outputs[0]).type}; supported: a uint8 or int8 input without a "
+                   "scale to FLOAT32")  # fmt: skip
+    io.emit(op, "dequantize", [x.name], dtype="any")
 
 
 def mean(io: Importer, op: FileOperator) -> None:
     """Over height and width, in any order and with negative axes; other axes are refused."""
     x = io.activation(op)
     axes = {shapes.axis_of(op, a, len(x.shape)) for a in io.integers(op, 1, "axes")}
-    if axes != {1, 2} or len(x.shape) != _NHWC_RANK:
+    if axes != {1, 2} or len(x.shape) != NHWC_RANK:
         refuse(op, f"the mean of {x.shape} over axes {sorted(axes)}; supported: (1, 2) of NHWC")
     io.emit(op, "mean", [x.name], keepdims=bool(op.options.get("KeepDims", False)))
 
@@ -178,7 +105,7 @@ def binary(kind: str) -> Rule:
         if None in values:
             refuse(op, "expected two operands")
         if all(isinstance(v, Constant) for v in values):
-            if _activation(op):
+            if fused_activation(op):
                 refuse(op, "a fused activation on constants is not supported")
             shapes.fold_binary(io, op, kind)
             return
@@ -188,7 +115,7 @@ def binary(kind: str) -> Rule:
             for i, v in enumerate(values)
         ]
         _same_dtype(io, op, inputs)
-        io.emit(op, kind, inputs, **_activation(op))
+        io.emit(op, kind, inputs, **fused_activation(op))
 
     return rule
 
@@ -222,7 +149,7 @@ def divide(io: Importer, op: FileOperator) -> None:
         refuse(op, "a division by a constant that isn't a power of two would not be exact as a "
                    "multiplication; export the model with the multiplication written out")  # fmt: skip
     reciprocal = Constant(divisor.index, np.float32(1) / divisor.array)
-    io.emit(op, "mul", [x.name, _broadcast(io, op, reciprocal, len(x.shape), "reciprocal")], **_activation(op))
+    io.emit(op, "mul", [x.name, _broadcast(io, op, reciprocal, len(x.shape), "reciprocal")], **fused_activation(op))
 
 
 def activation(function: str) -> Rule:
@@ -246,7 +173,7 @@ def pad(io: Importer, op: FileOperator) -> None:
     """With zeros, constant amounts, height and width only."""
     x, amounts = io.activation(op), io.integers(op, 1, "paddings")
     pairs = list(zip(amounts[::2], amounts[1::2], strict=False))
-    if len(x.shape) != _NHWC_RANK or len(amounts) != 2 * _NHWC_RANK or min(amounts) < 0:
+    if len(x.shape) != NHWC_RANK or len(amounts) != 2 * NHWC_RANK or min(amounts) < 0:
         refuse(op, f"paddings {pairs} of {x.shape}, expected 4 pairs of 0 or more for NHWC")
     if pairs[0] != (0, 0) or pairs[3] != (0, 0):
         refuse(op, f"paddings {pairs}: batch and channels can't be padded, only height and width")
@@ -265,19 +192,22 @@ def concatenation(io: Importer, op: FileOperator) -> None:
         refuse(op, "expected at least one input")
     names = [tensor.name for tensor in tensors]
     _same_dtype(io, op, names)
-    attrs = _activation(op)
+    attrs = fused_activation(op)
     io.emit(op, "concat", names, axis=shapes.axis_of(op, axis, len(tensors[0].shape)), **attrs)
 
 
-def resize_bilinear(io: Importer, op: FileOperator) -> None:
-    """To a constant size (height, width)."""
-    x, size = io.activation(op), io.integers(op, 1, "a size")
-    corners = bool(op.options.get("AlignCorners", False))
-    centers = bool(op.options.get("HalfPixelCenters", False))
-    if len(size) != 2 or (corners and centers):
-        refuse(op, f"size {size}, align_corners {corners}, half_pixel_centers {centers}")
-    io.emit(op, "resize_bilinear", [x.name], size=size, align_corners=corners,
-            half_pixel_centers=centers)  # fmt: skip
+def resize(kind: str) -> Rule:
+    """RESIZE_BILINEAR, RESIZE_NEAREST_NEIGHBOR: to a constant size (height, width)."""
+
+    def rule(io: Importer, op: FileOperator) -> None:
+        x, size = io.activation(op), io.integers(op, 1, "a size")
+        corners = bool(op.options.get("AlignCorners", False))
+        centers = bool(op.options.get("HalfPixelCenters", False))
+        if len(size) != 2 or (corners and centers and kind == "resize_bilinear"):
+            refuse(op, f"size {size}, align_corners {corners}, half_pixel_centers {centers}")
+        io.emit(op, kind, [x.name], size=size, align_corners=corners, half_pixel_centers=centers)
+
+    return rule
 
 
 def quantize(io: Importer, op: FileOperator) -> None:
@@ -304,34 +234,43 @@ def dequantize(io: Importer, op: FileOperator) -> None:
 
 OPS: Mapping[str, Rule] = MappingProxyType({
     "ADD": binary("add"),
-    "AVERAGE_POOL_2D": average_pool_2d,
+    "ARG_MAX": arg_max,
+    "AVERAGE_POOL_2D": layers.pool("average_pool"),
     "BATCH_TO_SPACE_ND": alone,
-    "CAST": shapes.cast,
+    "CAST": cast,
     "CONCATENATION": concatenation,
-    "CONV_2D": conv_2d,
-    "DEPTHWISE_CONV_2D": depthwise_conv_2d,
+    "CONV_2D": layers.conv_2d,
+    "DEPTHWISE_CONV_2D": layers.depthwise_conv_2d,
     "DEQUANTIZE": dequantize,
     "DIV": divide,
     "EXPAND_DIMS": shapes.expand_dims,
-    "FULLY_CONNECTED": fully_connected,
+    "FULLY_CONNECTED": layers.fully_connected,
     "GATHER": shapes.gather,
     "HARD_SWISH": activation("hard_swish"),
+    "LEAKY_RELU": leaky_relu,
     "LOGISTIC": activation("sigmoid"),
+    "MAX_POOL_2D": layers.pool("max_pool"),
     "MEAN": mean,
     "MUL": binary("mul"),
     "PACK": shapes.pack,
     "PAD": pad,
+    "PRELU": prelu,
     "QUANTIZE": quantize,
     "REDUCE_PROD": shapes.reduce_prod,
     "RELU": activation("relu"),
+    "RELU_0_TO_1": activation("relu_0_to_1"),
     "RELU6": activation("relu6"),
     "RELU_N1_TO_1": activation("relu_n1_to_1"),
     "RESHAPE": shapes.reshape,
-    "RESIZE_BILINEAR": resize_bilinear,
+    "RESIZE_BILINEAR": resize("resize_bilinear"),
+    "RESIZE_NEAREST_NEIGHBOR": resize("resize_nearest"),
     "SHAPE": shapes.shape_of,
     "SOFTMAX": softmax,
     "SPACE_TO_BATCH_ND": alone,
+    "SPLIT": split,
+    "SPLIT_V": split,
     "SQUEEZE": shapes.squeeze,
     "STRIDED_SLICE": shapes.strided_slice,
     "SUB": binary("sub"),
+    "TRANSPOSE": transpose,
 })  # fmt: skip

@@ -36,6 +36,13 @@ def relu_n1_to_1(v: np.float32) -> np.float32:
     return ONE if v > ONE else v
 
 
+def relu_0_to_1(v: np.float32) -> np.float32:
+    """min(max(v, 0), 1); a NaN stays. TFLite's RELU_0_TO_1."""
+    if v < ZERO:
+        return ZERO
+    return ONE if v > ONE else v
+
+
 def hard_swish(v: np.float32) -> np.float32:
     """(v * relu6(v + 3)) * float32(1/6), rounded after each operation, as TF-slim writes it."""
     return (v * relu6(v + THREE)) * SIXTH
@@ -72,7 +79,9 @@ def activate(v: np.float32, code: int) -> np.float32:
         return hard_sigmoid(v)
     if code == 6:
         return hard_sigmoid_slim(v)
-    return sigmoid(v)
+    if code == 7:
+        return sigmoid(v)
+    return relu_0_to_1(v)
 
 
 def activation_f32(x, activation, out):

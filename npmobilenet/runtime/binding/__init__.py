@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from npmobilenet.arithmetic.dynamic_range import applies
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import OPS, Graph
-from npmobilenet.runtime.binding import functions, layers, spatial
+from npmobilenet.runtime.binding import functions, layers, selection, spatial
 from npmobilenet.runtime.binding.context import STAGES, NodeContext, Step
+from npmobilenet.runtime.binding.dynamic_range import bind_dynamic_range
 from npmobilenet.runtime.binding.fused import bind_group
 
 __all__ = ["BINDERS", "STAGES", "NodeContext", "Step", "bind", "bind_group", "check_supported"]
@@ -31,6 +33,13 @@ BINDERS: Mapping[str, Callable[[NodeContext], list[Step]]] = {
     "reshape": spatial.reshape,
     "concat": spatial.concat,
     "resize_bilinear": spatial.resize_bilinear,
+    "max_pool": selection.max_pool,
+    "resize_nearest": selection.resize_nearest,
+    "transpose": selection.transpose,
+    "slice": selection.slice_,
+    "arg_max": selection.arg_max,
+    "prelu": selection.prelu,
+    "leaky_relu": selection.leaky_relu,
     "quantize": functions.quantize,
     "dequantize": functions.dequantize,
 }
@@ -38,6 +47,8 @@ BINDERS: Mapping[str, Callable[[NodeContext], list[Step]]] = {
 
 def bind(ctx: NodeContext) -> list[Step]:
     """The kernel calls of a node."""
+    if ctx.stage == "output" and len(ctx.operands) == 3 and applies(*ctx.operands[:2]):
+        return bind_dynamic_range(ctx, BINDERS[ctx.node.op])
     return BINDERS[ctx.node.op](ctx)
 
 
@@ -46,7 +57,9 @@ def check_supported(graph: Graph) -> None:
     for index, node in enumerate(graph.nodes):
         dtypes = [graph.tensors[name].dtype for name in (*node.inputs, node.output)]
         kind = next((d for d in dtypes if d != "float32"), "float32")
-        odd = [d for d in dtypes if d not in ("float32", "uint8", "int8", "int32")]
+        odd = [
+            d for d in dtypes if d not in ("float32", "uint8", "int8", "int32") and (node.op, d) != ("arg_max", "int64")
+        ]
         if odd or not OPS[node.op].computes(kind):
             raise PlanError(
                 f"node {index} '{node.name}' ({node.op}) works on {', '.join(dict.fromkeys(dtypes))}: there is no "

@@ -25,7 +25,11 @@ def lookup_tables(ctx: NodeContext) -> tuple[Array, int]:
     Entry b is the function of the 8-bit value whose bits are b (for int8, entries from 128 on are negative values).
     """
     makers = {"activation": _activation, "quantize": _requantize, "dequantize": _dequantize}
-    first, rest, split = makers[ctx.node.op](ctx)
+    return _tables(ctx, makers[ctx.node.op](ctx))
+
+
+def _tables(ctx: NodeContext, functions: tuple[Function, Function, int]) -> tuple[Array, int]:
+    first, rest, split = functions
     high = LIMITS[ctx.operands[0].dtype][1]
     values = [b - 256 if b > high else b for b in range(256)]
     entries = [first(v) for v in values]
@@ -70,6 +74,12 @@ def _dequantize(ctx: NodeContext) -> tuple[Function, Function, int]:
 
 def _images(array: Array) -> Array:
     return array.reshape(array.shape[0], -1)
+
+
+def lookup(ctx: NodeContext, functions: tuple[Function, Function, int]) -> list[Step]:
+    """Functions of one 8-bit value as tables: of an image's first elements, of the rest, and how many are first."""
+    args = (_images(ctx.inputs[0]), *_tables(ctx, functions), _images(ctx.out))
+    return [Step(ctx.kernels.lookup_q, args, ctx.node.name)]
 
 
 def _lookup(ctx: NodeContext) -> list[Step]:

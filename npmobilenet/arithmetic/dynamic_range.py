@@ -1,0 +1,88 @@
+"""Layers with int8 weights on a float32 input: how each runtime quantizes the input while running, and scales the sums.
+
+Both were read from the kernels' names below and settled by their bits (tests/kernels/test_dynamic_range.py).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npmobilenet.arithmetic.dialects import Dialect
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX
+from npmobilenet.errors import PlanError
+from npmobilenet.modeldata import Array
+from npmobilenet.ops import Node, Tensor
+
+# How rows are quantized, and how sums are scaled: positions are the codes of kernels/reference/dynamic_range.py.
+INPUTS = ("symmetric", "asymmetric", "asymmetric_reciprocal")
+ORDERS = ("channel_first", "product", "row_first", "fused")
+LANES = 4  # channels that TFLite's optimized depthwise kernel scales together; the rest go by "row_first"
+MOST_STEP = 255 * 127  # of a product: an input less its zero point, a weight
+
+
+class DynamicRange(NamedTuple):
+    """Codes of INPUTS and ORDERS; channels before order[0] go by order[1], the others by order[2]."""
+
+    quantization: int
+    order: tuple[int, int, int]
+    by_rows: bool = False  # whether each row along the last dimension has a scale, and not each image
+
+
+def applies(x: Tensor, weights: Tensor) -> bool:
+    """Whether a layer is of this kind."""
+    return x.dtype == "float32" and weights.dtype == "int8"
+
+
+def rules(node: Node, weights: Tensor, dialect: Dialect) -> DynamicRange:
+    """The node's rules under a dialect. Raises `PlanError` for sums that int32 may not hold.
+
+    A convolution with one scale for all channels takes its input symmetrically, a fully connected layer as the file
+    says; XNNPACK takes all asymmetrically, and a pointwise convolution, a product of matrices there, pixel by pixel.
+    """
+    q, channels = weights.quantization, weights.shape[-1]
+    if q is None or set(q.zero_point) != {0}:
+        raise PlanError(
+            f"node '{node.name}' ({node.op}): int8 weights of a float32 input need scales and zero points 0"
+        )
+    if weights.size // channels * MOST_STEP > INT32_MAX:
+        raise PlanError(f"node '{node.name}' ({node.op}): sums of {weights.size // channels} products may leave int32")
+    rule = dialect.rule(f"{node.op}:dynamic")
+    if rule == "fused" and not node.attrs.get("delegated", True):
+        rule = dialect.rule(f"{node.op}:undelegated:dynamic")
+    if rule == "fused":
+        window = weights.shape[:-2], node.attrs.get("stride"), node.attrs.get("padding")
+        pointwise = window == ((1, 1), (1, 1), ((0, 0), (0, 0)))
+        order = (channels, ORDERS.index(rule), 0)
+        return DynamicRange(INPUTS.index("asymmetric_reciprocal"), order, pointwise or node.op == "fully_connected")
+    single = len(q.scale) == 1 and node.op == "conv2d"
+    asymmetric = node.attrs.get("asymmetric", False) if node.op == "fully_connected" else not single
+    if rule == "vectors":
+        order = (channels - channels % LANES, ORDERS.index("channel_first"), ORDERS.index("row_first"))
+    else:
+        order = (channels, ORDERS.index("product" if single else rule), 0)
+    kind = INPUTS.index("asymmetric" if asymmetric else "symmetric")
+    return DynamicRange(kind, order, node.op == "fully_connected")
+
+
+def borders(
+    weights: Array, node: Node, size_in: tuple[int, int], size_out: tuple[int, int]
+) -> tuple[Array, Array, Array]:
+    """The sums of the weights that fall inside the image, which differ at its borders only.
+
+    A table (rows, columns, channels), and which entry each output row and column takes.
+    """
+    taps, channels = weights.shape[:2], weights.shape[-1]
+    kinds, places = [], []
+    for side in (0, 1):
+        stride, dilation = node.attrs["stride"][side], node.attrs.get("dilation", (1, 1))[side]
+        at = np.arange(size_out[side])[:, None] * stride - node.attrs["padding"][side][0]
+        at = at + np.arange(taps[side]) * dilation
+        inside = (at >= 0) & (at < size_in[side])
+        found, place = np.unique(inside, axis=0, return_inverse=True)
+        kinds.append(found.astype(np.int64))
+        places.append(place.reshape(-1).astype(np.int32))
+    flat = weights.astype(np.int64).reshape(*taps, -1, channels).sum(2)
+    table = np.einsum("yk,xl,klc->yxc", *kinds, flat).astype(np.int32)
+    return np.ascontiguousarray(table), places[0], places[1]
