@@ -13,7 +13,7 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import ConversionError, InputError, PlanError, WeightFileError
-from npmobilenet.formats import is_weight_file, read_model, weightfile
+from npmobilenet.formats import Resolution, is_weight_file, of_size, read_model, weightfile
 from npmobilenet.formats.model_path import find
 from npmobilenet.graph import Graph, Node
 from npmobilenet.images import labels as class_names
@@ -291,23 +291,22 @@ def load(
     *,
     labels: Labels | None = None,
     preprocess: str | None = None,
+    resolution: Resolution = None,
 ) -> Model:
     """A model by registered name, or by path: `.h5` of this project, or a foreign file, converted in memory.
 
-    A name is looked for among the weights that came with the package, then in the folder NPMOBILENET_WEIGHTS.
-    Nothing is downloaded. `outputs` are names of endpoints or tensors ("#165" for a TFLite tensor index) to end at:
-    what lies behind isn't read, be it an op that isn't supported.
+    A name is looked for among the package's weights, then in the folder NPMOBILENET_WEIGHTS; nothing is downloaded.
+    `outputs` are endpoints or tensors ("#165": a TFLite index) to end at; what lies behind may be an unknown op.
 
     `labels` and `preprocess` are for what the file doesn't tell, or tells wrongly. `labels`: the path of a label file,
     the names of the classes, their indices by name (Keras' `class_indices`), or "imagenet". `preprocess`: the recipe
-    for its pictures, a name of docs/preprocessing.md. The other parameters are those of `Model`.
+    for its pictures, a name of docs/preprocessing.md. `resolution`: of a Keras model of any size, as for `read_model`.
+    The rest: as for `Model`.
 
-    Raises `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`, and `InputError` for labels that don't
-    fit the outputs or an unknown recipe.
+    Raises `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`, `InputError` (labels, recipe).
     """
-    return Model(
-        with_own(load_data(name_or_path, outputs), labels, preprocess), kernels, dialect, threads, memory_limit
-    )
+    data = with_own(load_data(name_or_path, outputs, resolution), labels, preprocess)
+    return Model(data, kernels, dialect, threads, memory_limit)
 
 
 def convert(
@@ -319,26 +318,29 @@ def convert(
     *,
     labels: Labels | None = None,
     preprocess: str | None = None,
+    resolution: Resolution = None,
 ) -> ModelData:
     """Convert `src` (see `formats.read_model`) and write the weight file `dst` (.h5). Returns what was written.
 
-    The file keeps `labels` and `preprocess`, which are as for `load`; to add them, `src` may be a weight file, too.
-    Raises what `load` raises.
+    The file keeps `labels` and `preprocess`, as for `load`; to add them, `src` may be a weight file. Raises as `load`.
     """
     path = Path(src)
     again = (labels is not None or preprocess is not None) and path.is_file() and is_weight_file(path)
-    data = weightfile.read(path).until(outputs) if again else read_model(path, model, ema, outputs)
-    data = with_own(data, labels, preprocess)
-    weightfile.write(dst, data)
+    read = weightfile.read(path).until(outputs) if again else read_model(path, model, ema, outputs, resolution)
+    weightfile.write(dst, data := with_own(read, labels, preprocess))
     return data
 
 
-def load_data(name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = ()) -> ModelData:
+def load_data(
+    name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = (), resolution: Resolution = None
+) -> ModelData:
     """What `load` loads, before it is planned, as the file tells it."""
     path = find(name_or_path)
     ends = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     try:
-        return weightfile.read(path).until(ends) if is_weight_file(path) else read_model(path, outputs=ends)
+        own = is_weight_file(path)
+        data = weightfile.read(path).until(ends) if own else read_model(path, outputs=ends, resolution=resolution)
+        return of_size(data, resolution)
     except (ConversionError, WeightFileError) as error:
         from npmobilenet.zoo.checkpoints import locate
 

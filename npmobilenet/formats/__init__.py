@@ -16,24 +16,52 @@ from npmobilenet.modeldata import ModelData, assumptions
 SCORES_RANK = 2  # of an output that is one score for each class
 
 
+Resolution = int | tuple[int, int] | None
+MAX_SIDE = 8192
+
+
 def read_model(
-    path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto", outputs: Sequence[str] = ()
-) -> ModelData:
+    path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto", outputs: Sequence[str] = (),
+    resolution: Resolution = None,
+) -> ModelData:  # fmt: skip
     """A model from a .tflite file, a TensorFlow checkpoint, a Keras file or weights of PyTorch, told apart by content.
 
     `model` names the architecture (`mobilenet_v2_0.5_160`, `timm/mobilenetv2_110d`) where the file doesn't tell it:
     checkpoints, weights-only Keras files, state dicts of PyTorch. `ema` is for checkpoints and state dicts: True uses
     the exponential moving averages, False the live weights, "auto" the averages if there are any. `outputs` are
-    endpoints or tensors to end at, if it isn't to be the whole model.
+    endpoints or tensors to end at, if it isn't to be the whole model. `resolution`, a number or (height, width), is
+    that of a Keras model for pictures of any size; of another it must be the one that the file has.
 
     A classifier whose labels its file doesn't tell has those of a file labels.txt beside it, if they are as many.
 
     Raises `ConversionError` with what is wrong and where.
     """
-    return _with_labels_beside(_read(Path(path), model, ema, outputs), Path(path))
+    return of_size(
+        _with_labels_beside(_read(Path(path), model, ema, outputs, _pair(resolution)), Path(path)), resolution
+    )
 
 
-def _read(source: Path, model: str | None, ema: bool | str, outputs: Sequence[str]) -> ModelData:
+def _pair(resolution: Resolution) -> tuple[int, int] | None:
+    pair = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if pair is not None and not (len(pair) == 2 and all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in pair)):
+        raise ConversionError(f"resolution {resolution!r:.80}: expected a number, or (height, width), 1 to {MAX_SIDE}")
+    return pair
+
+
+def of_size(data: ModelData, resolution: Resolution) -> ModelData:
+    """The model itself, whose pictures have that size, or any for None. Raises `ConversionError`."""
+    pair, shape = _pair(resolution), data.graph.tensors[data.graph.inputs[0]].shape
+    if pair is not None and pair not in (shape[1:3], shape[2:4]):
+        raise ConversionError(
+            f"{data.info.name}: its input has the shape {shape}, not the resolution {pair}. Only a Keras model for "
+            "pictures of any size takes another; for a checkpoint, convert it with --model NAME_RESOLUTION"
+        )
+    return data
+
+
+def _read(
+    source: Path, model: str | None, ema: bool | str, outputs: Sequence[str], resolution: tuple[int, int] | None
+) -> ModelData:
     """What the file itself tells."""
     reader = reader_of(source)
     if reader == "tflite":
@@ -45,7 +73,7 @@ def _read(source: Path, model: str | None, ema: bool | str, outputs: Sequence[st
             raise ConversionError(f"{source}: a weight file of this project already; load it as it is")
         from npmobilenet.formats.keras.model import convert_keras
 
-        return convert_keras(source, model).until(outputs)
+        return convert_keras(source, model, resolution).until(outputs)
     if reader in ("pytorch", "safetensors"):
         from npmobilenet.formats.pytorch.model import convert_pytorch
 

@@ -20,7 +20,6 @@ from npmobilenet.formats.keras.generic import is_teachable_machine
 from npmobilenet.formats.keras.model import convert_keras
 from npmobilenet.formats.keras.topology import snake_case, topology
 from npmobilenet.model import Model
-from npmobilenet.ops import OPS
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_ecosystem_files.py"
 KINDS = (
@@ -68,10 +67,6 @@ def test_values_equal_keras(files: Path, kind: str, framework: str, suffix: str)
         with pytest.raises(ConversionError, match=r"'lambda' \(Lambda\): its maker's own code.*TFLiteConverter"):
             convert_keras(path)
         return
-    if kind == "sequential_by_hand" and "max_pool" not in OPS:
-        with pytest.raises(ConversionError, match=r"MaxPooling2D.*no such node"):
-            convert_keras(path)
-        return
     data = convert_keras(path, resolution=(96, 96) if kind == "any_size" else None)
     with np.load(files / f"{framework}-{kind}.npz") as golden:
         x = golden["input"]
@@ -97,7 +92,7 @@ RECIPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [kind for kind in RECIPES if kind != "sequential_by_hand" or "max_pool" in OPS])
+@pytest.mark.parametrize("kind", RECIPES)
 def test_recipes(files: Path, kind: str) -> None:
     data = convert_keras(files / f"tf_keras-{kind}.h5")
     assert data.info.preprocessing == RECIPES[kind]
@@ -112,6 +107,12 @@ def test_sizes(files: Path, tmp_path: Path) -> None:
     assert convert_keras(path, "mobilenet_v2_0.35_128").graph.tensors["input_layer"].shape == (1, 128, 128, 3)
     with pytest.raises(ConversionError, match="not of"):
         convert_keras(files / "keras-flat_head.keras", resolution=(128, 128))
+    assert nm.load(path, resolution=96).input.shape == (1, 96, 96, 3)
+    nm.convert(path, tmp_path / "wide.h5", resolution=(64, 96))
+    assert nm.load(tmp_path / "wide.h5", resolution=(64, 96)).input.shape == (1, 64, 96, 3)
+    for wrong in (128, (0, 5), "x", (1, 2, 3)):
+        with pytest.raises(ConversionError, match="resolution"):
+            nm.load(tmp_path / "wide.h5", resolution=wrong)  # type: ignore[arg-type]
     nm.convert(files / "keras-two_outputs.keras", tmp_path / "two.h5")
     assert len(nm.load(tmp_path / "two.h5").graph.outputs) == 2
 

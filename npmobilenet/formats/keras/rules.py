@@ -37,7 +37,7 @@ from npmobilenet.formats.keras.functions import (
 from npmobilenet.formats.keras.sheet import Rule, Sheet, refuse
 from npmobilenet.formats.keras.topology import Call, Value
 from npmobilenet.modeldata import Array
-from npmobilenet.ops import OPS, Padding, same_padding
+from npmobilenet.ops import Padding, same_padding
 
 F = np.float32
 IDENTITIES = frozenset({
@@ -214,7 +214,6 @@ def pool(op: str) -> Rule:
     """Average (of the pixels inside the image) or maximum over windows."""
 
     def rule(sheet: Sheet, call: Call) -> str:
-        _needs(call, op)
         kernel = _pair(call, "pool_size", 2)
         stride = kernel if call.config.get("strides") is None else _pair(call, "strides")
         x = sheet.operand(call)
@@ -236,18 +235,12 @@ def global_pool(op: str) -> Rule:
         _channels_last(call)
         if op == "mean":
             return sheet.node("mean", [x], call.name, keepdims=keep)
-        _needs(call, op)
         shape = sheet.shape(x)
         name = call.name if keep else f"{call.name}_map"
         y = sheet.node(op, [x], name, kernel=shape[1:3], stride=(1, 1), padding=((0, 0), (0, 0)))
         return y if keep else sheet.node("reshape", [y], call.name, shape=(1, shape[3]))
 
     return rule
-
-
-def _needs(call: Call, op: str) -> None:
-    if op not in OPS:
-        refuse(call, "there is no such node here")
 
 
 def mean_op(sheet: Sheet, call: Call) -> str:
