@@ -122,7 +122,7 @@ def test_samples(data: Path) -> None:
     machine = nm.load(data / "field" / "teachable_machine_keras_model.h5")
     assert (machine.info.preprocessing, machine.output.shape) == ("teachable_machine", (1, 2))
     wake = nm.load(data / "field" / "mlperf_vww_96.h5")
-    assert wake.output.shape == (1, 2)
+    assert (wake.output.name, wake.output.shape) == ("dense", (1, 2))
 
 
 # -- configurations that are nobody's ----------------------------------------------------------------------------------

@@ -181,8 +181,9 @@ def _biased(sheet: Sheet, call: Call, op: str, x: str, weights: Array, attrs: Ma
     """The node, its batch norm folded in where one follows alone, and the layer's own activation."""
     channels = weights.shape[-1]
     bias = sheet.variable(call, "bias", (channels,)) if call.config.get("use_bias", True) else np.zeros(channels, F)
-    name, norm = call.name, None
-    if function_name(call.config.get("activation")) == "linear":
+    linear = function_name(call.config.get("activation")) == "linear"
+    name, norm = call.name if linear else f"{call.name}/linear", None
+    if linear:
         norm = sheet.only_reader(call, "BatchNormalization")
     if norm is not None and axis_is_last(norm, sheet.rank_after(op)):
         gamma, beta, mean, variance, epsilon = statistics(sheet, norm, channels)
