@@ -167,6 +167,19 @@ def test_old_sequential(tmp_path: Path) -> None:
     assert model.run(np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 8, 8, 2)
 
 
+def test_operations_of_tensorflow_2_3(tmp_path: Path) -> None:
+    """`preprocess_input` as TF 2.0 to 2.3 wrote it, and one minus something: 1 - (x / 2)."""
+    layers = [{"class_name": "InputLayer", "config": {"name": "i", "batch_input_shape": [None, 2, 2, 3]},
+               "inbound_nodes": []}]  # fmt: skip
+    for name, op, constants, read in (("a", "RealDiv", {"1": 2.0}, "i"), ("b", "Sub", {"0": 1.0}, "a")):
+        config = {"name": name, "node_def": {"name": name, "op": op}, "constants": constants}
+        layers.append({"class_name": "TensorFlowOpLayer", "config": config, "inbound_nodes": [[[read, 0, 0, {}]]]})
+    body = {"name": "m", "layers": layers, "input_layers": [["i", 0, 0]], "output_layers": [["b", 0, 0]]}
+    model = nm.load(whole(tmp_path / "m.h5", {"class_name": "Functional", "config": body}, {}))
+    x = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
+    assert np.array_equal(model.run(x, check_range=False), 1 - x / 2)
+
+
 def nested(depth: int) -> dict[str, Any]:
     """A model that calls a model twice, that calls a model twice, ...: 2^depth calls of nothing."""
     one = {"class_name": "InputLayer", "config": {"name": "i", "batch_shape": [None, 8, 8, 3]}, "inbound_nodes": []}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,8 @@ def emit(sheet: Sheet, call: Call) -> str:
     kind = call.kind
     if kind == "TFOpLambda":
         kind = _LAMBDAS.get(str(call.config.get("function")), f"tf.{call.config.get('function')}")
+    if kind == "TensorFlowOpLayer":
+        kind, call = _operation(call)
     if kind in IDENTITIES or kind in AUGMENTATIONS:
         if kind in AUGMENTATIONS:
             sheet.notes.append(f"{kind} left out: it works in training only")
@@ -70,6 +73,18 @@ def emit(sheet: Sheet, call: Call) -> str:
     if rule is None or own:
         refuse(call, "its maker's own code is never run here" if own else "a layer of a class that isn't known here")
     return rule(sheet, call)
+
+
+def _operation(call: Call) -> tuple[str, Call]:
+    """A raw operation, as TF 2.0 to 2.3 wrote them: its class, and the call with its constants among the operands."""
+    op = str(call.config["node_def"]["op"])
+    operands: list[Any] = [value for value in call.operands if isinstance(value, Value)]
+    constants = call.config.get("constants") or {}
+    for place, number in sorted((int(place), number) for place, number in constants.items()):
+        if not isinstance(number, (int, float)) or not 0 <= place <= len(operands):
+            refuse(call, f"the constant {number!r:.40} of operation {op!r:.40}: expected a number")
+        operands.insert(place, float(number))
+    return _OPERATIONS.get(op, f"operation {op}"), replace(call, args=tuple(operands), kwargs={})
 
 
 # -- convolutions and dense layers -------------------------------------------------------------------------------------
@@ -296,6 +311,11 @@ RULES: Mapping[str, Rule] = {
     "Relu": named("relu"), "Relu6": named("relu6"), "Sigmoid": named("sigmoid"), "Silu": named("silu"),
     "HardSigmoid": named("hard_sigmoid"), "HardSilu": named("hard_silu"), "HardSwish": named("hard_swish"),
     "Tanh": named("tanh"), "LeakyRelu": named("leaky_relu"),
+}  # fmt: skip
+_OPERATIONS = {
+    "AddV2": "Add", "Add": "Add", "Sub": "Subtract", "Mul": "Multiply", "RealDiv": "TrueDivide", "Relu": "Relu",
+    "Relu6": "Relu6", "Sigmoid": "Sigmoid", "Tanh": "Tanh", "Softmax": "Softmax", "Identity": "Identity",
+    "Cast": "Cast",
 }  # fmt: skip
 _LAMBDAS = {
     "__operators__.add": "Add", "math.add": "Add", "math.subtract": "Subtract", "__operators__.sub": "Subtract",
