@@ -1,6 +1,7 @@
 """Average pooling and mean over height and width: two ops with two roundings.
 
 Pooling divides the sum of the raw values by their number; mean goes through the scales of input and output.
+The rounding itself stands with the kernels: `rounded_quotient` in kernels/reference/average_pool.py.
 """
 
 from __future__ import annotations

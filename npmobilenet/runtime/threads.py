@@ -1,7 +1,8 @@
 """Running compiled kernels in this process: one run at a time, on a chosen number of threads, and never after a fork.
 
 One at a time, because Numba's "workqueue" threading layer aborts the process when two threads enter parallel code, and
-with the other layers two runs would only compete for the same cores.
+with the other layers two runs would only compete for the same cores. How the threads of one run share its work:
+kernels/compiler/program.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 The architecture is named by the caller, or by the checkpoint's file or folder, or found from the variables' names and
 shapes. Every variable must be accounted for: what is missing, misshapen or left over is one error that lists it all.
+The file itself, with its CRCs, is read in bundle.py and checkpoint_index.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the format allows: its constants, names, sums and messages, shared by reader and writer."""
+"""What the format allows: its constants, names, sums and messages, shared by reader and writer.
+
+Declared shapes are checked against the file's length where they are read: reader.py, `_read_tensors`.
+"""
 
 from __future__ import annotations
 
