@@ -160,6 +160,29 @@ def test_by_hand(tmp_path: Path) -> None:
     assert model.run(x, check_range=False)[0, 3, 4].tolist() == [16.0, 22.0]
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ({"class_name": "ReLU", "config": {"name": "r", "max_value": 6.0}}, [6.0, 6.0]),
+        ({"class_name": "ReLU", "config": {"name": "r", "max_value": 20.0}}, [16.0, 20.0]),
+        ("relu", [16.0, 22.0]),
+    ],
+)
+def test_a_layer_as_activation_keeps_its_settings(tmp_path: Path, function: Any, expected: list[float]) -> None:
+    layer = {**DENSE, "config": {**DENSE["config"], "activation": function}}
+    model = nm.load(whole(tmp_path / "m.h5", sequential(layer), KERNEL))
+    x = np.broadcast_to(np.float32([1, 2, 3]), (1, 8, 8, 3))
+    assert model.run(x, check_range=False)[0, 3, 4] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_cast_to_integers_is_refused(tmp_path: Path) -> None:
+    cast = {"class_name": "TFOpLambda", "config": {"name": "c", "function": "cast", "dtype": "int32"}}
+    with pytest.raises(ConversionError, match="a cast to 'int32'"):
+        convert_keras(whole(tmp_path / "m.h5", sequential(cast), {}))
+    cast["config"]["dtype"] = "float32"  # type: ignore[index]
+    assert convert_keras(whole(tmp_path / "m.h5", sequential(cast, DENSE), KERNEL))
+
+
 def test_old_sequential(tmp_path: Path) -> None:
     """Keras 2.2 wrote the layers as the configuration itself, and the input's shape into the first of them."""
     first = {**DENSE, "config": {**DENSE["config"], "batch_input_shape": [None, 8, 8, 3]}}

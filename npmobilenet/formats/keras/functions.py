@@ -19,7 +19,7 @@ from npmobilenet.modeldata import Array
 _FUNCTIONS = {
     "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "softmax": "softmax", "linear": "linear", "tanh": "tanh",
     "swish": "swish", "silu": "swish", "hard_sigmoid": "hard_sigmoid", "hard_swish": "hard_swish",
-    "hard_silu": "hard_swish", "leaky_relu": "leaky_relu", "ReLU": "relu", "LeakyReLU": "leaky_relu",
+    "hard_silu": "hard_swish", "leaky_relu": "leaky_relu", "LeakyReLU": "leaky_relu",
 }  # fmt: skip
 
 
@@ -37,7 +37,8 @@ def activated(sheet: Sheet, call: Call, x: str, function: Any) -> str:
     if name == "linear":
         return x
     settings = function.get("config") if isinstance(function, Mapping) else None
-    return apply(sheet, call, x, name, settings if isinstance(settings, Mapping) else {})
+    settings = settings if isinstance(settings, Mapping) else {}
+    return capped(sheet, call, x, settings) if name == "ReLU" else apply(sheet, call, x, name, settings)
 
 
 def apply(sheet: Sheet, call: Call, x: str, function: str, settings: Mapping[str, Any]) -> str:
@@ -78,23 +79,27 @@ def leaky(sheet: Sheet, call: Call, x: str, slope: Array) -> str:
 
 
 def relu(sheet: Sheet, call: Call) -> str:
-    """ReLU with its arguments: cap, slope below zero (no threshold)."""
-    x = sheet.operand(call)
-    cap = call.config.get("max_value")
-    slope = call.config.get("negative_slope", call.config.get("alpha", 0.0)) or 0.0
-    if call.config.get("threshold"):
-        refuse(call, f"a threshold of {call.config['threshold']!r:.20} has no node here")
+    """ReLU with its arguments."""
+    return capped(sheet, call, sheet.operand(call), call.config)
+
+
+def capped(sheet: Sheet, call: Call, x: str, settings: Mapping[str, Any]) -> str:
+    """A ReLU layer's settings, be it one of its own or another's activation: cap, slope below zero (no threshold)."""
+    cap = settings.get("max_value")
+    slope = settings.get("negative_slope", settings.get("alpha", 0.0)) or 0.0
+    if settings.get("threshold"):
+        refuse(call, f"a threshold of {settings['threshold']!r:.20} has no node here")
     if cap is None:
         return leaky(sheet, call, x, np.asarray([slope], float)) if slope else sheet.node(
-            "activation", [x], call.name, function="relu"
+            "activation", [x], sheet.free(call.name), function="relu"
         )  # fmt: skip
     if slope or not isinstance(cap, (int, float)) or not 0 < cap < 1e6:
         refuse(call, f"max_value {cap!r:.20} with negative_slope {slope!r:.20} has no node here")
     if cap == 6:
         return sheet.node("activation", [x], call.name, function="relu6")
     scaled = sheet.constant_op("mul", x, np.asarray([6 / cap], float), f"{call.name}_scaled")
-    capped = sheet.node("activation", [scaled], f"{call.name}_capped", function="relu6")
-    return sheet.constant_op("mul", capped, np.asarray([cap / 6], float), call.name)
+    bounded = sheet.node("activation", [scaled], f"{call.name}_capped", function="relu6")
+    return sheet.constant_op("mul", bounded, np.asarray([cap / 6], float), call.name)
 
 
 def leaky_relu(sheet: Sheet, call: Call) -> str:

@@ -43,7 +43,7 @@ from npmobilenet.ops import Padding, same_padding
 F = np.float32
 IDENTITIES = frozenset({
     "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianNoise", "GaussianDropout", "ActivityRegularization",
-    "Identity", "InputLayer", "Cast", "DropBlock2D", "Masking2D",
+    "Identity", "InputLayer",
 })  # fmt: skip
 # Of images, while training: left out with a note.
 AUGMENTATIONS = frozenset({
@@ -281,6 +281,14 @@ def zero_padding(sheet: Sheet, call: Call) -> str:
     return sheet.node("pad", [sheet.operand(call)], call.name, padding=pads)
 
 
+def cast(sheet: Sheet, call: Call) -> str:
+    """To a float, as the graph's values are already."""
+    wanted = call.config.get("dtype", call.kwargs.get("dtype", "float32"))
+    if not str(wanted).startswith(("float", "bfloat")):
+        refuse(call, f"a cast to {wanted!r:.40} has no node here")
+    return sheet.operand(call)
+
+
 def reshape(sheet: Sheet, call: Call) -> str:
     """Flatten, Reshape, squeezes: the elements stay in order."""
     x = sheet.operand(call)
@@ -307,6 +315,7 @@ RULES: Mapping[str, Rule] = {
     "Concatenate": concatenate, "ZeroPadding2D": zero_padding, "Flatten": reshape, "Reshape": reshape,
     "AveragePooling2D": pool("average_pool"), "MaxPooling2D": pool("max_pool"),
     "GlobalAveragePooling2D": global_pool("mean"), "GlobalMaxPooling2D": global_pool("max_pool"), "Mean": mean_op,
+    "Cast": cast,
     "ReLU": relu, "LeakyReLU": leaky_relu, "PReLU": prelu, "Activation": activation, "Softmax": softmax,
     "Relu": named("relu"), "Relu6": named("relu6"), "Sigmoid": named("sigmoid"), "Silu": named("silu"),
     "HardSigmoid": named("hard_sigmoid"), "HardSilu": named("hard_silu"), "HardSwish": named("hard_swish"),
@@ -315,7 +324,6 @@ RULES: Mapping[str, Rule] = {
 _OPERATIONS = {
     "AddV2": "Add", "Add": "Add", "Sub": "Subtract", "Mul": "Multiply", "RealDiv": "TrueDivide", "Relu": "Relu",
     "Relu6": "Relu6", "Sigmoid": "Sigmoid", "Tanh": "Tanh", "Softmax": "Softmax", "Identity": "Identity",
-    "Cast": "Cast",
 }  # fmt: skip
 _LAMBDAS = {
     "__operators__.add": "Add", "math.add": "Add", "math.subtract": "Subtract", "__operators__.sub": "Subtract",
