@@ -785,3 +785,12 @@ def test_a_damaged_heap_of_strings_takes_no_time(tmp_path: Path) -> None:
             path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
             with_model(path)
     assert time.process_time() - start < 60  # 4 s; some took minutes
+
+
+def test_a_wrong_name_or_size_of_a_whole_model_is_refused(goldens: Path) -> None:
+    any_size = next(case for case in CASES if "any_size" in case)
+    path = goldens / any_size / "model.keras"
+    with pytest.raises(ConversionError, match="holds a float mobilenet_"):
+        convert_keras(path, "mobilenet_v1_1.0_96" if "v1" not in any_size else "mobilenet_v2_1.0_96")
+    data = convert_keras(path, resolution=(96, 128))
+    assert data.graph.tensors[data.graph.inputs[0]].shape[1:3] == (96, 128)

@@ -63,16 +63,19 @@ def convert_keras(path: Path, model: str | None = None, resolution: tuple[int, i
     path = Path(path)
     with open_store(path) as store:
         if store.config is None:
-            return _Conversion(path, store.flat(), model).run()
-        if not store.nested:
-            try:
-                conversion = _Conversion(path, store, model)
-                conversion.check()
-            except ConversionError:
-                pass  # not exactly one of keras.applications' models
-            else:
-                return conversion.run()
+            return _Conversion(path, store.flat(), model, resolution).run()
+        if not store.nested and _is_of_applications(path, store):
+            return _Conversion(path, store, model, resolution).run()
         return _any_model(path, store, model, resolution)
+
+
+def _is_of_applications(path: Path, store: Store) -> bool:
+    """Whether the configuration is exactly that of one of keras.applications' models."""
+    try:
+        _Conversion(path, store, None, None).check()
+    except ConversionError:
+        return False
+    return True
 
 
 def _any_model(path: Path, store: Store, model: str | None, resolution: tuple[int, int] | None) -> ModelData:
@@ -105,8 +108,8 @@ def _provenance(path: Path, store: Store, notes: list[str], assumed: list[str], 
 class _Conversion:
     """One conversion; `assumed` collects what had to be, `notes` that and what else a user should know."""
 
-    def __init__(self, path: Path, store: Store, model: str | None) -> None:
-        self.path = path
+    def __init__(self, path: Path, store: Store, model: str | None, resolution: tuple[int, int] | None) -> None:
+        self.path, self.size = path, resolution
         self.notes: list[str] = []
         self.assumed: list[str] = [recipe_assumed(PREPROCESSING)]
         self.config = Config() if store.config is None else parse_config(store.config)
@@ -164,7 +167,6 @@ class _Conversion:
 
     def run(self) -> ModelData:
         """Check everything, read and fold the weights."""
-        self.notes, self.assumed = [], [recipe_assumed(PREPROCESSING)]
         graph, variant, name = self.check()
         self.check_variables(graph)
         return ModelData(graph, self.tensors(graph), self.info(name, variant))
@@ -215,11 +217,13 @@ class _Conversion:
 
     def resolution(self) -> tuple[int, int]:
         said = self.wanted.resolution if self.wanted else None
-        wanted = (said, said) if isinstance(said, int) else said
+        wanted = self.size or ((said, said) if isinstance(said, int) else said)
         height, width = self.config.size
         if height is not None and width is not None:
             if wanted not in (None, (height, width)):
-                raise ConversionError(f"'{self.path.name}' takes images of {height} x {width}, not {self.wanted}")
+                raise ConversionError(
+                    f"'{self.path.name}' takes images of {height} x {width}, not {self.wanted or wanted}"
+                )
             return height, width
         if wanted is None:
             self.assume("the file gives no input size: 224 x 224 is assumed (pass a model name for another)")
