@@ -47,11 +47,12 @@ def batch_normalization(sheet: Sheet, call: Call) -> str:
     return affine(sheet, x, scale.reshape(-1), shift, call.name)
 
 
-def affine(sheet: Sheet, x: str, scale: Array, shift: Array, name: str) -> str:
+def affine(sheet: Sheet, x: str, scale: Array | float, shift: Array | float, name: str) -> str:
     """`x * scale + shift`, each one number or one for each channel; what changes nothing is left out."""
-    if (scale != 1).any():
-        x = sheet.constant_op("mul", x, scale, name if not shift.any() else f"{name}_scale")
-    return sheet.constant_op("add", x, shift, name) if shift.any() else x
+    moves = np.any(shift)
+    if np.any(np.not_equal(scale, 1)):
+        x = sheet.constant_op("mul", x, scale, f"{name}_scale" if moves else name)
+    return sheet.constant_op("add", x, shift, name) if moves else x
 
 
 def rescaling(sheet: Sheet, call: Call) -> str:
@@ -87,44 +88,42 @@ def arithmetic(op: str) -> Rule:
     """add, sub, mul, div of tensors and numbers, from the left."""
 
     def rule(sheet: Sheet, call: Call) -> str:
-        operands = call.operands
+        operands = [sheet.tensor(item) if isinstance(item, Value) else float(item) for item in call.operands]
         if not operands or (op == "sub" and len(operands) != 2):
             refuse(call, f"{len(operands)} operands")
-        found: str | float = sheet.tensor(operands[0]) if isinstance(operands[0], Value) else float(operands[0])
+        found = operands[0]
         for place, operand in enumerate(operands[1:], 2):
             name = call.name if place == len(operands) else f"{call.name}_{place}"
-            found = _combined(sheet, call, found, operand, name)
+            found = _combined(sheet, call, op, (found, operand), name)
         if not isinstance(found, str):
             refuse(call, "numbers only")
         return found
 
-    def _combined(sheet: Sheet, call: Call, left: str | float, right: Value | float, name: str) -> str:
-        if isinstance(right, Value):
-            other = sheet.tensor(right)
-            if isinstance(left, str):
-                if op == "div":
-                    refuse(call, "a division by a computed value has no node here")
-                return sheet.binary(op, left, other, name)
-            if op in ("add", "mul"):
-                return sheet.constant_op(op, other, np.asarray([left], float), name)
-            if op == "sub":
-                negative = sheet.constant_op("mul", other, np.asarray([-1], float), f"{name}_negative")
-                return sheet.constant_op("add", negative, np.asarray([left], float), name)
-            refuse(call, "a division by a computed value has no node here")
-        if not isinstance(left, str):
-            refuse(call, "numbers only")
-        if op == "div":
-            if right == 0:
-                refuse(call, "a division by 0")
-            return sheet.constant_op("mul", left, np.asarray([1 / right], float), name)
-        if op == "sub":
-            return sheet.constant_op("add", left, np.asarray([-right], float), name)
-        return sheet.constant_op(op, left, np.asarray([right], float), name)
-
     return rule
+
+
+def _combined(sheet: Sheet, call: Call, op: str, pair: tuple[str | float, str | float], name: str) -> str:
+    """Two operands, tensors by name: a division is a product with 1 / y, a difference with a number a sum."""
+    left, right = pair
+    if op == "div":
+        if isinstance(right, str) or right == 0:
+            refuse(call, "a division by a computed value or by 0 has no node here")
+        op, right = "mul", 1 / right
+    if isinstance(left, str) and isinstance(right, str):
+        return sheet.binary(op, left, right, name)
+    if isinstance(left, str):
+        number = float(right)
+        return (
+            sheet.constant_op("add", left, -number, name) if op == "sub" else sheet.constant_op(op, left, number, name)
+        )
+    if not isinstance(right, str):
+        refuse(call, "numbers only")
+    if op == "sub":
+        op, right = "add", sheet.constant_op("mul", right, -1, f"{name}_negative")
+    return sheet.constant_op(op, right, left, name)
 
 
 def average(sheet: Sheet, call: Call) -> str:
     """The mean of several tensors."""
     total = arithmetic("add")(sheet, call)
-    return sheet.constant_op("mul", total, np.asarray([1 / len(call.operands)], float), f"{call.name}_mean")
+    return sheet.constant_op("mul", total, 1 / len(call.operands), f"{call.name}_mean")

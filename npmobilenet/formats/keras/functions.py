@@ -52,30 +52,30 @@ def apply(sheet: Sheet, call: Call, x: str, function: str, settings: Mapping[str
     if known == "linear":
         return x
     if known == "hard_sigmoid":  # relu6(x + 3) / 6 in Keras 3, clip(0.2 x + 0.5) in Keras 2
-        scaled = x if sheet.keras3 else sheet.constant_op("mul", x, np.asarray([1.2], float), f"{call.name}_scaled")
+        scaled = x if sheet.keras3 else sheet.constant_op("mul", x, 1.2, f"{call.name}_scaled")
         return sheet.node("activation", [scaled], result, function="hard_sigmoid")
     if known == "swish":
         gate = sheet.node("activation", [x], f"{call.name}_gate", function="sigmoid")
         return sheet.node("mul", [x, gate], result)
     if known == "tanh":  # 2 sigmoid(2 x) - 1
-        double = sheet.constant_op("mul", x, np.asarray([2], float), f"{call.name}_double")
+        double = sheet.constant_op("mul", x, 2, f"{call.name}_double")
         gate = sheet.node("activation", [double], f"{call.name}_gate", function="sigmoid")
-        return affine(sheet, gate, np.asarray([2], float), np.asarray([-1], float), result)
+        return affine(sheet, gate, 2, -1, result)
     if known != "leaky_relu":
         refuse(call, f"the function {function!r:.60} has no node here")
-    return leaky(sheet, call, x, np.asarray([settings.get("negative_slope", settings.get("alpha", 0.2))], float))
+    return leaky(sheet, call, x, settings.get("negative_slope", settings.get("alpha", 0.2)))
 
 
-def leaky(sheet: Sheet, call: Call, x: str, slope: Array) -> str:
+def leaky(sheet: Sheet, call: Call, x: str, slope: Array | float) -> str:
     """`x` where it is positive, else `slope * x`: relu(x) - slope * relu(-x)."""
-    if not np.isfinite(slope).all():
+    if not np.all(np.isfinite(slope)):
         refuse(call, "the slope isn't a number")
     up = sheet.node("activation", [x], f"{call.name}_positive", function="relu")
-    if not slope.any():
+    if not np.any(slope):
         return up
-    negative = sheet.constant_op("mul", x, np.asarray([-1], float), f"{call.name}_mirrored")
+    negative = sheet.constant_op("mul", x, -1, f"{call.name}_mirrored")
     down = sheet.node("activation", [negative], f"{call.name}_negative", function="relu")
-    return sheet.binary("add", up, sheet.constant_op("mul", down, -slope, f"{call.name}_slope"), call.name)
+    return sheet.binary("add", up, sheet.constant_op("mul", down, np.negative(slope), f"{call.name}_slope"), call.name)
 
 
 def relu(sheet: Sheet, call: Call) -> str:
@@ -90,22 +90,22 @@ def capped(sheet: Sheet, call: Call, x: str, settings: Mapping[str, Any]) -> str
     if settings.get("threshold"):
         refuse(call, f"a threshold of {settings['threshold']!r:.20} has no node here")
     if cap is None:
-        return leaky(sheet, call, x, np.asarray([slope], float)) if slope else sheet.node(
+        return leaky(sheet, call, x, slope) if slope else sheet.node(
             "activation", [x], sheet.free(call.name), function="relu"
         )  # fmt: skip
     if slope or not isinstance(cap, (int, float)) or not 0 < cap < 1e6:
         refuse(call, f"max_value {cap!r:.20} with negative_slope {slope!r:.20} has no node here")
     if cap == 6:
         return sheet.node("activation", [x], call.name, function="relu6")
-    scaled = sheet.constant_op("mul", x, np.asarray([6 / cap], float), f"{call.name}_scaled")
+    scaled = sheet.constant_op("mul", x, 6 / cap, f"{call.name}_scaled")
     bounded = sheet.node("activation", [scaled], f"{call.name}_capped", function="relu6")
-    return sheet.constant_op("mul", bounded, np.asarray([cap / 6], float), call.name)
+    return sheet.constant_op("mul", bounded, cap / 6, call.name)
 
 
 def leaky_relu(sheet: Sheet, call: Call) -> str:
     """LeakyReLU: the slope is called `negative_slope` in Keras 3, `alpha` in Keras 2."""
     slope = call.config.get("negative_slope", call.config.get("alpha", 0.3))
-    return leaky(sheet, call, sheet.operand(call), np.asarray([slope], float))
+    return leaky(sheet, call, sheet.operand(call), slope)
 
 
 def prelu(sheet: Sheet, call: Call) -> str:

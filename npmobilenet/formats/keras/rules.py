@@ -126,9 +126,9 @@ def _window(sheet: Sheet, call: Call, x: str, kernel: tuple[int, int]) -> tuple[
     return x, {"stride": stride, "padding": padding, "dilation": dilation}
 
 
-def _positive(call: Call, key: str) -> int:
-    value = call.config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**24:
+def _positive(call: Call, key: str, default: int | None = None, most: int = 2**24 - 1) -> int:
+    value = call.config.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         refuse(call, f"{key} is {value!r:.40}, expected a whole number of at least 1")
     return value
 
@@ -153,9 +153,7 @@ def depthwise_conv2d(sheet: Sheet, call: Call) -> str:
     """kernel (height, width, channels, multiplier); output channel c * multiplier + m reads channel c."""
     kernel = _pair(call, "kernel_size")
     x, attrs = _window(sheet, call, sheet.operand(call), kernel)
-    channels, multiplier = sheet.shape(x)[3], call.config.get("depth_multiplier", 1)
-    if not isinstance(multiplier, int) or not 1 <= multiplier < 2**16:
-        refuse(call, f"depth_multiplier is {multiplier!r:.40}, expected a whole number of at least 1")
+    channels, multiplier = sheet.shape(x)[3], _positive(call, "depth_multiplier", 1, 2**16 - 1)
     weights = sheet.variable(call, "depthwise_kernel", (*kernel, channels, multiplier))
     attrs["multiplier"] = multiplier
     return _biased(sheet, call, "depthwise_conv2d", x, weights.reshape(*kernel, -1), attrs)
@@ -165,9 +163,7 @@ def separable_conv2d(sheet: Sheet, call: Call) -> str:
     """A depthwise convolution, and a 1 x 1 convolution of its result; one bias, behind both."""
     kernel = _pair(call, "kernel_size")
     x, attrs = _window(sheet, call, sheet.operand(call), kernel)
-    channels, multiplier = sheet.shape(x)[3], call.config.get("depth_multiplier", 1)
-    if not isinstance(multiplier, int) or not 1 <= multiplier < 2**16:
-        refuse(call, f"depth_multiplier is {multiplier!r:.40}, expected a whole number of at least 1")
+    channels, multiplier = sheet.shape(x)[3], _positive(call, "depth_multiplier", 1, 2**16 - 1)
     deep = sheet.variable(call, "depthwise_kernel", (*kernel, channels, multiplier)).reshape(*kernel, -1)
     wide = channels * multiplier
     pointwise = sheet.variable(call, "pointwise_kernel", (1, 1, wide, _positive(call, "filters")))

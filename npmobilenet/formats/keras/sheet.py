@@ -177,10 +177,10 @@ class Sheet:
         self.arrays[name] = np.ascontiguousarray(array, np.float32)
         return name
 
-    def constant_op(self, op: str, x: str, values: Array, name: str) -> str:
+    def constant_op(self, op: str, x: str, numbers: Array | float, name: str) -> str:
         """`add` or `mul` of a tensor and one number, or one for each channel."""
         with np.errstate(over="ignore"):
-            values = np.asarray(values).astype(np.float32)
+            values = np.atleast_1d(np.asarray(numbers, np.float64)).astype(np.float32)
         if not np.isfinite(values).all():
             raise ConversionError(f"layer {name!r:.120} has numbers that float32 doesn't hold")
         number = float(values.reshape(-1)[0]) if values.size == 1 else None
