@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.equal(
     "whole model",
     "fast",
-    "Keras 3 and tf_keras; 21 makes of models, three file formats",
+    "Keras 3 and tf_keras; 20 makes of models, three file formats",
     "1e-4 * max(1, max|expected|)",
 )
 @pytest.mark.parametrize(("kind", "framework", "suffix"), [
@@ -80,8 +80,8 @@ def test_values_equal_keras(files: Path, kind: str, framework: str, suffix: str)
             expected = golden[f"output_{place}"]
             assert np.ptp(expected, axis=0).max() > 1e-3, "two pictures that differ"
             worst = np.abs(values[name] - expected).max()
-            # float16 layers are computed in float32 here, and their weights are: 2^-11 a layer
-            limit = 2e-2 if kind == "mixed_precision" else 1e-4
+            # Keras rounds each layer to float16 (by up to 2^-11 = 5e-4 of its value), and here none is: 8e-4 was seen.
+            limit = 4e-3 if kind == "mixed_precision" else 1e-4
             assert worst <= limit * max(1.0, float(np.abs(expected).max())), f"{name}: {worst}"
 
 
