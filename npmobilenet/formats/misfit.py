@@ -25,3 +25,9 @@ class Misfit:
             more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
             parts += [f"{len(names)} {kind}: {', '.join(names[:LISTED])}{more}"] if names else []
         return "; ".join(parts)
+
+
+def in_lines(problems: list[str]) -> str:
+    """Problems for a message, a line each, and how many more there are."""
+    more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+    return "".join(f"\n  {text}" for text in [*problems[:LISTED], *more])

@@ -18,11 +18,11 @@ from npmobilenet.formats.keras.rules import emit
 from npmobilenet.formats.keras.sheet import Sheet
 from npmobilenet.formats.keras.store import Store, leaf
 from npmobilenet.formats.keras.topology import Call, Topology, is_model, topology
+from npmobilenet.formats.misfit import LISTED, in_lines
 from npmobilenet.graph import Graph
 from npmobilenet.modeldata import Array, recipe_assumed
 
 MAX_SIDE = 8192
-MAX_LISTED = 20
 DEFAULT_SIDE = 224
 
 # Variables in the order in which a numbered file counts them; what a layer's settings switch off isn't counted.
@@ -53,21 +53,14 @@ class Weights:
         part, key = self._find(call, name)
         if not key:
             self.problems.append(f"missing: {place[:120]}/{name} {shape}")
-        elif (found := self._variable(part, key)).shape != shape:
+        elif (found := self.store.parts[part][key]).shape != shape:
             self.problems.append(f"misshapen: {place[:120]}/{name} is {found.shape}, expected {shape}")
         else:
             self._used.add((part, key))
-            what = f"'{self.file}': {place[:120]}/{name}"
-            values: Array = np.asarray(read(found, shape, what))
-            if not np.isfinite(values).all():
-                raise ConversionError(f"{what} has NaN or infinite values: the model was damaged or training diverged")
-            return values
-        if len(self.problems) > MAX_LISTED or 4 * math.prod(shape) > MAX_FILE_BYTES:
+            return read(found, shape, f"'{self.file}': {place[:120]}/{name}")
+        if len(self.problems) > LISTED or 4 * math.prod(shape) > MAX_FILE_BYTES:
             self.check()
         return np.ones(shape, np.float32)
-
-    def _variable(self, part: str, key: str) -> Variable:
-        return self.store.parts[part][key]
 
     def _find(self, call: Call, name: str) -> tuple[str, str]:
         if self.store.kind != "legacy .h5":
@@ -112,12 +105,10 @@ class Weights:
             for key, found in group.items()
             if (part, key) not in self._used and not _idle(key, found)
         ]
-        problems = self.problems + (left if len(self.problems) <= MAX_LISTED else [])
+        problems = self.problems + (left if len(self.problems) <= LISTED else [])
         if problems:
-            more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-            shown = "\n  ".join(problems[:MAX_LISTED])
             raise ConversionError(
-                f"'{self.file}': its variables don't fit its layers ({len(problems)}):\n  {shown}{more}"
+                f"'{self.file}': its variables don't fit its layers ({len(problems)}):{in_lines(problems)}"
             )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats.keras.attributes import HeaderError, attribute_data, heap_strings
+from npmobilenet.modeldata import Array
 
 MAX_FILE_BYTES = 512 << 20  # MobileNetV2 1.4 with its optimizer's state needs 75 MB
 MAX_JSON_BYTES = 16 << 20
@@ -148,12 +149,15 @@ def variable(parent: Any, path: str) -> Variable:
     return Variable(dataset, tuple(dataset.shape or ()))
 
 
-def read(found: Variable, shape: tuple[int, ...], what: str) -> Any:
-    """The array of a variable, after checking that it is a plain one of `shape` and is all there.
+def read(found: Variable, shape: tuple[int, ...], what: str) -> Array:
+    """The array of a variable, after checking that it is a plain one of `shape` and is all there; each value is finite.
 
     Raises `ConversionError` if it isn't. The dtype is the file's: float32, float16 or float64.
     """
-    return guard(what, _read, found.dataset, shape, what)
+    values: Array = np.asarray(guard(what, _read, found.dataset, shape, what))
+    if not np.isfinite(values).all():
+        raise ConversionError(f"{what} has NaN or infinite values: the model was damaged or training diverged")
+    return values
 
 
 def _read(dataset: Any, shape: tuple[int, ...], what: str) -> Any:

@@ -30,6 +30,7 @@ from npmobilenet.formats.keras.hdf5 import listed, read
 from npmobilenet.formats.keras.layers import Variant, block_widths, infer_alpha, keras_graph
 from npmobilenet.formats.keras.names import canonical, family_of_counts, family_of_names, layer_names
 from npmobilenet.formats.keras.store import VARIABLE_ORDER, Store, class_of, open_store
+from npmobilenet.formats.misfit import in_lines
 from npmobilenet.graph import Graph, Node
 from npmobilenet.modeldata import Array, ModelData, ModelInfo, assumptions, recipe_assumed
 from npmobilenet.zoo.checkpoints import ModelName, parse
@@ -37,7 +38,6 @@ from npmobilenet.zoo.checkpoints import ModelName, parse
 # Keras' own recipe as its documentation shows it: `load_img(path, target_size=...)`, then `preprocess_input`.
 PREPROCESSING = "keras_nearest"
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
-MAX_LISTED = 20
 MAX_CLASSES = 1 << 20
 
 
@@ -251,10 +251,8 @@ class _Conversion:
                      for (layer, name), shape in expected.items()
                      if (layer, name) in found and found[layer, name].shape != shape]  # fmt: skip
         if problems:
-            more = f"\n  and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-            listed = "\n  ".join(problems[:MAX_LISTED])
             raise ConversionError(
-                f"'{self.path.name}' doesn't fit {graph.name} ({len(problems)} variables):\n  {listed}{more}"
+                f"'{self.path.name}' doesn't fit {graph.name} ({len(problems)} variables):{in_lines(problems)}"
             )
 
     def tensors(self, graph: Graph) -> dict[str, Array]:
@@ -280,11 +278,7 @@ class _Conversion:
         return tensors
 
     def values(self, layer: str, name: str, expected: Mapping[tuple[str, str], tuple[int, ...]]) -> Array:
-        what = f"'{self.path.name}': {layer}/{name}"
-        values: Array = np.asarray(read(self.layers[layer][name], expected[layer, name], what))
-        if not np.isfinite(values).all():
-            raise ConversionError(f"{what} has NaN or infinite values: the model was damaged or training diverged")
-        return values
+        return read(self.layers[layer][name], expected[layer, name], f"'{self.path.name}': {layer}/{name}")
 
     def info(self, name: str, variant: Variant) -> ModelInfo:
         if self.config.rescaling:
