@@ -7,7 +7,9 @@ the slow ones, which `--all`, `-m`, NPMOBILENET_NO_SKIP, or naming a file or a t
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,11 +53,31 @@ SLOW = (
     "test_sums_by_every_way", "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",
     "test_tiles_that_end_by_lines", "test_without_a_cache_everything_works",
 )  # fmt: skip
-_slow: list[str] = []  # the slow tests that this run leaves out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the slow tests, too")
+
+
+# With `-n 2` two processes run the tests, a file each at a time (pytest-xdist). Both collect, and leave out what was
+# asked of a third, which reports.
+_left_out: dict[str, int] = {}  # how many slow tests, by the process that left them out: all of them the same
+
+
+def whole_suite(config: pytest.Config) -> bool:
+    """Whether the command names no file; workers are given all names, and are told."""
+    told = getattr(config, "workerinput", {}).get("whole")
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS if told is None else told
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["whole"] = whole_suite(node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _left_out[node.gateway.id] = getattr(node, "workeroutput", {}).get("left_out", 0)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the markers
@@ -66,11 +88,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("slow")
         elif path.startswith(QUICK) and "data" not in getattr(item, "fixturenames", ()):
             item.add_marker("quick")
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if whole and not (config.option.all or config.option.markexpr or os.environ.get("NPMOBILENET_NO_SKIP")):
-        _slow.extend(item.nodeid for item in items if item.get_closest_marker("slow"))
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    asked = config.option.all or config.option.markexpr or os.environ.get("NPMOBILENET_NO_SKIP")
+    if whole_suite(config) and not asked:
+        _left_out["here"] = len(slow)
+        config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    if hasattr(config, "workerinput"):  # the longest files first, so that the processes end together
+        counts = Counter(item.path for item in slow)
+        items.sort(key=lambda item: -counts[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -80,7 +106,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tensorflow = sum("tensorflow" in reason.lower() or "[tf]" in reason for reason in reasons)
     rest = len(reasons) - data - tensorflow
     parts = [
-        (len(_slow), "slow tests (python -m pytest --all)"),
+        (max(_left_out.values(), default=0), "slow tests (python -m pytest --all)"),
         (data, "that need NPMOBILENET_DATA (a folder of published models and images: CONTRIBUTING.md)"),
         (tensorflow, "that need TensorFlow (pip install -e '.[tf]')"),
         (rest, "for other reasons (-rs lists them)"),
@@ -95,14 +121,20 @@ MACHINE_REASONS = ("this CPU", "this platform", "this Pillow")
 _skipped: list[str] = []
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+def pytest_runtest_logreport(report: pytest.TestReport | pytest.CollectReport) -> None:
     if report.skipped and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if not reason.startswith(MACHINE_REASONS):
             _skipped.append(f"{report.nodeid}: {reason}")
 
 
+pytest_collectreport = pytest_runtest_logreport  # a file that skips as a whole
+
+
+@pytest.hookimpl(tryfirst=True)  # workers send their output after this
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _skipped and os.environ.get("NPMOBILENET_NO_SKIP"):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = _left_out.get("here", 0)
+    elif _skipped and os.environ.get("NPMOBILENET_NO_SKIP"):
         print("\nskipped, which NPMOBILENET_NO_SKIP forbids:", *_skipped, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

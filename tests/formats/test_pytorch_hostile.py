@@ -155,7 +155,7 @@ def test_no_value_of_a_pickle_is_printed(tmp_path: Path) -> None:
     rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
     storage = b"ctorch\nFloatStorage\n"
     key = maker.tup(maker.text("storage"), storage, maker.text("0"), maker.text("cpu"), b"K\x04")
-    started = time.monotonic()
+    started = time.process_time()
     for pickled in (
         lists, maker.mapping({"conv_stem.weight": lists}),
         rebuild + maker.tup(key + b"Q", b"K\x00", lists, lists, b"\x89", b"}") + b"R",
@@ -164,7 +164,7 @@ def test_no_value_of_a_pickle_is_printed(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(ConversionError):
             read_model(write(tmp_path / "m.pth", pickled, {"0": bytes(16)}))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

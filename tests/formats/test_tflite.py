@@ -750,10 +750,10 @@ def test_not_a_tflite_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resize_16M.tflite", "resize_2G.h5"])
 def test_a_vast_resize_is_refused_before_any_table(data: Path, name: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(nm.NpMobilenetError, match="from 1 to 65536"):
         nm.load(data / "hostile" / name)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_large_weight_used_ten_thousand_times(tmp_path: Path) -> None:
@@ -761,10 +761,10 @@ def test_a_large_weight_used_ten_thousand_times(tmp_path: Path) -> None:
     weights = T(data=np.ones((64, 3, 3, 64), F))
     ops = [Op("CONV_2D", [0, 1, -1], [2 + i], conv_options()) for i in range(3000)]
     file = File([T((1, 4, 4, 64)), weights, *(T(None, name="y") for _ in ops)], ops)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConversionError, match="more often than once"):
         converted(tmp_path, file)
-    assert time.perf_counter() - start < 8  # making the file takes most of it
+    assert time.process_time() - start < 8  # making the file takes most of it
 
 
 # -- TensorFlow's converter, where TensorFlow is installed -------------------------------------------------------------

@@ -280,14 +280,14 @@ def test_planning_ends_soon_for_any_number_of_nodes(nodes: int) -> None:
     made = [Node(t.name, "activation", ("x",), t.name, {"function": "relu"}) for t in tensors[1:]]
     last = Node("z", "concat", tuple(t.name for t in tensors), "z", {"axis": 1})
     tensors.append(Tensor("z", (1, 4 * len(tensors))))
-    start = time.perf_counter()
+    start = time.process_time()
     parts = {t.name: t for t in tensors}
     if nodes >= MAX_NODES:
         with pytest.raises(GraphError, match="more than 10000 nodes"):
             Graph("many", ("x",), ("z",), parts, (*made, last))
     else:
         Plan(Graph("many", ("x",), ("z",), parts, (*made, last)), {}, "python")
-    assert time.perf_counter() - start < 20  # 3 s; 50 s before
+    assert time.process_time() - start < 20  # 3 s; 50 s before
 
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
