@@ -4,11 +4,13 @@
     NPMOBILENET_DATA=... bench/bin/python tools/bench_peers.py --make-with PYTHON_WITH_TENSORFLOW
 
 All engines read the same .tflite file (ONNX Runtime and PyTorch: float models, from our graph of it, same weights).
-Each engine runs in a process of its own, and only one runs at a time: in each round, for 1 and for 2 threads, every
-engine gets its turn, in an order that is turned round from one round to the next, after a pause in which the threads
-of the one before fall asleep (waiting threads spin for some milliseconds, and would take cores from the next). A turn
-is some runs that don't count, then some that do, whose median is its time. A ratio is the median over the rounds of
-our time by the peer's in the same round, so that what slows the machine for a while slows both.
+Each engine runs in a process of its own, and only one runs at a time. Two scenarios:
+
+- steady: turns of at least TURN seconds, back to back, in an order that is turned round from one round to the next. A
+  turn gives its median and its 90th percentile; a ratio is the median over the rounds of our median by the peer's in
+  the same round, so that what slows the machine for a while slows both. The first quarter of a turn isn't counted: the
+  threads of the engine before spin for some milliseconds before they sleep.
+- after a pause: one run every tenth of a second, as for a camera, where waking the threads counts.
 
 Without the packages, or for a model that an engine doesn't run, the reason is printed and the column left empty.
 `--from-json` writes the page from figures measured earlier.
@@ -34,18 +36,19 @@ for folder in (ROOT, ROOT / "tools"):
 
 import numpy as np  # noqa: E402
 from peer_models import ROWS, Row, ensure  # noqa: E402
-from peer_report import JSON, write_page  # noqa: E402
+from peer_report import JSON, PAUSED, write_page  # noqa: E402
 from peer_start import measure_scaling, measure_start  # noqa: E402
 
 from npmobilenet.errors import NpMobilenetError  # noqa: E402
 from npmobilenet.kernels.compiler.cache import cache_root  # noqa: E402
 from npmobilenet.measure.benchmark.machine import cpu_name, load_average  # noqa: E402
 from npmobilenet.measure.benchmark.subprocess_run import Options, measure_fresh  # noqa: E402
+from npmobilenet.modeldata import Array  # noqa: E402
 
 PEERS = ("litert", "openvino", "onnxruntime", "torch")
 THREADS, BATCHES = (1, 2), (1, 8)
-BURST = 10.0  # milliseconds of runs in a turn, at least one run
-MOST_RUNS = 20
+TURN = 0.4  # seconds of runs in a turn
+PAUSE = 0.1  # seconds between two runs of a camera
 # Whose layers the page shows: a float and an integer model of each size, and those nearest to their bars.
 LAYERED = (
     "V1 1.0_224",
@@ -98,11 +101,11 @@ class Engine:
 
 
 def key_of(threads: int, batch: int) -> str:
-    """How a model on that many threads, for that batch, is called."""
+    """How a model on that many threads, for that batch, is called; PAUSED follows it in the other scenario."""
     return f"{threads} threads, batch {batch}"
 
 
-def quartiles(values: Sequence[float]) -> dict[str, float]:
+def quartiles(values: Sequence[float] | Array) -> dict[str, float]:
     """Median and quartiles."""
     q1, median, q3 = np.percentile(values, [25, 50, 75])
     return {"median": round(float(median), 4), "q1": round(float(q1), 4), "q3": round(float(q3), 4)}
@@ -122,15 +125,12 @@ def outputs_apart(ours: dict[str, Any], peer: dict[str, Any]) -> float | None:
 class Comparison:
     """One model, all engines, 1 and 2 threads, one batch size."""
 
-    def __init__(
-        self, engines: dict[str, Engine], file: Path, batch: int, threads: Sequence[int], pause: float
-    ) -> None:
-        self.engines, self.batch, self.pause = engines, batch, pause
+    def __init__(self, engines: dict[str, Engine], file: Path, batch: int, threads: Sequence[int]) -> None:
+        self.engines, self.batch = engines, batch
         self.why: dict[str, dict[str, str]] = {}  # key -> engine -> why it isn't measured
         self.facts: dict[str, dict[str, Any]] = {}
         self.apart: dict[str, float | None] = {}
         self.turns: list[tuple[str, str]] = []  # (key, engine)
-        self.counts: dict[tuple[str, str], tuple[int, int]] = {}
         for count in threads:
             key = key_of(count, batch)
             self.why[key] = {}
@@ -149,51 +149,63 @@ class Comparison:
             if name != "ours" and "ours" in outputs:
                 self.apart[name] = outputs_apart(outputs["ours"], output)
 
-    def turn(self, key: str, name: str) -> float | None:
-        """The milliseconds of one run, by one turn; the first turn finds how many runs make one."""
-        time.sleep(self.pause)
-        if (key, name) not in self.counts:
-            answer = self.engines[name].ask(do="run", key=key, warm=1, count=2)
-            if "ms" not in answer:
-                return None
-            runs = int(min(MOST_RUNS, max(1, BURST / max(min(answer["ms"]), 1e-3))))
-            self.counts[key, name] = (max(1, runs // 2), runs)
+    def turn(self, key: str, name: str) -> tuple[float, float] | None:
+        """Median and 90th percentile of the milliseconds of a turn's runs; None where it fails."""
+        if key.endswith(PAUSED):
+            time.sleep(PAUSE)
+            answer = self.engines[name].ask(do="run", key=key.removesuffix(PAUSED), seconds=0)
+        else:
+            answer = self.engines[name].ask(do="run", key=key, seconds=TURN)
+        if "ms" not in answer:
             return None
-        warm, count = self.counts[key, name]
-        answer = self.engines[name].ask(do="run", key=key, warm=warm, count=count)
-        return float(np.median(answer["ms"])) if "ms" in answer else None
+        median, late = np.percentile(answer["ms"], [50, 90])
+        return float(median), float(late)
 
-    def rounds(self, count: int, turns: Sequence[tuple[str, str]] | None = None) -> dict[tuple[str, str], list[float]]:
-        """`count` rounds, the order turned round in every other one; a turn that fails is left out of all."""
-        turns = self.turns if turns is None else turns
-        times: dict[tuple[str, str], list[float]] = {turn: [] for turn in turns}
-        for key, name in turns:
-            self.turn(key, name)
-        live = [turn for turn in turns if turn in self.counts]
+    def rounds(self, count: int, turns: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Array]:
+        """`count` rounds, the order turned round in every other one: (median, 90th percentile) of each turn.
+
+        A first round isn't counted: it finds who fails, and is left out of all.
+        """
+        live = [turn for turn in turns if self.turn(*turn) is not None]
+        times: dict[tuple[str, str], list[tuple[float, float]]] = {turn: [] for turn in live}
         for i in range(count):
             for turn in live if i % 2 == 0 else live[::-1]:
-                ms = self.turn(*turn)
-                times[turn].append(float("nan") if ms is None else ms)
-        return {turn: ms for turn, ms in times.items() if ms and not np.isnan(ms).any()}
+                times[turn].append(self.turn(*turn) or (float("nan"), float("nan")))
+        return {turn: ms for turn, found in times.items() if not np.isnan(ms := np.array(found).reshape(-1, 2)).any()}
+
+    def after_pauses(self, count: int) -> dict[tuple[str, str], Array]:
+        """`count` runs of each engine, one after each pause: an engine's runs follow each other, as a camera's do."""
+        times = {}
+        for key, name in self.turns:
+            found = [self.turn(key + PAUSED, name) for _ in range(count + 1)][1:]
+            if None not in found:
+                times[key + PAUSED, name] = np.array(found)
+        return times
 
 
-def compare(row: Row, file: Path, engines: Sequence[str], threads: Sequence[int], batches: Sequence[int],
-            pairs: int, batch_pairs: int, pause: float) -> dict[str, Any]:  # fmt: skip
+def compare(file: Path, engines: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
     """All figures of a model."""
     began = time.time()
     processes = {name: Engine(name) for name in engines}
     found: dict[str, Any] = {"file": file.name.replace(".any_batch", ""), "load_average": load_average(), "cases": {}}
     try:
-        for batch in batches:
-            comparison = Comparison(processes, file, batch, threads, pause)
+        for batch in options.batches:
+            comparison = Comparison(processes, file, batch, options.threads)
             # Larger batches are compared with our single images in the same round.
-            single = [(key_of(count, 1), "ours") for count in threads] if batch > 1 and 1 in batches else []
-            single = [turn for turn in single if "ours" in found["cases"][turn[0]]["ms"]]
-            times = comparison.rounds(pairs if batch == 1 else batch_pairs, comparison.turns + single)
+            single = [(key_of(count, 1), "ours") for count in options.threads] if batch > 1 else []
+            single = [turn for turn in single if "ours" in found["cases"].get(turn[0], {}).get("ms", {})]
+            times = comparison.rounds(options.pairs if batch == 1 else options.batch_pairs, comparison.turns + single)
             found["cases"].update(_figures(comparison, times))
-            if batch == batches[0]:
+            if batch == 1 and options.paused:
+                found["cases"].update(_figures(comparison, comparison.after_pauses(options.paused), PAUSED))
+            if batch == options.batches[0]:
                 ours = comparison.facts.get("ours", {})
-                found |= {"macs": ours.get("macs"), "versions": _versions(comparison), "apart": comparison.apart}
+                found |= {
+                    "macs": ours.get("macs"),
+                    "pixels": max(ours.get("resolution", [0])),
+                    "versions": _versions(comparison),
+                    "apart": comparison.apart,
+                }
         found["peak_rss"] = {name: process.ask(do="memory").get("peak_rss") for name, process in processes.items()}
     finally:
         for process in processes.values():
@@ -205,37 +217,38 @@ def _versions(comparison: Comparison) -> dict[str, str]:
     return {name: facts["version"] for name, facts in comparison.facts.items()}
 
 
-def _figures(comparison: Comparison, times: dict[tuple[str, str], list[float]]) -> dict[str, Any]:
+def _figures(comparison: Comparison, times: dict[tuple[str, str], Array], scenario: str = "") -> dict[str, Any]:
     """For each key, each engine's milliseconds and our ratio to it; of ours, two threads' ratio to one's.
 
     "by_single": our images per second in a batch, by those of single images.
     """
     cases: dict[str, Any] = {}
-    for key, why in comparison.why.items():
+    medians = {turn: found[:, 0] for turn, found in times.items()}
+    for key, why in ((key + scenario, why) for key, why in comparison.why.items()):
         cases[key] = {"ms": {}, "ratio": {}, "missing": why}
-        for (k, name), ms in times.items():
+        for (k, name), ms in medians.items():
             if k != key:
                 continue
-            cases[key]["ms"][name] = {**quartiles(ms), "rounds": len(ms)}
-            if name != "ours" and (key, "ours") in times:
-                cases[key]["ratio"][name] = quartiles(np.array(times[key, "ours"]) / np.array(ms))
-    keys = [key for key in cases if (key, "ours") in times]
+            late = round(float(np.median(times[k, name][:, 1])), 4)
+            cases[key]["ms"][name] = {**quartiles(ms), "p90": late, "rounds": len(ms)}
+            if name != "ours" and (key, "ours") in medians:
+                cases[key]["ratio"][name] = quartiles(medians[key, "ours"] / ms)
+    keys = [key for key in cases if (key, "ours") in medians]
     for key in keys[1:]:
-        cases[key]["speedup"] = quartiles(np.array(times[keys[0], "ours"]) / np.array(times[key, "ours"]))
+        cases[key]["speedup"] = quartiles(medians[keys[0], "ours"] / medians[key, "ours"])
     for key in keys:
         single = key_of(int(key.split()[0]), 1)
-        if comparison.batch > 1 and (single, "ours") in times:
-            alone, together = (np.array(times[k, "ours"]) for k in (single, key))
-            cases[key]["by_single"] = quartiles(comparison.batch * alone / together)
+        if comparison.batch > 1 and (single, "ours") in medians:
+            cases[key]["by_single"] = quartiles(comparison.batch * medians[single, "ours"] / medians[key, "ours"])
     return cases
 
 
-def compare_reference(file: Path, rounds: int, pause: float) -> dict[str, Any]:
+def compare_reference(file: Path, rounds: int) -> dict[str, Any]:
     """Our time and that of LiteRT's reference kernels, one thread."""
     processes = {name: Engine(name) for name in ("ours", "reference")}
     try:
-        comparison = Comparison(processes, file, 1, (1,), pause)
-        figures: dict[str, Any] = _figures(comparison, comparison.rounds(rounds))[key_of(1, 1)]
+        comparison = Comparison(processes, file, 1, (1,))
+        figures: dict[str, Any] = _figures(comparison, comparison.rounds(rounds, comparison.turns))[key_of(1, 1)]
         return {**figures, "apart": comparison.apart}
     finally:
         for process in processes.values():
@@ -259,6 +272,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "pairs": options.pairs,
         "batch_pairs": options.batch_pairs,
+        "paused": options.paused,
         "engines": engines,
         "load_average": [load_average()],
         "machine": measure_fresh("mobilenet_v2_0.35_96", Options(1, None, 5), compile_too=False)["machine"],
@@ -270,11 +284,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             print(f"{row.title}: not measured: {file_or_why}", flush=True)
             document["rows"][row.title] = {"missing": file_or_why, "cases": {}}
             continue
-        found = compare(row, file_or_why, engines, options.threads, options.batches, options.pairs,
-                        options.batch_pairs, options.pause)  # fmt: skip
-        found |= {"kind": row.kind, "bar": row.bar, "against": list(row.against), "random": bool(row.made)}
+        found = compare(file_or_why, engines, options)
+        found |= {"kind": row.kind, "bars": row.bars, "random": bool(row.made)}
         if row.reference and options.reference:
-            found["reference"] = compare_reference(file_or_why, options.reference, options.pause)
+            found["reference"] = compare_reference(file_or_why, options.reference)
         if row.title in LAYERED and not options.no_layers:
             layers = attempt(measure_fresh, os.fspath(file_or_why), Options(1, 1, 50, True), False)
             found["layers"] = {**layers, "file": file_or_why.name} if isinstance(layers, dict) else layers
@@ -330,13 +343,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="whom to compare with (default: all)")
     parser.add_argument("--threads", nargs="+", type=int, default=THREADS, metavar="N")
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, metavar="N")
-    parser.add_argument("--pairs", type=int, default=50, metavar="N", help="rounds at batch 1 (default: 50)")
-    parser.add_argument("--batch-pairs", type=int, default=6, metavar="N", help="rounds at larger batches (default: 6)")
+    parser.add_argument("--pairs", type=int, default=12, metavar="N", help="rounds at batch 1 (default: 12)")
+    parser.add_argument("--batch-pairs", type=int, default=4, metavar="N", help="rounds at larger batches (default: 4)")
     parser.add_argument("--reference", type=int, default=5, metavar="N",
                         help="rounds with LiteRT's reference kernels; 0: none (default: 5)")  # fmt: skip
-    parser.add_argument(
-        "--pause", type=float, default=0.012, metavar="S", help="seconds between turns (default: 0.012)"
-    )
+    parser.add_argument("--paused", type=int, default=20, metavar="N", help="runs after a pause; 0: none (default: 20)")
     parser.add_argument("--folder", type=Path, default=cache, help="where made model files are kept")
     parser.add_argument("--make-with", default=sys.executable, metavar="PYTHON", help="a Python that has TensorFlow")
     parser.add_argument("--no-layers", action="store_true", help="don't time layers")
