@@ -15,7 +15,17 @@ from numba.core.registry import cpu_target
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler import jit
-from npmobilenet.kernels.compiler.program import GRAIN, Call, Program, Work, _let_others_run
+from npmobilenet.kernels.compiler.program import (
+    AGAIN,
+    CHAIN,
+    GRAIN,
+    TRIES,
+    Call,
+    Program,
+    Trial,
+    Work,
+    _let_others_run,
+)
 from npmobilenet.kernels.compiler.task import TaskFamily, in_one, task
 from npmobilenet.runtime import threads as parallel
 
@@ -55,6 +65,13 @@ def test_pieces(per_thread: int) -> None:
 
 def units_of(counts: Array, marks: Array, cost: int, per_thread: int) -> Work:
     return Work(len(counts), cost, per_thread)
+
+
+@pytest.fixture(autouse=True)
+def on_all_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs run on all threads that they are given, whichever way is faster."""
+    if "trial" not in request.node.name:
+        monkeypatch.setattr(Trial, "way", 0)
 
 
 @task(units_of)
@@ -128,6 +145,61 @@ def test_dependent_calls_on_two_threads() -> None:
         out[:] = -1
         program.run(threads)
         assert (out == wanted).all(), threads
+
+
+def test_calls_of_one_piece_are_a_chain() -> None:
+    """Each chain's length stands at its first call; calls of several pieces are by themselves."""
+    sizes = (1, 1, 9, 1, 9, 9, 1, 1, 1)
+    calls, out = dependent_calls(sizes, np.arange(3))
+    program = Program(calls)
+    program.run(1)
+    wanted = out.copy()
+    out[:] = -1
+    program.run(2)
+    assert program._tables[2][0][:, CHAIN].tolist() == [2, 1, 1, 1, 1, 1, 3, 2, 1]
+    assert (out == wanted).all()
+
+
+def test_a_trial_takes_the_faster_way() -> None:
+    """By the least time, after few runs where that is clear; anew after AGAIN more; one way needs no trial."""
+
+    def choose(times: dict[int, list[float]]) -> tuple[int, int]:
+        trial, runs = Trial(len(times)), 0
+        while trial.chosen is None:
+            way = trial.way
+            trial.took(times[way][min(runs // len(times), len(times[way]) - 1)])
+            runs += 1
+        return trial.way, runs
+
+    assert choose({0: [10.0], 1: [5.0]}) == (1, 4)
+    assert choose({0: [5.0], 1: [10.0]}) == (0, 4)
+    assert choose({0: [9.0], 1: [10.0]}) == (0, 2 * TRIES)
+    assert choose({0: [50.0, 6.0], 1: [50.0, 5.9]}) == (1, 2 * TRIES)  # disturbed runs don't count
+    trial = Trial(2)
+    for time in (1.0, 2.0) * 2:
+        trial.took(time)
+    for _ in range(AGAIN - 4):
+        assert trial.way == 0
+        trial.took(9.0)
+    trial.took(9.0)
+    assert trial.chosen is None
+    for way, time in ((0, 3.0), (1, 1.0), (0, 3.0), (1, 1.0)):
+        assert trial.way == way
+        trial.took(time)
+    assert trial.way == 1
+
+
+def test_a_trial_ends_on_one_thread_where_two_bring_nothing() -> None:
+    """Each call is one piece, so that a second thread only waits; results are equal either way."""
+    calls, out = dependent_calls((1,) * 30, np.arange(3))
+    program = Program(calls)
+    program.run(1)
+    wanted = out.copy()
+    for _ in range(2 * TRIES):
+        out[:] = -1
+        program.run(2)
+        assert (out == wanted).all()
+    assert program._trials[2].chosen is not None
 
 
 def test_a_call_of_no_units_is_skipped() -> None:

@@ -3,7 +3,11 @@
 From Python each of a model's 60 steps costs 1 to 5 us to call and 2 us to start and join threads for, more than a
 small layer takes. Here the threads start once for a whole program and go through its calls side by side: of each call a
 thread takes pieces of its own share first, then what others have left; when no piece is left it waits until all are
-done.
+done. Calls of one piece that follow each other are a chain, which one thread takes as a whole: no wait between them.
+
+Two threads bring a small model nothing where waking and waiting takes what they save, and where that is depends on the
+machine and on what else it does. So a program tries: its first runs take turns on one thread and on all, until it is
+clear which is faster, and now and then anew. All ways give the same bits.
 
 No thread ever waits for a piece that nobody has taken, so a program ends whatever the threading layer does, also where
 it runs the threads' loops one after the other. Which thread takes a piece makes no difference to its result.
@@ -11,6 +15,8 @@ it runs the threads' loops one after the other. Which thread takes a piece makes
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +34,10 @@ from npmobilenet.kernels.compiler.numba_private import array_data, get_or_insert
 WORD = ir.IntType(64)
 APART = 8  # int64 words between two counters: 64 bytes, so that threads don't share their cache lines
 SPINS = 5000  # looks at a counter, some 10 us, before a waiting thread lets others have its core
-ADDRESS, WORDS, UNITS, PIECE = range(4)
+ADDRESS, WORDS, UNITS, PIECE, CHAIN = range(5)
+TRIES = 8  # runs of each way of running a program, of which the least time counts
+CLEAR = 0.8  # of two ways, one that takes less than this part of the other's time needs no more tries: two runs of each
+AGAIN = 4096  # runs after which a choice is made anew
 
 
 # Multiply-adds (or what takes as long) in a piece of work that is worth handing to a thread: some 2 us.
@@ -99,6 +108,19 @@ def _read(typingctx, counters, at):
 
 
 @intrinsic
+def _pause(typingctx):
+    """What x86 wants in a loop that waits: a thread on the same core, and the one waited for, then run faster."""
+
+    def codegen(context, builder, signature, args):
+        if builder.module.triple.startswith(("x86_64", "i686", "i386")):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def _let_others_run(typingctx):
     """The system's function for that: POSIX's, or that of Windows; both have this type. Nothing where there is none."""
 
@@ -115,8 +137,9 @@ def _let_others_run(typingctx):
 @register_jitable
 def _take_part(calls, counters, thread, threads):
     """What one thread does, see the module's docstring. A call has a counter for each thread's share, one of ends."""
-    for i in range(calls.shape[0]):
-        units, piece = calls[i, UNITS], calls[i, PIECE]
+    i = 0
+    while i < calls.shape[0]:
+        units, piece, chain = calls[i, UNITS], calls[i, PIECE], calls[i, CHAIN]
         pieces = (units + piece - 1) // piece
         row = i * (threads + 1)
         for other in range(threads):
@@ -128,12 +151,17 @@ def _take_part(calls, counters, thread, threads):
                     break
                 if _call(calls[i, ADDRESS], calls[i, WORDS], p * piece, min((p + 1) * piece, units)) == 0:
                     _add(counters, calls.shape[0] * (threads + 1) * APART, 1)
+                for j in range(i + 1, i + chain):
+                    if _call(calls[j, ADDRESS], calls[j, WORDS], 0, calls[j, UNITS]) == 0:
+                        _add(counters, calls.shape[0] * (threads + 1) * APART, 1)
                 _add(counters, (row + threads) * APART, 1)
         looks = 0
         while _read(counters, (row + threads) * APART) < pieces:
             looks += 1
+            _pause()
             if looks > SPINS:
                 _let_others_run()
+        i += chain
 
 
 @register_jitable
@@ -162,19 +190,59 @@ run_together = compile_kernel(run_together, parallel=True)
 run_alone = compile_kernel(run_alone)
 
 
+class Trial:
+    """Which of several ways of doing the same is the fastest, found while it is done: `way` says which to take next.
+
+    The ways take turns; the least time of each counts, since what disturbs a run only makes it longer. After AGAIN
+    times more all are tried anew, for machines whose other processes come and go.
+    """
+
+    def __init__(self, ways: int) -> None:
+        self.ways = ways
+        self._begin()
+
+    def _begin(self) -> None:
+        self.least = [math.inf] * self.ways
+        self.runs = 0
+        self.chosen: int | None = None
+
+    @property
+    def way(self) -> int:
+        """The way to take now."""
+        return self.runs % self.ways if self.chosen is None else self.chosen
+
+    def took(self, time: float) -> None:
+        """What a run by `way` took, in any unit; ignored once a way is chosen."""
+        if self.chosen is None:
+            self.least[self.way] = min(self.least[self.way], time)
+        self.runs += 1
+        if self.chosen is None and self.runs % self.ways == 0 and self.runs >= 2 * self.ways:
+            best, second = sorted(self.least)[:2]
+            if self.runs >= TRIES * self.ways or best < CLEAR * second:
+                self.chosen = self.least.index(best)
+        elif self.runs > AGAIN:
+            self._begin()
+
+
 class Program:
     """Calls in the order in which they are run. Not safe to run twice at the same time."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = [call for call in calls if call.work.units > 0]
         self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # threads -> calls and counters
+        self._trials: dict[int, Trial] = {}
 
     def run(self, threads: int) -> None:
-        """Run all calls, on this thread and threads - 1 of Numba's. Raises `PlanError` where memory runs out."""
+        """Run all calls, on this thread and up to threads - 1 of Numba's. Raises `PlanError` where memory runs out."""
         if threads not in self._tables:
             self._tables[threads] = self._table(threads)
+            self._trials[threads] = Trial(1 if threads == 1 else 2)
         calls, counters = self._tables[threads]
-        failed = run_alone(calls) if threads == 1 else run_together(calls, counters, threads)
+        trial = self._trials[threads]
+        start = time.perf_counter_ns()
+        failed = run_together(calls, counters, threads) if threads > 1 and trial.way == 0 else run_alone(calls)
+        if threads > 1:
+            trial.took(time.perf_counter_ns() - start)
         if failed:
             raise PlanError(
                 "a kernel got no memory for its intermediate values, so there is no result: use smaller images or "
@@ -182,6 +250,9 @@ class Program:
             )
 
     def _table(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = [(c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads)) for c in self._calls]
-        table = np.array(rows, np.int64).reshape(-1, 4)
+        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads), 1] for c in self._calls]
+        for row, following in zip(rows[-2::-1], rows[:0:-1], strict=True):
+            if all(one[PIECE] >= one[UNITS] for one in (row, following)):
+                row[CHAIN] = following[CHAIN] + 1
+        table = np.array(rows, np.int64).reshape(-1, 5)
         return table, np.zeros((len(rows) * (threads + 1) + 1) * APART, np.int64)
