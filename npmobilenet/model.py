@@ -23,7 +23,7 @@ from npmobilenet.images.inputs import NHWC, channels_first, check_input, picture
 from npmobilenet.images.own import Labels, with_own
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine
-from npmobilenet.runtime import threads as parallel
+from npmobilenet.runtime.exclusive import exclusive
 from npmobilenet.runtime.plan import MEMORY_LIMIT, Plan
 from npmobilenet.runtime.taps import match_taps
 
@@ -174,7 +174,7 @@ class Model:
         names = () if taps is None else self.match_taps(taps)
         pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}
-        with parallel.exclusive(self.threads, self.kernels) as threads:
+        with exclusive(self.threads, self.kernels) as threads:
             for first in range(0, len(inputs[0]), self.images_at_once):
                 chunk = [array[first : first + self.images_at_once] for array in inputs]
                 plan = self._plan(len(chunk[0]), names)

@@ -97,7 +97,7 @@ def sums_left_out(case: Case) -> Iterator[None]:
     """In two of three cases, no checksum is compared: behind them lies what a hostile file, sums put right, reaches."""
     with contextlib.ExitStack() as stack:
         if case.rng.random() < 2 / 3:
-            for module in ("checkpoint_index", "bundle"):
+            for module in ("checkpoint_index", "checkpoint"):
                 patch = mock.patch(f"npmobilenet.formats.tensorflow.{module}.crc32c", return_value=_AnySum())
                 stack.enter_context(patch)
             stack.enter_context(mock.patch("npmobilenet.formats.weightfile.reader._check_digest"))

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from npmobilenet.formats import weightfile
-from npmobilenet.formats.tensorflow.bundle import Checkpoint, Variable
-from npmobilenet.formats.tensorflow.checkpoint import tensors_for_graph
+from npmobilenet.formats.tensorflow.checkpoint import Checkpoint, Variable
+from npmobilenet.formats.tensorflow.model import tensors_for_graph
 from npmobilenet.model import Model
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.zoo import SPECS

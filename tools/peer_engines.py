@@ -61,7 +61,7 @@ def open_ours(file: str, threads: int, batch: int) -> Opened:
     """npmobilenet: the loop on a plan, as `Model.run` uses it, without that one's checks and its copy of the output."""
     import npmobilenet
     from npmobilenet.runtime import engine
-    from npmobilenet.runtime import threads as parallel
+    from npmobilenet.runtime.exclusive import exclusive
 
     model = npmobilenet.load(file, threads=threads)
     x = random_input((batch, *model.input.shape[1:]), model.input.dtype, SEED)
@@ -71,7 +71,7 @@ def open_ours(file: str, threads: int, batch: int) -> Opened:
         raise Unavailable(f"a batch of {batch} doesn't come out even in pieces of {at_once}")
 
     def run() -> Array:
-        with parallel.exclusive(threads, model.kernels) as used:
+        with exclusive(threads, model.kernels) as used:
             if batch == at_once:
                 return engine.run(plan, x, threads=used)[0]
             pieces = range(0, batch, at_once)

@@ -78,7 +78,7 @@ def _read(
         from npmobilenet.formats.pytorch.model import convert_pytorch
 
         return convert_pytorch(source, reader, model, ema).until(outputs)
-    from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
+    from npmobilenet.formats.tensorflow.model import convert_checkpoint
 
     return convert_checkpoint(source, model, ema).until(outputs)
 

@@ -122,7 +122,7 @@ def file_sha256(path: Path) -> str:
 
 def model_facts(data: ModelData, path: str | os.PathLike[str] | None) -> dict[str, Any]:
     """Name and sha256 of a model: of its graph and weights, which a conversion to .h5 leaves alone, and of its file."""
-    from npmobilenet.formats.weightfile.limits import digest, tensors_digest
+    from npmobilenet.formats.weightfile.schema import digest, tensors_digest
 
     both = digest(data.graph.to_json().encode()) + tensors_digest(data.graph, data.tensors)
     facts = {"name": data.info.name, "sha256": digest(both.encode())}

@@ -18,8 +18,8 @@ from npmobilenet.errors import PlanError
 from npmobilenet.graph import Node, Quantization, Tensor
 from npmobilenet.kernels import as_functions, kernel_set
 from npmobilenet.modeldata import Array, ModelData
-from npmobilenet.runtime import threads as parallel
 from npmobilenet.runtime.binding import NodeContext, Step, bind
+from npmobilenet.runtime.exclusive import exclusive
 from npmobilenet.runtime.taps import ACC, ACCUMULATING, PRE
 
 Number = int | float
@@ -91,7 +91,7 @@ def steps(what: IsolatedNode, dialect: str, kernels: str, stage: str = "output")
 def run(what: IsolatedNode, dialect: str, kernels: str = "fast", stage: str = "output") -> Array:
     """The node's output (or the stage before it). Raises `PlanError`."""
     calls, out = steps(what, dialect, kernels, stage)
-    with parallel.exclusive(None, kernels) as threads:
+    with exclusive(None, kernels) as threads:
         for function in as_functions(calls):
             function(threads)
     return out

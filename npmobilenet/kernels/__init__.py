@@ -138,7 +138,7 @@ def as_functions(steps: Iterable[Any]) -> tuple[Callable[[int], None], ...]:
     functions: list[Callable[[int], None]] = []
     for fast, group in itertools.groupby(steps, lambda step: hasattr(step.kernel, "bind")):
         if fast:
-            from npmobilenet.kernels.compiler.program import Program
+            from npmobilenet.kernels.compiler.work_sharing import Program
 
             functions.append(Program([step.kernel.bind(*step.args) for step in group]).run)
         else:

@@ -32,8 +32,8 @@ from npmobilenet.errors import ConversionError, NpMobilenetError, WeightFileErro
 from npmobilenet.formats import read_model, weightfile
 from npmobilenet.formats.keras.model import convert_keras
 from npmobilenet.formats.tensorflow import checkpoint_index
-from npmobilenet.formats.tensorflow.bundle import read_checkpoint
-from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
+from npmobilenet.formats.tensorflow.checkpoint import read_checkpoint
+from npmobilenet.formats.tensorflow.model import convert_checkpoint
 from npmobilenet.modeldata import ModelData
 
 SECONDS = 2.0  # of processor time for one file

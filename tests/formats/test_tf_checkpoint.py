@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from npmobilenet.errors import ConversionError, ModelNotFound
 from npmobilenet.formats.batch_norm import fold_batch_norm
 from npmobilenet.formats.tensorflow import checkpoint_index, crc32c
-from npmobilenet.formats.tensorflow.bundle import Checkpoint, read_checkpoint
-from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint, tensors_for_graph
+from npmobilenet.formats.tensorflow.checkpoint import Checkpoint, read_checkpoint
+from npmobilenet.formats.tensorflow.model import convert_checkpoint, tensors_for_graph
 from npmobilenet.formats.tensorflow.slim_names import SlimVariables, infer, needed
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.build import build, build_model

@@ -15,7 +15,8 @@ from numba.core.registry import cpu_target
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler import jit
-from npmobilenet.kernels.compiler.program import (
+from npmobilenet.kernels.compiler.task import TaskFamily, in_one, task
+from npmobilenet.kernels.compiler.work_sharing import (
     AGAIN,
     CHAIN,
     GRAIN,
@@ -26,8 +27,7 @@ from npmobilenet.kernels.compiler.program import (
     Work,
     _let_others_run,
 )
-from npmobilenet.kernels.compiler.task import TaskFamily, in_one, task
-from npmobilenet.runtime import threads as parallel
+from npmobilenet.runtime.exclusive import exclusive
 
 Array = np.ndarray[Any, Any]
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64", "float32", "float64")
@@ -40,7 +40,7 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No cache: its folder stands for the package's sources, not for the kernels of this file."""
     monkeypatch.setattr(jit, "cache_folder", lambda: None)
     monkeypatch.setenv("NPMOBILENET_QUIET", "1")
-    with parallel.exclusive(None, "fast"):
+    with exclusive(None, "fast"):
         yield
 
 

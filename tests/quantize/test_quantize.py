@@ -19,7 +19,7 @@ from litert import Peer
 
 from npmobilenet.errors import InputError
 from npmobilenet.formats import weightfile
-from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint
+from npmobilenet.formats.tensorflow.model import convert_checkpoint
 from npmobilenet.formats.tflite.model import convert_tflite
 from npmobilenet.graph import GraphBuilder, Node, Quantization
 from npmobilenet.images import recipes as preprocess

@@ -31,7 +31,7 @@ from npmobilenet.kernels.compiler.packed_arena import into_arena
 from npmobilenet.model import CHUNK, Model
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.ops import Quantization
-from npmobilenet.runtime import threads as parallel
+from npmobilenet.runtime.exclusive import SPINS, limit_spinning
 from npmobilenet.runtime.memory import ALIGNMENT, Lifetime, arena_offsets
 from npmobilenet.runtime.plan import Plan, ideal_bytes
 from npmobilenet.zoo import SPECS
@@ -532,7 +532,7 @@ def test_packed_weights_lie_together() -> None:
 
 
 @pytest.mark.parametrize(("platform", "variables", "loaded"), [
-    ("linux", {}, [("GOMP_SPINCOUNT", parallel.SPINS)]),
+    ("linux", {}, [("GOMP_SPINCOUNT", SPINS)]),
     ("linux", {"GOMP_SPINCOUNT": "1"}, []),
     ("linux", {"OMP_WAIT_POLICY": "passive"}, []),
     ("darwin", {}, []),
@@ -549,5 +549,5 @@ def test_only_gnu_openmp_is_told_how_to_wait(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
-    parallel.limit_spinning()
+    limit_spinning()
     assert found == loaded

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import ACTIVATIONS, Graph, GraphBuilder
 from npmobilenet.runtime import binding, engine, fusion
-from npmobilenet.runtime import threads as parallel
 from npmobilenet.runtime.binding import row_tiled_block as band_binder
+from npmobilenet.runtime.exclusive import exclusive
 from npmobilenet.runtime.plan import Plan
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -27,7 +27,7 @@ def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(plan: Plan, x: Array, threads: int = 1) -> Array:
-    with parallel.exclusive(threads, "fast") as used:
+    with exclusive(threads, "fast") as used:
         return engine.run(plan, x, threads=used)[0].copy()
 
 

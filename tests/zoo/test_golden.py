@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import npmobilenet as nm
-from npmobilenet.formats.tensorflow.bundle import Checkpoint
-from npmobilenet.formats.tensorflow.checkpoint import convert_checkpoint, tensors_for_graph
+from npmobilenet.formats.tensorflow.checkpoint import Checkpoint
+from npmobilenet.formats.tensorflow.model import convert_checkpoint, tensors_for_graph
 from npmobilenet.images.labels import synonyms
 from npmobilenet.model import Model
 from npmobilenet.modeldata import ModelData, ModelInfo

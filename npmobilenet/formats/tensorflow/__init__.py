@@ -1,1 +1,1 @@
-"""TensorFlow checkpoints as TF-slim wrote them: bundle, index, sums, names of variables."""
+"""TensorFlow checkpoints as TF-slim wrote them: files, index, sums, names of variables."""

@@ -1,275 +1,180 @@
-"""A TF-slim MobileNet checkpoint -> graph, folded weights, facts. TensorFlow isn't needed.
+"""TensorFlow checkpoints of format V2, read without TensorFlow: `<prefix>.index` and `<prefix>.data-00000-of-00001`.
 
-The architecture is named by the caller, or by the checkpoint's file or folder, or found from the variables' names and
-shapes. Every variable must be accounted for: what is missing, misshapen or left over is one error that lists it all.
-The file itself, with its CRCs, is read in bundle.py and checkpoint_index.py.
+The index is read at once (see checkpoint_index.py), the variables' bytes when asked for, each checked against its
+CRC-32C. Source of names and layout: tensorflow/tensorflow v2.15 core/util/tensor_bundle/{naming,tensor_bundle}.cc.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from npmobilenet.errors import ConversionError, GraphError, ModelNotFound
-from npmobilenet.formats.batch_norm import fold_batch_norm
-from npmobilenet.formats.misfit import Misfit
-from npmobilenet.formats.tensorflow.bundle import Checkpoint, read_checkpoint
-from npmobilenet.formats.tensorflow.slim_names import (
-    Candidate,
-    Ema,
-    SlimVariables,
-    best_of,
-    candidates,
-    infer,
-    misfit,
-    slim_variables,
-)
-from npmobilenet.graph import Graph, Node
-from npmobilenet.modeldata import Array, ModelData, ModelInfo, assumptions, imagenet_labels
-from npmobilenet.zoo import SPECS
-from npmobilenet.zoo.checkpoints import ModelName, parse
+from npmobilenet.errors import ConversionError
+from npmobilenet.formats.file_kinds import kind_of
+from npmobilenet.formats.tensorflow.checkpoint_index import Entry, read_index
+from npmobilenet.formats.tensorflow.crc32c import crc32c, unmask
+from npmobilenet.modeldata import Array
 
-__all__ = ["Checkpoint", "convert_checkpoint", "read_checkpoint", "tensors_for_graph"]
-
-ASSUMED_RESOLUTION = 224
+# DataType numbers of tensorflow/core/framework/types.proto, with NumPy's dtype where the reader knows how.
+_DTYPES: Mapping[int, tuple[str, str | None]] = MappingProxyType({
+    1: ("float32", "<f4"), 2: ("float64", "<f8"), 3: ("int32", "<i4"), 4: ("uint8", "u1"), 5: ("int16", "<i2"),
+    6: ("int8", "i1"), 7: ("string", None), 8: ("complex64", None), 9: ("int64", "<i8"), 10: ("bool", "?"),
+    14: ("bfloat16", None), 17: ("uint16", "<u2"), 18: ("complex128", None), 19: ("float16", "<f2"),
+    20: ("resource", None), 21: ("variant", None), 22: ("uint32", "<u4"), 23: ("uint64", "<u8"),
+})  # fmt: skip
+_DATA = re.compile(r"(.+)\.data-(\d{5})-of-(\d{5})", re.DOTALL)
+_MAX_RANK = 32
+_PASS = "pass the checkpoint's prefix (such as model.ckpt-1000), its .index or one of its .data files"
 
 
-def convert_checkpoint(path: str | Path, model: str | None = None, ema: Ema = "auto") -> ModelData:
-    """Convert the checkpoint at `path` (prefix, `.index`, `.data-*`, or a folder with one checkpoint).
+@dataclass(frozen=True)
+class Variable:
+    """What the index says of a variable: its shape and TensorFlow's name of its dtype."""
 
-    `model` is a registered or canonical name. Without it, the names of the file and its folders are tried, then the
-    architecture is found from the variables; its resolution, which no variable tells, is then 224, and
-    `provenance["resolution"]` says that this is assumed. `ema`: use the moving averages of the weights ("auto": where
-    there are any). Class count and fine-grained mode come from the checkpoint; without a classifier the graph ends with
-    the pooled features, and if layers at the end are absent as well, with the last layer there is.
+    shape: tuple[int, ...]
+    dtype: str
 
-    Raises `ConversionError` for unreadable or damaged files and variables that don't fit, `ModelNotFound` for an
-    unknown `model`.
+
+class Checkpoint:
+    """An open checkpoint: `variables` (name -> shape and dtype, sorted by name) and `read(name)`.
+
+    `path` is the prefix, the `.index` file, any `.data-*` file, or a folder that holds exactly one checkpoint.
+
+    Raises `ConversionError` when there is no checkpoint there (and says what is there instead), when a data file is
+    missing, or when the index is damaged.
     """
-    checkpoint = Checkpoint(path)
-    variables = slim_variables(checkpoint, ema)
-    candidate, name, how = _choose(checkpoint, variables, model)
-    try:
-        graph = candidate.graph(name.resolution, str(name))
-    except GraphError as error:
-        raise ConversionError(f"checkpoint '{checkpoint.prefix}': as {name}: {error}") from error
-    notes: dict[str, str] = {}
-    tensors = _tensors(checkpoint, variables, graph, notes)
-    labels, offset = imagenet_labels(candidate.num_classes)
-    return ModelData(
-        graph,
-        tensors,
-        ModelInfo(
-            str(name),
-            labels,
-            offset,
-            provenance={
-                **_provenance(checkpoint, variables),
-                **_architecture(candidate, how),
-                **notes,
-                **_assumed(candidate, how),
-            },
-        ),
-    )
 
-
-def tensors_for_graph(checkpoint: Checkpoint, graph: Graph, ema: Ema = "auto") -> dict[str, Array]:
-    """The folded weights of a graph made by `npmobilenet.zoo.build` with any options, such as an output stride.
-
-    Raises `ConversionError` where the variables don't fit the graph.
-    """
-    return _tensors(checkpoint, slim_variables(checkpoint, ema), graph, {})
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Which model
-
-
-def _choose(
-    checkpoint: Checkpoint, variables: SlimVariables, model: str | None
-) -> tuple[Candidate, ModelName, Mapping[str, str]]:
-    """The network that fits, its name, and how both were found."""
-    if model is not None:
-        name = parse(model)
-        if name.dtype != "float32":
-            raise ConversionError(
-                f"model '{model}' is an 8-bit model, and a checkpoint holds float weights; pass the float "
-                "model's name (without '_uint8'), or convert the .tflite file"
-            )
-        difference, candidate = _named(variables, name)
-        if len(difference):
-            raise _unfit(checkpoint, difference, str(name))
-        return candidate, name, {"architecture": "as named by the caller"}
-    for guess in _names_on_path(checkpoint.prefix):
-        if SPECS[guess.family].scope != variables.scope:
-            continue
-        difference, candidate = _named(variables, guess)
-        if not len(difference):
-            return candidate, guess, {"architecture": "from the name of the checkpoint or its folder"}
-    fitting, difference = infer(variables)
-    name = ModelName(
-        family=fitting[0].spec.family,
-        depth_multiplier=fitting[0].depth_multiplier,
-        resolution=ASSUMED_RESOLUTION,
-    )
-    if len(difference):
-        raise _unfit(checkpoint, difference, f"{name}, the closest")
-    if len(fitting) > 1:
-        families = ", ".join(f"mobilenet_{candidate.spec.family}" for candidate in fitting)
-        raise ConversionError(
-            f"checkpoint '{checkpoint.prefix}': its variables fit {families} alike; name the model, such as {name}"
+    def __init__(self, path: str | Path) -> None:
+        self.prefix = find_prefix(Path(path))
+        header, self._entries = read_index(Path(f"{self.prefix}.index"))
+        self.files = tuple(
+            Path(f"{self.prefix}.data-{i:05d}-of-{header.num_shards:05d}") for i in range(header.num_shards)
         )
-    how = {"architecture": "from the variables", "resolution": f"{ASSUMED_RESOLUTION}, assumed"}
-    return fitting[0], name, how
-
-
-def _named(variables: SlimVariables, name: ModelName) -> tuple[Misfit, Candidate]:
-    spec = SPECS[name.family]
-    if spec.scope != variables.scope:
-        raise ConversionError(
-            f"model '{name}' has its variables under '{spec.scope}', the checkpoint under "
-            f"'{variables.prefix}{variables.scope}'; pass the right model, or none to have it found"
-        )
-    return best_of(candidates(variables, spec, (name.depth_multiplier,)), variables)
-
-
-def _names_on_path(prefix: Path) -> list[ModelName]:
-    """Models after which the file or one of the two folders around it is named, as far as they are float models.
-
-    Published archives unpack to folders such as `v3-large_224_1.0_float/ema/model-540000`.
-    """
-    found = []
-    for text in (prefix.name.removesuffix(".ckpt"), prefix.parent.name, prefix.parent.parent.name):
-        for spelling in (text, f"{text}_float"):
-            try:
-                name = parse(spelling)
-            except ModelNotFound:
-                continue
-            found += [name] if name.dtype == "float32" else []
-    return found
-
-
-def _unfit(checkpoint: Checkpoint, difference: Misfit, model: str) -> ConversionError:
-    hint = "pass the model it was trained as, or a checkpoint of a plain TF-slim MobileNet"
-    if any("quant/" in name for name in difference.extra):
-        hint = "it was trained with fake quantization: convert the .tflite file made from it instead"
-    elif any(name.endswith("/ExponentialMovingAverage") for name in difference.missing):
-        hint = "some moving averages are absent: use ema=False for the live values"
-    return ConversionError(
-        f"checkpoint '{checkpoint.prefix}' doesn't hold the variables of {model}: {difference}; {hint}"
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Weights
-
-
-def _tensors(checkpoint: Checkpoint, variables: SlimVariables, graph: Graph, notes: dict[str, str]) -> dict[str, Array]:
-    difference = misfit(graph, variables)
-    if len(difference):
-        raise _unfit(checkpoint, difference, f"'{graph.name}'")
-    reader = _Reader(checkpoint, variables)
-    tensors: dict[str, Array] = {}
-    for node in graph.nodes:
-        if node.scope:
-            tensors[node.inputs[1]], tensors[node.inputs[2]] = _weights_and_bias(reader, node)
-    reader.check()
-    if reader.converted:
-        notes["dtypes"] = ", ".join(f"{dtype} rounded to float32" for dtype in sorted(reader.converted))
-    return tensors
-
-
-def _weights_and_bias(reader: _Reader, node: Node) -> tuple[Array, Array]:
-    """In the graph's layout: depthwise weights (H, W, C, 1) become (H, W, C); the others keep TF's."""
-    if node.op == "depthwise_conv2d":
-        weights = reader(f"{node.scope}/depthwise_weights")[..., 0]
-    else:
-        weights = reader(f"{node.scope}/weights")
-    if not node.batch_norm:
-        return _float32(weights), _float32(reader(f"{node.scope}/biases"))
-    gamma, beta, mean, variance = (
-        reader(f"{node.scope}/BatchNorm/{leaf}") for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
-    )
-    if reader.unfit:  # all of them are reported at once, at the end
-        return weights, beta
-    try:
-        return fold_batch_norm(weights, gamma, beta, mean, variance)
-    except ConversionError as error:
-        raise ConversionError(f"checkpoint '{reader.checkpoint.prefix}', '{node.scope}': {error}") from error
-
-
-def _float32(values: Array) -> Array:
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
-class _Reader:
-    """Reads a network's variables, noting those that can't serve as weights."""
-
-    def __init__(self, checkpoint: Checkpoint, variables: SlimVariables) -> None:
-        self.checkpoint = checkpoint
-        self.names = variables.names
-        self.converted: set[str] = set()
-        self.unfit: list[str] = []
-
-    def __call__(self, name: str) -> Array:
-        values = self.checkpoint.read(self.names[name])
-        if values.dtype.kind != "f":
-            self.unfit.append(f"{self.names[name]} is {values.dtype}, expected float32")
-        elif not np.isfinite(values).all():
-            self.unfit.append(f"{self.names[name]} holds NaN or infinite values")
-        if values.dtype != np.float32:
-            self.converted.add(str(values.dtype))
-        return values
-
-    def check(self) -> None:
-        """Raise one error for all unfit variables."""
-        if self.unfit:
-            more = f", and {len(self.unfit) - 20} more" if len(self.unfit) > 20 else ""
+        missing = [file.name for file in self.files if not file.is_file()]
+        if missing:
             raise ConversionError(
-                f"checkpoint '{self.checkpoint.prefix}': {'; '.join(self.unfit[:20])}{more}; "
-                "such a network can't be run: pass another checkpoint"
+                f"checkpoint '{self.prefix}': {len(missing)} of its {len(self.files)} data files are "
+                f"missing: {_some(missing)}; put them beside the .index file"
             )
+        self.variables: Mapping[str, Variable] = MappingProxyType(
+            {name: Variable(e.shape, _dtype_name(e.dtype)) for name, e in self._entries.items()}
+        )
 
+    def read(self, name: str) -> Array:
+        """The value of one variable, in its own dtype (little endian).
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Facts
+        Raises `ConversionError` for an unknown name, a dtype without a NumPy twin (strings), a partitioned variable,
+        bytes that aren't there, a size that isn't the shape's, or a checksum that differs.
+        """
+        entry = self._entries.get(name)
+        where = f"checkpoint '{self.prefix}', variable '{name}'"
+        if entry is None:
+            raise ConversionError(f"{where}: there is none of that name; `.variables` lists the {len(self.variables)}")
+        if entry.sliced:
+            raise ConversionError(
+                f"{where}: it is stored in slices (made with a partitioner), which isn't supported; "
+                "load it in TensorFlow without a partitioner and save it again"
+            )
+        dtype = _DTYPES.get(entry.dtype, ("", None))[1]
+        if dtype is None:
+            raise ConversionError(f"{where}: dtype {_dtype_name(entry.dtype)}, expected a float or integer type")
+        if len(entry.shape) > _MAX_RANK:
+            raise ConversionError(f"{where}: rank {len(entry.shape)}, expected at most {_MAX_RANK}")
+        expected = math.prod(entry.shape) * np.dtype(dtype).itemsize
+        if entry.size != expected:
+            raise ConversionError(
+                f"{where}: {entry.size} bytes stored, expected {expected} for shape {entry.shape} of "
+                f"{_dtype_name(entry.dtype)}; the index is damaged: copy the checkpoint again"
+            )
+        return np.frombuffer(self._bytes(entry, where), dtype).reshape(entry.shape)
 
-
-def _provenance(checkpoint: Checkpoint, variables: SlimVariables) -> dict[str, str]:
-    files = [Path(f"{checkpoint.prefix}.index"), *checkpoint.files]
-    facts = {
-        "source": f"TensorFlow checkpoint {checkpoint.prefix.name}",
-        "converter": "npmobilenet.formats.tensorflow.checkpoint",
-        "ema": "used" if variables.ema else "not used",
-        "batch_norm": "folded in float64",
-    }
-    if variables.prefix:
-        facts["variable_prefix"] = variables.prefix
-    for file in files:
+    def _bytes(self, entry: Entry, where: str) -> bytes:
+        if entry.shard >= len(self.files):
+            raise ConversionError(
+                f"{where}: it lies in data file {entry.shard}, and there are {len(self.files)}; "
+                "the index is damaged: copy the checkpoint again"
+            )
+        path = self.files[entry.shard]
         try:
-            with file.open("rb") as stream:
-                facts[f"sha256 {file.name}"] = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = path.stat().st_size
+            if entry.offset + entry.size > size:
+                raise ConversionError(
+                    f"{where}: its bytes {entry.offset} to {entry.offset + entry.size} lie beyond the "
+                    f"end of '{path.name}' ({size} bytes): the file is cut short, copy it again"
+                )
+            with path.open("rb") as file:
+                file.seek(entry.offset)
+                data = file.read(entry.size)
         except OSError as error:
-            raise ConversionError(f"'{file}': can't be read: {error.strerror or error}") from error
-    return facts
+            raise ConversionError(f"{where}: '{path}' can't be read: {error.strerror or error}") from error
+        found, expected = crc32c(data), unmask(entry.crc32c)
+        if found != expected:
+            raise ConversionError(
+                f"{where}: CRC-32C 0x{found:08x}, expected 0x{expected:08x} (bytes {entry.offset} to "
+                f"{entry.offset + entry.size} of '{path.name}'): the file is damaged, copy it again"
+            )
+        return data
 
 
-def _assumed(candidate: Candidate, how: Mapping[str, str]) -> dict[str, str]:
-    """The recipe is no assumption: TF-slim has one for all of its MobileNets."""
-    size = f"input size assumed: {ASSUMED_RESOLUTION} x {ASSUMED_RESOLUTION} (pass a model name for another)"
-    names = f"labels assumed: ImageNet's, for {candidate.num_classes} outputs"
-    return assumptions([size] * ("resolution" in how) + [names] * bool(imagenet_labels(candidate.num_classes)[0]))
+def read_checkpoint(path: str | Path) -> dict[str, Array]:
+    """All numeric variables of a checkpoint by name; strings (bookkeeping of TensorFlow 2) are left out."""
+    checkpoint = Checkpoint(path)
+    readable = {name for _, (name, dtype) in _DTYPES.items() if dtype}
+    return {name: checkpoint.read(name) for name, v in checkpoint.variables.items() if v.dtype in readable}
 
 
-def _architecture(candidate: Candidate, how: Mapping[str, str]) -> dict[str, str]:
-    facts = dict(how)
-    if candidate.spec.finegrain and candidate.depth_multiplier != 1:
-        facts["finegrain"] = "yes" if candidate.finegrain else "no"
-    if candidate.final_endpoint:
-        facts["final_endpoint"] = candidate.final_endpoint
-    elif not candidate.num_classes:
-        facts["classifier"] = "none in the checkpoint"
-    return facts
+def find_prefix(path: Path) -> Path:
+    """The prefix of the checkpoint that `path` means: see `Checkpoint`."""
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        data = _DATA.fullmatch(str(path))
+        prefix = str(path)[: -len(".index")] if path.suffix == ".index" else data[1] if data else str(path)
+        if Path(f"{prefix}.index").is_file():
+            return Path(prefix)
+        raise ConversionError(_why_not(path, Path(prefix)))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ConversionError(f"checkpoint {str(path)!r}: can't be read: {error}") from error
+
+
+def _in_folder(folder: Path) -> Path:
+    found = sorted(p for p in folder.iterdir() if p.suffix == ".index" and p.is_file())
+    if len(found) == 1:
+        return found[0].with_suffix("")
+    if found:
+        raise ConversionError(
+            f"folder '{folder}': it holds {len(found)} checkpoints "
+            f"({_some([p.stem for p in found])}); pass the one you mean"
+        )
+    raise ConversionError(f"folder '{folder}': no .index file in it, so no checkpoint; {_PASS}")
+
+
+def _why_not(path: Path, prefix: Path) -> str:
+    """What to say where `<prefix>.index` doesn't exist: what `path` is instead, or which file is missing."""
+    if prefix == path and path.is_file():
+        return f"'{path}' is {_kind(path)}, expected a TensorFlow checkpoint: {_PASS}"
+    if prefix.parent.is_dir() and any(_DATA.fullmatch(p.name) and p.name.startswith(f"{prefix.name}.data-")
+                                      for p in prefix.parent.iterdir()):  # fmt: skip
+        return f"checkpoint '{prefix}': its data is there but '{prefix.name}.index' is missing; put it beside the data"
+    return f"checkpoint '{prefix}': there is no file '{prefix}.index'; {_PASS}"
+
+
+def _kind(path: Path) -> str:
+    """What sort of file this is, and what to do with it."""
+    kind = kind_of(path)
+    return f"{kind.name} ({kind.advice})" if kind else f"a file of {path.stat().st_size} bytes of unknown kind"
+
+
+def _dtype_name(number: int) -> str:
+    return _DTYPES[number][0] if number in _DTYPES else f"number {number}"
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from npmobilenet.errors import ConversionError, GraphError
 from npmobilenet.formats.misfit import LISTED, Misfit
-from npmobilenet.formats.tensorflow.bundle import Checkpoint
+from npmobilenet.formats.tensorflow.checkpoint import Checkpoint
 from npmobilenet.graph import Graph
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.build import build

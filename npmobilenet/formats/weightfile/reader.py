@@ -13,7 +13,7 @@ import numpy as np
 from npmobilenet.errors import GraphError
 from npmobilenet.formats.file_kinds import HDF5_MAGIC, kind_of
 from npmobilenet.formats.hdf5_names import member_names
-from npmobilenet.formats.weightfile.limits import (
+from npmobilenet.formats.weightfile.schema import (
     CHECK_PATH,
     CONVERT,
     DAMAGED,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.formats.weightfile.limits import (
+from npmobilenet.formats.weightfile.schema import (
     FORMAT,
     HEADER_BYTES,
     MAX_FILE_BYTES,

@@ -4,7 +4,7 @@ A kernel here is a function `kernel(first, stop, *args)` that computes units `fi
 of the output mostly; units are independent of each other, so any thread may take any of them. Compiled, every kernel
 has the same C signature, `int64 (int64 words, int64 first, int64 stop)`: `words` is the address of the arguments,
 written out as 64-bit words, and the result is 1, or 0 where there was no memory for what the kernel needs. What a
-program (program.py) needs of a call is then three numbers and a function's address.
+program (work_sharing.py) needs of a call is then three numbers and a function's address.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numba.extending import intrinsic, register_jitable
 
 from npmobilenet.kernels.compiler.jit import OPTIONS, KernelCache
 from npmobilenet.kernels.compiler.numba_private import array_value, c_function
-from npmobilenet.kernels.compiler.program import WORD, Call, Program, Work
+from npmobilenet.kernels.compiler.work_sharing import WORD, Call, Program, Work
 
 types: Any = numba.types  # some of which Numba's type hints don't know
 

@@ -8,8 +8,8 @@ from numba.extending import overload, register_jitable
 
 from npmobilenet.kernels.compiler.cpu import target_features
 from npmobilenet.kernels.compiler.jit import LANES, isa
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
 from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import packs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference.arg_max import first_greatest
 
 _search = register_jitable(first_greatest)

@@ -7,8 +7,8 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import Task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.reference import binary as reference
 

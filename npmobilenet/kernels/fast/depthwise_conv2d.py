@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps, whole_windows
 from npmobilenet.kernels.fast.gemm_f32 import LANE, LEFT_OUT

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, PACKED, line_form, requantize_block
 from npmobilenet.kernels.fast.lhs_packing import is_signed
 from npmobilenet.kernels.vectorcode.depthwise_s8 import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference import dynamic_range as reference
 
 _quantize, _scale = register_jitable(reference.quantize_rows_q), register_jitable(reference.scale_sums_f32)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
 from npmobilenet.kernels.reference.max_pool import LOWEST

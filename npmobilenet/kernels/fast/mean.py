@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.depthwise_conv2d import PIXELS, wide_run, wide_single
 from npmobilenet.kernels.fast.gemm_f32 import LANE
 from npmobilenet.kernels.reference import mean as reference

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import in_one, task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference import pad_reshape_concat as reference
 
 pad_f32 = in_one(reference.pad_f32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import PER_THREAD, Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import PER_THREAD, Work
 from npmobilenet.kernels.fast.gemm_f32 import (
     BLOCK,
     MR,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.compiler.program import PER_THREAD
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import PER_THREAD
 from npmobilenet.kernels.fast.gemm_s8 import KR, Layer, gemm_block, new_accumulators, pack_rhs
 from npmobilenet.kernels.fast.lhs_packing import gather_rows, new_sums
 from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference import prelu as reference
 
 _float, _integer = register_jitable(reference.prelu_f32), register_jitable(reference.prelu_q)

@@ -6,8 +6,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from npmobilenet.arithmetic.fixedpoint import clamped32
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference.quantize import quantized
 
 CHUNK = 4096  # elements that a thread takes at a time

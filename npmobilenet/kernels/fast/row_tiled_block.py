@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.kernels.compiler.program import PER_THREAD, Work
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
+from npmobilenet.kernels.compiler.work_sharing import PER_THREAD, Work
 from npmobilenet.kernels.fast.depthwise_conv2d import FILTERS, Filters, Image, Window, form_of
 from npmobilenet.kernels.fast.gemm_f32 import Layer, matrix_rows, new_scratch
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of

@@ -11,8 +11,8 @@ import numpy as np
 from llvmlite import ir
 
 from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range
-from npmobilenet.kernels.compiler.program import Work
 from npmobilenet.kernels.compiler.task import task
+from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, MR, VECTORS
 from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
 from npmobilenet.kernels.vectorcode.generated import generated

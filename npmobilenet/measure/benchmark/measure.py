@@ -13,8 +13,8 @@ from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels import as_functions
 from npmobilenet.model import Model
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime import threads as parallel
 from npmobilenet.runtime.binding import Step
+from npmobilenet.runtime.exclusive import exclusive
 
 WARM_RUNS = 3  # before measuring: caches, branch predictors and the CPU's clock settle
 PEAK_CALL = 0.004  # seconds of one call of the peak kernel
@@ -48,7 +48,7 @@ def step_times(model: Model, inputs: Mapping[str, Array], batch: int, runs: int)
         np.copyto(target, inputs[name])
     times = np.zeros((WARM_RUNS + runs, len(plan.steps)))
     functions = [as_functions([step])[0] for step in plan.steps]
-    with parallel.exclusive(model.threads, model.kernels) as threads:
+    with exclusive(model.threads, model.kernels) as threads:
         for row in times:
             for i, function in enumerate(functions):
                 start = time.perf_counter()
@@ -125,7 +125,7 @@ def peak_gops(integer: bool, threads: int) -> float:
         function(threads)
         return time.perf_counter() - start
 
-    with parallel.exclusive(threads, "fast"):
+    with exclusive(threads, "fast"):
         seconds(1)  # compiles, or loads from the cache
         passes = 1000
         while (took := seconds(passes)) < PEAK_CALL:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from npmobilenet.errors import InputError
 from npmobilenet.formats import whole_file
-from npmobilenet.formats.weightfile.limits import tensors_digest
+from npmobilenet.formats.weightfile.schema import tensors_digest
 from npmobilenet.measure.datasets import Dataset
 from npmobilenet.measure.datasets.npz import read_arrays
 from npmobilenet.model import Model

@@ -2,7 +2,7 @@
 
 One at a time, because Numba's "workqueue" threading layer aborts the process when two threads enter parallel code, and
 with the other layers two runs would only compete for the same cores. How the threads of one run share its work:
-kernels/compiler/program.py.
+kernels/compiler/work_sharing.py.
 """
 
 from __future__ import annotations
