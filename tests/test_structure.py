@@ -114,6 +114,7 @@ LOOKED_FOR = {
     "arithmetic/pooling.py": "class Pool(",
     "kernels/compiler/numba_private.py": "import",
     "zoo/v3.py": "Spec(",
+    "formats/weightfile/limits.py": "def check_declared(",
     "formats/tensorflow/checkpoint.py": "crc32c(data), unmask(entry.crc32c)",
     "kernels/compiler/work_sharing.py": "def _take_part(",
 }

@@ -13,8 +13,9 @@ Keras': external links and storage (CVE-2026-1669), declared sizes far above the
 
 from __future__ import annotations
 
+from npmobilenet.formats.weightfile.limits import MAX_FILE_BYTES
 from npmobilenet.formats.weightfile.reader import read, sha256
-from npmobilenet.formats.weightfile.schema import FORMAT, MAX_FILE_BYTES, SCHEMA, encode_name
+from npmobilenet.formats.weightfile.schema import FORMAT, SCHEMA, encode_name
 from npmobilenet.formats.weightfile.writer import write
 
 __all__ = ["FORMAT", "MAX_FILE_BYTES", "SCHEMA", "encode_name", "read", "sha256", "write"]

@@ -13,14 +13,19 @@ import numpy as np
 from npmobilenet.errors import GraphError
 from npmobilenet.formats.file_kinds import HDF5_MAGIC, kind_of
 from npmobilenet.formats.hdf5_names import member_names
+from npmobilenet.formats.weightfile.limits import (
+    MAX_FILE_BYTES,
+    check_declared,
+    check_json_size,
+    check_shape,
+    check_stored,
+)
 from npmobilenet.formats.weightfile.schema import (
     CHECK_PATH,
     CONVERT,
     DAMAGED,
     FORMAT,
     H5PY_ERRORS,
-    MAX_FILE_BYTES,
-    MAX_JSON_BYTES,
     MEMBERS,
     MOST_CHARACTERS,
     SCHEMA,
@@ -37,9 +42,7 @@ from npmobilenet.formats.weightfile.schema import (
     info_from_json,
     is_fixed_string,
     listed,
-    nbytes,
     shown,
-    stored_type,
     tensors_digest,
     type_name,
 )
@@ -165,10 +168,8 @@ def _read_json(file: Any, name: str) -> bytes:
     kind = dataset.get_type()
     if not is_fixed_string(kind) or dataset.shape != ():
         raise RefusalError(name, "one fixed-length string", f"{type_name(dataset)} {dataset.shape}")
-    size = kind.get_size()
-    if size > MAX_JSON_BYTES:
-        raise RefusalError(name, f"at most {MAX_JSON_BYTES} bytes", f"{size} bytes")
-    _check_stored(name, dataset, size)
+    check_json_size(name, kind.get_size())
+    check_stored(name, dataset, kind.get_size())
     text = bytes(_read_array(dataset, np.empty((), dataset.dtype))[()])
     _check_digest(file, name, digest(text))
     return text
@@ -182,9 +183,7 @@ def _read_tensors(file: Any, graph: Graph, size: int) -> dict[str, Array]:
     if not isinstance(group, h5py.h5g.GroupID):
         raise RefusalError("tensors", "a group", type(group).__name__)
     constants = graph.constants
-    declared = sum(nbytes(tensor) for tensor in constants.values())
-    if declared > size:
-        raise RefusalError("graph", f"tensors of at most {size} bytes", f"{declared} bytes")
+    check_declared(constants.values(), size)
     check_names("datasets of 'tensors'", map(encode_name, constants), member_names(h5py.Group(group)))
     tensors = {name: _read_tensor(group, tensor) for name, tensor in constants.items()}
     _check_digest(file, "tensors", tensors_digest(graph, tensors))
@@ -194,11 +193,7 @@ def _read_tensors(file: Any, graph: Graph, size: int) -> dict[str, Array]:
 def _read_tensor(group: Any, tensor: Tensor) -> Array:
     what = called(tensor.name)
     dataset = _open_dataset(group, encode_name(tensor.name), what)
-    if not dataset.get_type().equal(stored_type(np.dtype(tensor.dtype))):
-        raise RefusalError(what, f"little-endian {tensor.dtype}", type_name(dataset))
-    if dataset.shape != tensor.shape:
-        raise RefusalError(what, f"shape {tensor.shape}", f"shape {dataset.shape}")
-    _check_stored(what, dataset, nbytes(tensor))
+    check_shape(what, dataset, tensor)
     array = _read_array(dataset, np.empty(tensor.shape, tensor.dtype))
     check_finite(tensor.name, array)
     return array
@@ -243,12 +238,6 @@ def _follow(group: Any, name: str, what: str) -> Any:
         names = {h5py.h5l.TYPE_SOFT: "soft", h5py.h5l.TYPE_EXTERNAL: "external"}
         raise RefusalError(what, "a hard link", f"a link of type {names.get(kind, kind)}")
     return h5py.h5o.open(group, name.encode())
-
-
-def _check_stored(what: str, dataset: Any, size: int) -> None:
-    stored = dataset.get_storage_size()
-    if stored != size:
-        raise RefusalError(what, f"{size} stored bytes", stored)
 
 
 def _check_digest(file: Any, name: str, found: str) -> None:

@@ -1,13 +1,9 @@
-"""What the format allows: its constants, names, sums and messages, shared by reader and writer.
-
-Declared shapes are checked against the file's length where they are read: reader.py, `_read_tensors`.
-"""
+"""What the format says: its constants, names, sums and messages, shared by reader and writer. Sizes: limits.py."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,20 +12,16 @@ from urllib.parse import quote
 import numpy as np
 
 from npmobilenet.errors import WeightFileError
-from npmobilenet.graph import DTYPES, Graph, Tensor
+from npmobilenet.graph import DTYPES, Graph
 from npmobilenet.modeldata import Array, ModelInfo
 
 FilePath = str | os.PathLike[str]
 
 FORMAT = "npmobilenet"
 SCHEMA = 1
-MAX_FILE_BYTES = 512 * 2**20  # the largest registered model, EdgeTPU 1.0 in float32, needs 17 MB
-MAX_JSON_BYTES = 8 * 2**20  # an int8 graph with a scale for each channel needs about 1 MB
-
 MEMBERS = ("graph", "info", "tensors")
 LABEL_COUNTS: Mapping[str, int] = {"imagenet": 1000}  # the label lists known by name
 
-HEADER_BYTES = 2**20  # room for HDF5's own headers: about 300 bytes for each tensor
 _RANGES = {
     name: range(int(np.iinfo(name).min), int(np.iinfo(name).max) + 1) for name in DTYPES if np.dtype(name).kind in "iu"
 }
@@ -83,11 +75,6 @@ def tensors_digest(graph: Graph, tensors: Mapping[str, Array]) -> str:
         stored = np.dtype(tensor.dtype).newbyteorder("<")
         total.update(tensors[name].astype(stored, copy=False).reshape(-1).data)
     return total.hexdigest()
-
-
-def nbytes(tensor: Tensor) -> int:
-    """Bytes that the declared shape and dtype take."""
-    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
 
 
 def stored_type(dtype: np.dtype[Any]) -> Any:

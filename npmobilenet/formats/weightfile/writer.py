@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.formats.weightfile.limits import HEADER_BYTES, MAX_FILE_BYTES, check_json_size
 from npmobilenet.formats.weightfile.schema import (
     FORMAT,
-    HEADER_BYTES,
-    MAX_FILE_BYTES,
-    MAX_JSON_BYTES,
     NOT_WRITTEN,
     SCHEMA,
     FilePath,
@@ -86,8 +84,7 @@ def _to_json(data: ModelData) -> tuple[bytes, bytes]:
         expected = "numbers, strings, booleans and their tuples"
         raise RefusalError("graph or info as JSON", expected, error) from error
     for name, text in (("graph", graph_json), ("info", info_json)):
-        if len(text) > MAX_JSON_BYTES:
-            raise RefusalError(name, f"at most {MAX_JSON_BYTES} bytes", f"{len(text)} bytes")
+        check_json_size(name, len(text))
     return graph_json, info_json
 
 
