@@ -664,58 +664,12 @@ def test_warmup(tiny: Path, tmp_path: Path) -> None:
 # Bad input: one line, exit code 2, whatever the bytes
 
 
-BAD = {
-    "empty.h5": b"",
-    "text.h5": b"hello",
-    "signature.h5": b"\x89HDF\r\n\x1a\n",
-    "zeros.h5": b"\x89HDF\r\n\x1a\n" + bytes(4096),
-    "empty.tflite": b"",
-    "text.tflite": b"hello, world",
-    "magic.tflite": b"\x1c\x00\x00\x00TFL3" + bytes(64),
-    "ones.tflite": b"\x1c\x00\x00\x00TFL3" + b"\xff" * 256,
-    "text.keras": b"PK\x03\x04 and so on",
-    "empty.keras": b"",
-    "text.index": b"not a table",
-    "zeros.index": bytes(200),
-    "model.bin": b"\x00\x01\x02",
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_malformed_model_files(name: str, tmp_path: Path, picture: Path) -> None:
-    pytest.importorskip("tflite", reason="needs the extra [convert]")
-    path = tmp_path / name
-    path.write_bytes(BAD[name])
-    fails("info", path)
-    fails("classify", picture, "--model", path)
-    fails("convert", path, tmp_path / "out.h5")
-    assert not (tmp_path / "out.h5").exists()
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_truncated_weight_files(share: float, tiny: Path, tmp_path: Path) -> None:
-    content = tiny.read_bytes()
-    path = tmp_path / "cut.h5"
-    path.write_bytes(content[: int(share * len(content))])
-    fails("info", path)
-
-
 @pytest.mark.parametrize(
     "name", ["", "\x00", "a" * 5000, "~", "*", "-", "mobilenet_v2_1.0_224_float32", "a\nb", "..", "/"]
 )
 def test_odd_names(name: str) -> None:
     fails("info", "--", name)
     fails("warmup", "--", name)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"text", b"\xff\xd8\xff\xe0 cut", b"BM" + bytes(60), b"\x89PNG\r\n\x1a\n" + bytes(40)]
-)
-def test_malformed_images(content: bytes, tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(content)
-    assert "picture.jpg" in fails("classify", path, "--model", tiny)
 
 
 def test_images_that_are_no_files(tiny: Path, tmp_path: Path) -> None:

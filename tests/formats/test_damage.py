@@ -23,17 +23,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_maker
 import test_keras as keras
 import test_pytorch as pytorch
+import test_pytorch_hostile
 import test_tf_checkpoint as checkpoints
 import test_weightfile as weightfiles
 
-from npmobilenet.errors import ConversionError, NpMobilenetError, WeightFileError
+from npmobilenet.errors import ConversionError, InputError, WeightFileError
 from npmobilenet.formats import read_model, weightfile
 from npmobilenet.formats.keras.model import convert_keras
+from npmobilenet.formats.pytorch.opcodes import OpcodeError
 from npmobilenet.formats.tensorflow import checkpoint_index
 from npmobilenet.formats.tensorflow.checkpoint import read_checkpoint
 from npmobilenet.formats.tensorflow.model import convert_checkpoint
+from npmobilenet.images.decoding import load_image
 from npmobilenet.modeldata import ModelData
 
 SECONDS = 2.0  # of processor time for one file
@@ -110,14 +114,14 @@ def gaps(count: int) -> Damage:
     return damage
 
 
-def overwritten(count: int) -> Damage:
-    """One to four bytes replaced."""
+def overwritten(count: int, first: int = 0) -> Damage:
+    """One to four bytes replaced, anywhere or among the first ones."""
 
     def damage(content: bytes, rng: random.Random) -> Damaged:
         for _ in range(count):
             bad = bytearray(content)
             for _ in range(rng.randint(1, 4)):
-                bad[rng.randrange(len(bad))] = rng.randrange(256)
+                bad[rng.randrange(min(first or len(bad), len(bad)))] = rng.randrange(256)
             yield 0, bytes(bad)
 
     return damage
@@ -139,7 +143,7 @@ class Row:
     says: dict[str, str] | None = None  # damage -> what its refusals say, a pattern
     apart: bool = False  # in a process of its own, since nothing promises that HDF5 survives it
     least: int = 0  # refusals for each file that reads as the sound one, at least
-    error: type[NpMobilenetError] = ConversionError
+    error: type[Exception] | tuple[type[Exception], ...] = ConversionError
     seal: Callable[[bytes], bytes] = bytes  # from the content that is damaged to the file's bytes
 
 
@@ -208,6 +212,27 @@ def state_dict(suffix: str) -> Callable[[Path], Path]:
     return lambda folder: pytorch.write(folder / f"m{suffix}", pytorch.state_of())
 
 
+def picture(kind: str, **damages: Damage) -> Row:
+    def make(folder: Path) -> Path:
+        image = pytest.importorskip("PIL.Image", reason="decodes files: pip install 'npmobilenet[cli]'")
+        noise = checkpoints.np.random.default_rng(0).integers(0, 256, (12, 12, 3), "uint8")
+        image.fromarray(noise).save(folder / "m", kind)
+        return folder / "m"
+
+    def read(path: Path) -> dict[str, Any]:
+        found = load_image(path.read_bytes())
+        assert (str(found.dtype), found.shape[2]) == ("uint8", 3)
+        return {"image": found}
+
+    return Row(make, read, damages, checked=False, cut_refused=False, error=InputError)
+
+
+def pickled(folder: Path) -> Path:
+    weights = {"conv_stem.weight": checkpoints.np.zeros((2, 3), "float32")}
+    (folder / "m.pkl").write_bytes(b"\x80\x02" + pytorch_maker.state_pickle(weights)[0] + b".")
+    return folder / "m.pkl"
+
+
 SMALL = {"cut": cut(37), "bits": bits(every=2), "words": words, "runs": runs(50), "gaps": gaps(20)}
 OWN = {"cut": cut(97), "bits": bits(900), "runs": runs(200), "gaps": gaps(50)}
 LARGE = {"cut": cut(10**5, 20), "bits": bits(100), "runs": runs(10), "gaps": gaps(10)}
@@ -241,6 +266,11 @@ READERS: dict[str, Row] = {
     "Keras, layers by number": Row(numbered, convert_keras, FEW, checked=False, apart=True),
     ".safetensors": Row(state_dict(".safetensors"), read_model, FEW, checked=False),
     ".pth": Row(state_dict(".pth"), read_model, FEW, checked=False),
+    "pickle": Row(pickled, lambda p: test_pytorch_hostile.run(p.read_bytes()),
+                  {"cut": cut(1), "bytes": overwritten(300)}, checked=False, cut_refused=False,
+                  error=(ConversionError, OpcodeError)),
+    **{f"image, {kind}": picture(kind, cut=cut(50, 30), bytes=overwritten(50, first=200))
+       for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")},
 }  # fmt: skip
 
 
@@ -271,7 +301,7 @@ def facts(read: Any) -> Any:
     return list(arrays), arrays
 
 
-def refusal(read: Callable[[Path], Any], path: Path, kind: type[NpMobilenetError] = ConversionError) -> tuple[str, Any]:
+def refusal(read: Callable[[Path], Any], path: Path, kind: Any = ConversionError) -> tuple[str, Any]:
     """The message of the error, or "" and what was read."""
     start = time.process_time()
     message, found = "", None

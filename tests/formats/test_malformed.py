@@ -99,43 +99,55 @@ def drop_first(file: h5py.File) -> None:
     del file["tensors"][next(iter(file["tensors"]))]
 
 
-# Name -> (file name, its bytes made from the shared data folder and a sound weight file)
-Maker = Callable[[Path, bytes], bytes]
-MODELS: dict[str, tuple[str, Maker]] = {
-    "empty weight file": ("m.h5", lambda data, own: b""),
-    "text called .h5": ("m.h5", lambda data, own: b"not a weight file\n"),
-    "truncated weight file": ("m.h5", lambda data, own: own[: len(own) * 2 // 3]),
+# Name -> file name, its bytes made from a sound weight file; or, in REAL, from the shared data folder.
+MODELS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "empty weight file": ("m.h5", lambda own: b""),
+    "text called .h5": ("m.h5", lambda own: b"not a weight file\n"),
+    "truncated weight file": ("m.h5", lambda own: own[: len(own) * 2 // 3]),
     "weight file of another format version": (
-        "m.h5", lambda data, own: edited(own, lambda f: f.attrs.modify("schema", 9))),
-    "weight file with flipped weights": ("m.h5", lambda data, own: damaged(own, 1, 3, len(own) // 2, len(own) - 64)),
-    "weight file with a wrong shape": ("m.h5", lambda data, own: edited(own, reshape_first)),
+        "m.h5", lambda own: edited(own, lambda f: f.attrs.modify("schema", 9))),
+    "weight file with flipped weights": ("m.h5", lambda own: damaged(own, 1, 3, len(own) // 2, len(own) - 64)),
+    "weight file with a wrong shape": ("m.h5", lambda own: edited(own, reshape_first)),
     "weight file with an external link": (
-        "m.h5", lambda data, own: edited(own, lambda f: replace(f, h5py.ExternalLink("/etc/hostname", "/x")))),
+        "m.h5", lambda own: edited(own, lambda f: replace(f, h5py.ExternalLink("/etc/hostname", "/x")))),
     "weight file with a soft link": (
-        "m.h5", lambda data, own: edited(own, lambda f: replace(f, h5py.SoftLink("/graph")))),
-    "weight file declaring 16 GiB": ("m.h5", lambda data, own: edited(own, huge)),
-    "weight file without a tensor": ("m.h5", lambda data, own: edited(own, drop_first)),
-    "empty .tflite": ("m.tflite", lambda data, own: b""),
-    "eight bytes of .tflite": ("m.tflite", lambda data, own: b"\x1c\0\0\0TFL3"),
-    "truncated .tflite": ("m.tflite", lambda data, own: (data / "weights" / FLOAT).read_bytes()[:5000]),
+        "m.h5", lambda own: edited(own, lambda f: replace(f, h5py.SoftLink("/graph")))),
+    "weight file declaring 16 GiB": ("m.h5", lambda own: edited(own, huge)),
+    "weight file without a tensor": ("m.h5", lambda own: edited(own, drop_first)),
+    "empty .tflite": ("m.tflite", lambda own: b""),
+    "eight bytes of .tflite": ("m.tflite", lambda own: b"\x1c\0\0\0TFL3"),
+    "text called .index": ("model.ckpt.index", lambda own: b"model_checkpoint_path: 'model.ckpt'\n" * 5),
+    ".index of zeros": ("model.ckpt.index", lambda own: bytes(200)),
+    "HDF5's signature alone": ("m.h5", lambda own: b"\x89HDF\r\n\x1a\n"),
+    "HDF5's signature and zeros": ("m.h5", lambda own: b"\x89HDF\r\n\x1a\n" + bytes(4096)),
+    **{f"{share} of a weight file": ("m.h5", lambda own, share=share: own[: int(share * len(own))])
+       for share in (0.1, 0.5, 0.9, 0.999)},
+    "text called .tflite": ("m.tflite", lambda own: b"hello, world"),
+    "a .tflite's magic and zeros": ("m.tflite", lambda own: b"\x1c\0\0\0TFL3" + bytes(64)),
+    "a .tflite's magic and ones": ("m.tflite", lambda own: b"\x1c\0\0\0TFL3" + b"\xff" * 256),
+    "a zip file's magic and text": ("k.keras", lambda own: b"PK\x03\x04 and so on"),
+    "empty .keras": ("k.keras", lambda own: b""),
+    "no model at all": ("model.bin", lambda own: b"\0\1\2"),
+    "Keras file with an external link": ("k.h5", lambda own: hdf5(keras_with_external_link)),
+    "Keras file of a foreign model": (
+        "k.weights.h5", lambda own: hdf5(lambda f: f.create_group("layers/lstm_1/cell/vars").update({}) or None)),
+    "Keras archive with code in it": ("k.keras", lambda own: keras_archive()),
+    "truncated Keras archive": ("k.keras", lambda own: keras_archive()[:-30]),
+}  # fmt: skip
+REAL: dict[str, tuple[str, Callable[[Path], bytes]]] = {
+    "truncated .tflite": ("m.tflite", lambda data: (data / "weights" / FLOAT).read_bytes()[:5000]),
     ".tflite with flipped bits": (
-        "m.tflite", lambda data, own: damaged((data / "weights" / FLOAT).read_bytes(), 2, 400, high=4000)),
+        "m.tflite", lambda data: damaged((data / "weights" / FLOAT).read_bytes(), 2, 400, high=4000)),
     "JPEG called .tflite": (
-        "m.tflite", lambda data, own: next((data / "images" / "imagenet100").glob("*.JPEG")).read_bytes()),
+        "m.tflite", lambda data: next((data / "images" / "imagenet100").glob("*.JPEG")).read_bytes()),
     "truncated checkpoint index": (
         "model.ckpt.index",
-        lambda data, own: (data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes()[:-70]),
+        lambda data: (data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes()[:-70]),
     "checkpoint index with flipped bits": (
         "model.ckpt.index",
-        lambda data, own: damaged((data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes(), 3)),
+        lambda data: damaged((data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes(), 3)),
     "checkpoint index without its data": (
-        "model.ckpt.index", lambda data, own: (data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes()),
-    "text called .index": ("model.ckpt.index", lambda data, own: b"model_checkpoint_path: 'model.ckpt'\n" * 5),
-    "Keras file with an external link": ("k.h5", lambda data, own: hdf5(keras_with_external_link)),
-    "Keras file of a foreign model": (
-        "k.weights.h5", lambda data, own: hdf5(lambda f: f.create_group("layers/lstm_1/cell/vars").update({}) or None)),
-    "Keras archive with code in it": ("k.keras", lambda data, own: keras_archive()),
-    "truncated Keras archive": ("k.keras", lambda data, own: keras_archive()[:-30]),
+        "model.ckpt.index", lambda data: (data / "golden/slim" / CHECKPOINT / "model.ckpt.index").read_bytes()),
 }  # fmt: skip
 
 
@@ -147,42 +159,50 @@ def one_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_malformed_models(
-    name: str, data: Path, own: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file, make = MODELS[name]
-    path = tmp_path / file
-    path.write_bytes(make(data, own))
+def refused(path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """By `load`, and by each verb in one line; and nothing is written."""
+    path.write_bytes(content)
     with pytest.raises(NpMobilenetError):
         load(path)
-    target = tmp_path / "out.h5"
-    photo = data / "images" / "photos" / "grace_hopper.bmp"
-    for command in (
-        ["classify", str(photo), "--model", str(path)],
-        ["info", str(path)],
-        ["convert", str(path), str(target)],
-    ):
-        one_error(command, capsys)
-    assert not target.exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [file]  # no temporary file is left behind
+    photo, target = path.with_name("photo.ppm"), path.with_name("out.h5")
+    photo.write_bytes(b"P6 8 8 255\n" + bytes(192))
+    before = sorted(path.parent.iterdir())
+    for command in (["classify", photo, "--model", path], ["info", path], ["convert", path, target]):
+        one_error([str(word) for word in command], capsys)
+    assert sorted(path.parent.iterdir()) == before  # no temporary file is left behind
 
 
-IMAGES: dict[str, Callable[[Path], bytes]] = {
-    "text called .jpg": lambda data: b"this is no picture\n" * 20,
-    "empty": lambda data: b"",
-    "truncated": lambda data: next((data / "images" / "imagenet100").glob("*.JPEG")).read_bytes()[:900],
-    "a bitmap that declares 60,000 x 60,000 pixels": lambda data: b"BM" + b"\0" * 12 + (40).to_bytes(4, "little")
+@pytest.mark.parametrize("name", MODELS)
+def test_malformed_models(name: str, own: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, make = MODELS[name]
+    refused(tmp_path / file, make(own), capsys)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_malformed_real_models(name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, make = REAL[name]
+    refused(tmp_path / file, make(data), capsys)
+
+
+# A picture's bytes, made from one that is sound.
+IMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "text": lambda jpeg: b"this is no picture\n" * 20,
+    "empty": lambda jpeg: b"",
+    "a JPEG's first bytes": lambda jpeg: b"\xff\xd8\xff\xe0 cut",
+    "a BMP's magic and zeros": lambda jpeg: b"BM" + bytes(60),
+    "a PNG's signature and zeros": lambda jpeg: b"\x89PNG\r\n\x1a\n" + bytes(40),
+    "truncated": lambda jpeg: jpeg[: len(jpeg) // 2],
+    "a bitmap that declares 60,000 x 60,000 pixels": lambda jpeg: b"BM" + b"\0" * 12 + (40).to_bytes(4, "little")
     + (60_000).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + b"\0" * 24,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_malformed_images(
-    name: str, data: Path, own: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_malformed_images(name: str, own: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, file = pytest.importorskip("PIL.Image", reason="decodes files: pip install 'npmobilenet[cli]'"), io.BytesIO()
+    image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(file, "JPEG")
     (tmp_path / "own.h5").write_bytes(own)
-    (tmp_path / "photo.jpg").write_bytes(IMAGES[name](data))
+    (tmp_path / "photo.jpg").write_bytes(IMAGES[name](file.getvalue()))
     message = one_error(["classify", str(tmp_path / "photo.jpg"), "--model", str(tmp_path / "own.h5")], capsys)
     assert "photo.jpg" in message
     with pytest.raises(InputError):
@@ -257,7 +277,3 @@ def test_reading_starts_writes_and_imports_nothing(own: bytes, tmp_path: Path) -
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "\n"
     assert {p.name for p in tmp_path.iterdir()} == set(contents)
-
-
-def test_there_are_more_than_twenty() -> None:
-    assert len(MODELS) + len(IMAGES) >= 20

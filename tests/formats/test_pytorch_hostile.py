@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import os
@@ -111,19 +110,6 @@ def test_opcodes_give_what_pickle_gives() -> None:
             found = [v for v in found if v != "µ\n"]
         assert run(pickle.dumps(found, protocol)) == found, protocol
     assert sorted(run(pickle.dumps({3, 1, 2}, 4))) == [1, 2, 3]
-
-
-def test_damaged_pickles_end() -> None:
-    """Cut anywhere, any byte changed: a value, or one of the two errors."""
-    state = {"conv_stem.weight": np.zeros((2, 3), np.float32), "bn1.weight": np.ones(2, np.float32)}
-    whole = b"\x80\x02" + maker.state_pickle(state)[0] + b"."
-    rng = np.random.default_rng(0)
-    changed = [whole[:length] for length in range(len(whole))]
-    for at in range(len(whole)):
-        changed += [whole[:at] + bytes([int(rng.integers(256))]) + whole[at + 1 :] for _ in range(3)]
-    for data in changed:
-        with contextlib.suppress(OpcodeError, ConversionError):
-            run(data)
 
 
 @pytest.mark.parametrize(

@@ -172,28 +172,6 @@ def test_declared_size_is_checked_before_decoding(pillow: Any, size: tuple[int, 
             load_image(png_that_declares(*size))
 
 
-def test_damaged_files_never_raise_anything_else(pillow: Any) -> None:
-    rng = np.random.default_rng(0)
-    contents = [
-        encode(pillow.fromarray(noise(12, 12)), f) for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-    ]
-    outcomes = {"decoded": 0, "refused": 0}
-    for content in contents:
-        for _ in range(60):
-            damaged = bytearray(content[: rng.integers(1, len(content) + 1)] if rng.random() < 0.4 else content)
-            for position in rng.integers(0, min(len(damaged), 200), 3):
-                damaged[position] = rng.integers(0, 256)
-            try:
-                image = load_image(bytes(damaged))
-            except InputError:
-                outcomes["refused"] += 1
-            else:
-                assert image.dtype == np.uint8
-                assert image.shape[2] == 3
-                outcomes["decoded"] += 1
-    assert min(outcomes.values()) > 20  # both happened
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
