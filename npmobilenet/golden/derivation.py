@@ -307,7 +307,7 @@ def _derivation(what: IsolatedNode, dialect: Dialect, stage: str) -> Derivation:
         trace.calls = [*(groups[-1 if vector is False else 0] if groups else []), *trace.calls]
     elif what.node.op == "softmax":
         trace.calls = _of_class(trace.calls, cut)
-    rule, source = _rule(dialect, what, bound)
+    rule, source = rule_of(dialect, what, bound)
     note = {True: "inside one of the runtime's full vectors", False: "among the elements that its vectors leave over"}
     part = Derivation(
         [dialect.name], rule, source, given, trace, scalar(out[cut.at]), note[vector] if vector is not None else ""
@@ -332,7 +332,7 @@ def _of_class(calls: list[TracedCall], cut: IsolatedNode) -> list[TracedCall]:
     return [call for group in own for call in group]
 
 
-def _rule(dialect: Dialect, what: IsolatedNode, calls: Sequence[Step]) -> tuple[str, str]:
+def rule_of(dialect: Dialect, what: IsolatedNode, calls: Sequence[Step]) -> tuple[str, str]:
     """The rule's name and source for the node; nothing where the table has none.
 
     A dialect may leave a node to another rule than its op's; what the kernel is given tells which.
