@@ -48,6 +48,8 @@ SLOW = (
     "test_int8_in_a_browser_under_every_dialect", "test_the_flowers_page_in_a_browser", "test_other_ops_in_a_browser",
     "test_names_stay_text",
     "test_kernels_of_arm_give_the_same_bits", "test_kernels_q.py::test_fast_equals_reference",
+    "test_litert_arm.py::test_the_reference_kernels_are_the_same_everywhere",
+    "test_litert_arm.py::test_what_litert_refuses_is_said", "test_litert_arm.py::test_an_unknown_cpu_is_said",
     "test_lesser_instruction_sets", "test_lesser_instruction_sets_give_the_same_bits", "test_lines_take_every_step",
     "test_logits_of_pytorch", "test_float_relatives_run", "test_int8_relatives_run",
     "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
