@@ -6,6 +6,7 @@ import click
 
 from npmobilenet.cli import BAD_INPUT
 from npmobilenet.cli.golden_diff import diff
+from npmobilenet.cli.golden_digest import digest
 from npmobilenet.cli.golden_explain import explain
 from npmobilenet.cli.golden_export import export
 from npmobilenet.cli.golden_identify import identify
@@ -31,6 +32,7 @@ An NPU's dump differs from TFLite; where, and why?
       --index 0,3,5,17 --got -4
   npmobilenet golden identify model.tflite theirs
   npmobilenet golden export model.tflite random:0 --format hex -o vectors
+  npmobilenet golden digest model.tflite random:0 > ours.txt
 
 Each of them prints JSON with --json.
 """
@@ -41,5 +43,5 @@ def golden() -> None:
     """The group."""
 
 
-for _verb in (record, diff, explain, identify, export):
+for _verb in (record, diff, explain, identify, export, digest):
     golden.add_command(_verb)

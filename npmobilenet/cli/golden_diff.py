@@ -42,8 +42,8 @@ def diff(
     """Compare two dumps, tensor by tensor; exit 1 if they differ.
 
     A and B are folders of .npy files or .npz archives: recorded ones, or anyone's whose files are called as the tensors
-    are, or by TFLite tensor index (12.npy), or with a name map. A is the one to go by. Integers are compared in LSB,
-    floats in ulp, the steps from one float32 to the next.
+    are, or by TFLite tensor index (12.npy), or with a name map; or files of golden digest. A is the one to go by.
+    Integers are compared in LSB, floats in ulp, the steps from one float32 to the next.
     """
     from npmobilenet import golden
     from npmobilenet.measure.evaluate import check_output

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from npmobilenet.errors import InputError
 from npmobilenet.golden.diff_verdict import Comparison, Diff, TensorDiff, Tolerance
+from npmobilenet.golden.digest import diff_digests, is_digest
 from npmobilenet.golden.dump import Dump, Entry, catalogue
 from npmobilenet.golden.foreign_dumps import NameMap, ShapeMatch, read_map
 from npmobilenet.golden.inputs import DumpPath, DumpView
@@ -40,8 +41,12 @@ def diff(
     quantization come from the manifest of `a` or else `b`, or from `model` if given. `layout` is the foreign arrays'
     of rank 4: "nhwc", "nchw", or "auto", which looks at the shapes.
 
+    Either may be the file of a digest (`digest.py`), too: then a tensor is equal or not, and no more is known.
+
     Raises `InputError` for dumps that can't be read or have nothing in common.
     """
+    if is_digest(a) or is_digest(b):
+        return diff_digests(a, b, names=names, model=model, layout=layout, tolerance=tolerance)
     one, other = (d if isinstance(d, Dump) else Dump(d) for d in (a, b))
     tolerance = tolerance or Tolerance()
     known = _known(one, other, model)

@@ -49,7 +49,7 @@ def load_input(model: Model, source: Inputs | str | os.PathLike[str]) -> tuple[d
             f"the input: expected an array, a dict of arrays, a path or 'random:SEED', got {type(source).__name__}"
         )
     arrays = {name: _batched(np.asarray(array), model.graph.tensors.get(name)) for name, array in arrays.items()}
-    facts["sha256"] = hashlib.sha256(b"".join(_bytes(arrays[name]) for name in sorted(arrays))).hexdigest()
+    facts["sha256"] = hashlib.sha256(b"".join(little_endian(arrays[name]) for name in sorted(arrays))).hexdigest()
     return arrays, facts
 
 
@@ -107,7 +107,8 @@ def _batched(array: Array, tensor: Tensor | None) -> Array:
     return array
 
 
-def _bytes(array: Array) -> bytes:
+def little_endian(array: Array) -> bytes:
+    """The bytes of the elements in C order."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
 
 

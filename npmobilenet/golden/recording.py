@@ -26,7 +26,7 @@ from npmobilenet.errors import InputError
 from npmobilenet.formats.npy import ArrayWriter
 from npmobilenet.formats.whole_file import temporary_beside
 from npmobilenet.golden.dump import FORMAT, MANIFEST, Dump, Entry, Manifest, catalogue, stems, to_json
-from npmobilenet.golden.inputs import load_input, model_facts
+from npmobilenet.golden.inputs import little_endian, load_input, model_facts
 from npmobilenet.model import CHUNK, Inputs, Model, load
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.taps import PRE, split_prefix
@@ -112,10 +112,12 @@ def versions() -> dict[str, str]:
 
 
 def run_taps(
-    model: Model, arrays: dict[str, Array], chosen: Sequence[Entry], place: Path, check_range: bool,
+    model: Model, arrays: dict[str, Array], chosen: Sequence[Entry], place: Path | None, check_range: bool,
     progress: Progress | None,
 ) -> tuple[Entry, ...]:  # fmt: skip
-    """Write all entries; returns them with the shape, dtype and sha256 that they turned out to have."""
+    """Write all entries, but for `place` None; returns them with the shape, dtype and sha256 that they turned out to
+    have.
+    """
     batch = len(next(iter(arrays.values()))) if arrays else 1
     done: list[Entry] = []
     for group in groups(chosen, batch):
@@ -128,11 +130,13 @@ def run_taps(
             _, tapped = model.run(piece, taps=names, check_range=check_range)
             for entry in group:
                 array = tapped[entry.name]
-                if entry.name not in writers:
+                if entry.name not in found:
                     shape = (batch, *array.shape[1:])
                     found[entry.name] = replace(entry, shape=shape, dtype=str(array.dtype))
-                    writers[entry.name] = ArrayWriter(place / entry.file, shape, str(array.dtype))
-                sums[entry.name].update(writers[entry.name].write(array))
+                    if place is not None:
+                        writers[entry.name] = ArrayWriter(place / entry.file, shape, str(array.dtype))
+                writer = writers.get(entry.name)
+                sums[entry.name].update(little_endian(array) if writer is None else writer.write(array))
         for writer in writers.values():
             writer.close()
         done += [replace(found[name], sha256=sums[name].hexdigest()) for name in names]

@@ -28,7 +28,7 @@ from npmobilenet.formats import weightfile
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "golden.md"
-VERBS = ("record", "diff", "explain", "identify", "export")
+VERBS = ("record", "diff", "explain", "identify", "export", "digest")
 
 
 def cli(*arguments: object) -> Result:
