@@ -22,6 +22,7 @@ from npmobilenet.cli.convert import convert
 from npmobilenet.cli.doctor import doctor
 from npmobilenet.cli.evaluate import evaluate
 from npmobilenet.cli.explore import explore
+from npmobilenet.cli.export import export
 from npmobilenet.cli.golden import golden
 from npmobilenet.cli.info import info
 from npmobilenet.cli.models import models
@@ -103,7 +104,7 @@ def app() -> None:
     """The group of all verbs."""
 
 
-for _verb in (classify, explore, models, info, convert, evaluate, quantize, bench, golden, doctor, warmup):
+for _verb in (classify, explore, models, info, convert, export, evaluate, quantize, bench, golden, doctor, warmup):
     app.add_command(_verb)
 complete(app)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -40,7 +41,7 @@ def convert(
     from npmobilenet.model import convert as convert_file
 
     target = Path(dst)
-    _check_target(Path(src), target, force)
+    check_target("DST", Path(src), target, (".h5",), force)
     data = convert_file(src, target, model, EMA[ema], until, labels=labels, preprocess=recipe)
     assumed = print_assumed(data.info)
     facts = {
@@ -68,15 +69,19 @@ def convert(
     )
 
 
-def _check_target(source: Path, target: Path, force: bool) -> None:
+def check_target(what: str, source: Path, target: Path, suffixes: Sequence[str], force: bool) -> None:
     """Refuse before the work what would be refused after it."""
-    if target.suffix != ".h5":
-        raise ConversionError(f"DST '{target}': the name of a weight file ends in .h5, for instance {target.stem}.h5")
+    if target.suffix not in suffixes:
+        kind = "a weight file" if suffixes == (".h5",) else "what is exported"
+        ends = " or ".join(suffixes)
+        raise ConversionError(
+            f"{what} '{target}': the name of {kind} ends in {ends}, for instance {target.stem}{suffixes[0]}"
+        )
     if not target.parent.is_dir():
-        raise ConversionError(f"DST '{target}': there is no folder '{target.parent}'; make it first")
+        raise ConversionError(f"{what} '{target}': there is no folder '{target.parent}'; make it first")
     if not target.exists():
         return
     if source.exists() and target.samefile(source):
-        raise ConversionError(f"DST '{target}' is SRC itself; give another name")
+        raise ConversionError(f"{what} '{target}' is {'SRC' if what == 'DST' else 'MODEL'} itself; give another name")
     if not force:
-        raise ConversionError(f"DST '{target}' exists; --force overwrites it")
+        raise ConversionError(f"{what} '{target}' exists; --force overwrites it")

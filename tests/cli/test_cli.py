@@ -37,7 +37,19 @@ from npmobilenet.runtime.examples import examples
 from npmobilenet.runtime.plan import Plan
 from npmobilenet.zoo.build import build_model
 
-VERBS = ("classify", "models", "info", "convert", "evaluate", "golden", "quantize", "bench", "doctor", "warmup")
+VERBS = (
+    "classify",
+    "models",
+    "info",
+    "convert",
+    "export",
+    "evaluate",
+    "golden",
+    "quantize",
+    "bench",
+    "doctor",
+    "warmup",
+)
 
 
 def cli(*arguments: object) -> Result:

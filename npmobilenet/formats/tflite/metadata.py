@@ -11,12 +11,17 @@ import importlib
 import io
 import math
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 from npmobilenet.formats import archive
 from npmobilenet.formats.tflite.flatbuffer import FLATBUFFER_ERRORS
+from npmobilenet.formats.weightfile.schema import RefusalError, check_labels, info_from_json
+from npmobilenet.graph import Graph
+from npmobilenet.modeldata import ModelInfo
 
 METADATA = "TFLITE_METADATA"  # the entry of the model's metadata that holds the ModelMetadata table
+OWN = "npmobilenet"  # the entry that `exporting` writes: the facts of a weight file, as JSON
 MAX_LABEL_BYTES = 2**20
 MAX_ZIP_BYTES = 2 * 2**20  # only so much of the file's end is searched: bounds the entries, too
 
@@ -59,6 +64,18 @@ def _lines(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, ...]:
     with archive.member(file, entry, MAX_LABEL_BYTES) as member:
         raw = member.read()
     return tuple(line.strip() for line in raw.decode("utf-8").strip().splitlines())
+
+
+def own_facts(metadata: Mapping[str, bytes], graph: Graph) -> ModelInfo | None:
+    """What this project's exporter wrote down; None where it is absent or damaged, or its labels don't fit."""
+    if OWN not in metadata:
+        return None
+    try:
+        info = info_from_json(metadata[OWN])
+        check_labels(graph, info)
+    except RefusalError:
+        return None
+    return info
 
 
 def input_normalization(metadata: bytes) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

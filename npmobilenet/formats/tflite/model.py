@@ -16,6 +16,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from npmobilenet.errors import ConversionError, GraphError
@@ -23,7 +24,7 @@ from npmobilenet.formats.file_kinds import COMPILED
 from npmobilenet.formats.tflite.builder import Importer, refuse
 from npmobilenet.formats.tflite.flatbuffer import MAX_FILE_BYTES, TFLiteFile, parse
 from npmobilenet.formats.tflite.input_recipe import RECIPES, input_recipe
-from npmobilenet.formats.tflite.metadata import labels
+from npmobilenet.formats.tflite.metadata import labels, own_facts
 from npmobilenet.formats.tflite.operators import OPS
 from npmobilenet.formats.tflite.patterns import joined, needed, readable_ends
 from npmobilenet.graph import Graph
@@ -56,13 +57,9 @@ def convert_tflite(path: str | os.PathLike[str], outputs: Sequence[str] = ()) ->
             graph = _build(work, outputs)
         except _OperatorRefused as error:
             raise ConversionError(f"{error}{_way_around(path, file, len(data), outputs, error.operators)}") from error
-        recipe = input_recipe(file, graph, work.arrays)
-        names, offset, assumed = _labels(graph, data)
-        assumed = [*([] if recipe.told else [recipe_assumed(recipe.name)]), *assumed]
-        facts = {**_provenance(path, data, work, recipe.unmet), **assumptions(assumed)}
+        info = _info(path, data, work, graph)
         if outputs:
-            facts["outputs"] = ", ".join(outputs)
-        info = ModelInfo(path.stem, names, offset, recipe.name, facts)
+            info = replace(info, provenance={**info.provenance, "outputs": ", ".join(outputs)})
     except (ConversionError, GraphError) as error:
         raise ConversionError(f"{path.name}: {error}") from error
     return ModelData(graph, work.arrays, info)
@@ -140,6 +137,18 @@ def _way_around(path: Path, file: TFLiteFile, size: int, outputs: Sequence[str],
         f". What you can do: run it up to there, npmobilenet.load({str(path)!r}, outputs={ends}), or "
         f"npmobilenet golden record {shlex.quote(str(path))} random:0 -o DIR {until}"
     )
+
+
+def _info(path: Path, data: bytes, work: Importer, graph: Graph) -> ModelInfo:
+    """What the file says of itself, or else what is taken for granted."""
+    own = own_facts(work.file.metadata, graph)
+    if own is not None:
+        return replace(own, name=path.stem, provenance={**own.provenance, **_provenance(path, data, work, "")})
+    recipe = input_recipe(work.file, graph, work.arrays)
+    names, offset, assumed = _labels(graph, data)
+    assumed = [*([] if recipe.told else [recipe_assumed(recipe.name)]), *assumed]
+    facts = {**_provenance(path, data, work, recipe.unmet), **assumptions(assumed)}
+    return ModelInfo(path.stem, names, offset, recipe.name, facts)
 
 
 def _labels(graph: Graph, data: bytes) -> tuple[str | tuple[str, ...], int, list[str]]:

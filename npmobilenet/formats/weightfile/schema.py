@@ -137,6 +137,13 @@ def check_quantization(graph: Graph) -> None:
             raise RefusalError(what, f"zero points in {tensor.dtype}", shown(outside[0]))
 
 
+def info_to_json(info: ModelInfo) -> bytes:
+    """The facts as JSON; equal facts give equal bytes."""
+    labels = info.labels if isinstance(info.labels, str) else list(info.labels)
+    facts = {**vars(info), "labels": labels, "provenance": dict(info.provenance)}
+    return json.dumps(facts, sort_keys=True, indent=1).encode()
+
+
 def info_from_json(text: bytes) -> ModelInfo:
     """The facts, each of its documented type; a missing or unknown one is refused."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from npmobilenet.formats.weightfile.schema import (
     encode_name,
     failure,
     info_from_json,
+    info_to_json,
     stored_type,
     tensors_digest,
 )
@@ -69,17 +69,9 @@ def _checked_content(data: ModelData) -> tuple[bytes, bytes, dict[str, Array]]:
 
 
 def _to_json(data: ModelData) -> tuple[bytes, bytes]:
-    info = data.info
     try:
-        facts = {
-            "name": info.name,
-            "labels": info.labels if isinstance(info.labels, str) else list(info.labels),
-            "label_offset": info.label_offset,
-            "preprocessing": info.preprocessing,
-            "provenance": dict(info.provenance),
-        }
         graph_json = data.graph.to_json().encode()
-        info_json = json.dumps(facts, sort_keys=True, indent=1).encode()
+        info_json = info_to_json(data.info)
     except (TypeError, ValueError, RecursionError) as error:
         expected = "numbers, strings, booleans and their tuples"
         raise RefusalError("graph or info as JSON", expected, error) from error
