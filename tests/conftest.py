@@ -52,6 +52,7 @@ SLOW = (
     "test_litert_arm.py::test_what_litert_refuses_is_said", "test_litert_arm.py::test_an_unknown_cpu_is_said",
     "test_lesser_instruction_sets", "test_lesser_instruction_sets_give_the_same_bits", "test_lines_take_every_step",
     "test_logits_of_pytorch", "test_float_relatives_run", "test_int8_relatives_run",
+    "test_exporting.py::test_every_op", "test_one_scale_for_each_tensor_is_enough_for_v2",
     "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
     "test_python_reference_and_fast_give_the_same_bits", "test_golden_tools_cli.py::test_record",
     "test_sums_by_every_way", "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",

@@ -30,7 +30,7 @@ SAMPLES = 100
 @click.option("-o", "--output", required=True, metavar="FILE", help="The weight file to write (.h5).")
 @click.option("--scheme", type=click.Choice(["int8", "uint8"]), default="int8", show_default=True,
               help="int8: weights symmetric, a scale for each output channel. uint8: the legacy form, asymmetric, one "
-                   "scale for each tensor, with which most pretrained models lose their accuracy.")  # fmt: skip
+                   "scale for each tensor, with which most pretrained models need --equalize.")  # fmt: skip
 @click.option("--io", "ports", type=click.Choice(["int8", "uint8", "float32"]),
               help="The dtype of inputs and outputs. Default: the scheme's.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=1), default=SAMPLES, show_default=True, metavar="N",
@@ -38,6 +38,9 @@ SAMPLES = 100
 @click.option("--split", metavar="NAME", help="The part of an .npz archive to take. Default: train.")
 @click.option("--exact-ranges", "exact", is_flag=True,
               help="Take the true ranges of tensors, not those that TensorFlow's calibrator sees.")  # fmt: skip
+@click.option("--equalize", "even", is_flag=True,
+              help="First give the channels of each layer like sizes, and let biases make up for rounded weights: what "
+                   "--scheme uint8 needs with most pretrained models.")  # fmt: skip
 @recipe_option()
 @click.option("--name", default="", metavar="NAME", help="The new model's name. Default: MODEL's, and the dtype.")
 @threads_option("Threads of the float model. Default: all cores.")
@@ -45,7 +48,7 @@ SAMPLES = 100
 @json_option("Print JSON, with the ranges that were found.")
 def quantize(
     model: str, data: str, output: str, scheme: str, ports: str | None, samples: int, split: str | None, exact: bool,
-    recipe: str | None, name: str, threads: int | None, force: bool, as_json: bool,
+    even: bool, recipe: str | None, name: str, threads: int | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Make an 8-bit model of the float MODEL, as TensorFlow's converter would (docs/quantize.md).
 
@@ -54,7 +57,7 @@ def quantize(
     """
     from npmobilenet.formats import weightfile
     from npmobilenet.model import load_data
-    from npmobilenet.quantize import calibrate, open_images
+    from npmobilenet.quantize import calibrate, equalize, open_images
     from npmobilenet.quantize import quantize as run
 
     target = Path(output)
@@ -63,8 +66,11 @@ def quantize(
     print_assumed(source.info, recipe)
     images = open_images(data, samples, split, recipe)
     with compile_notice(), _progress() as report:
+        if even:
+            source = equalize(source, calibrate(source, images, threads=threads, on_progress=report).peaks)
+    with compile_notice(), _progress() as report:
         found = calibrate(source, images, exact=exact, threads=threads, on_progress=report)
-    made = run(source, found.ranges, scheme, ports, name)
+    made = run(source, found.ranges, scheme, ports, name, found.means if even else None)
     made = _with_provenance(made, images, found, exact)
     weightfile.write(target, made)
     facts = {
@@ -88,6 +94,7 @@ def quantize(
             ("scheme", made.info.provenance["quantization"]),
             ("input, output", _ports(made)),
             ("calibration", f"{found.images} images of {images.where}"),
+            *([("equalization", made.info.provenance["equalization"])] if even else []),
             *unreadable_lines(found.unreadable),
             ("bytes", f"{facts['bytes']:,}"),
             ("sha256", facts["sha256"]),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from npmobilenet.errors import InputError
 from npmobilenet.graph import Graph, Node, Quantization, Tensor
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.quantize import parameters
+from npmobilenet.quantize.equalize import bias_error
 from npmobilenet.quantize.lower import LAYERS, free, lower
 from npmobilenet.quantize.parameters import SCHEMES, Range
 from npmobilenet.quantize.scales import Given, Scales
@@ -19,15 +22,17 @@ DESCRIPTIONS = {"int8": "int8, weights per channel", "uint8": "uint8, per tensor
 
 
 def quantize(
-    data: ModelData, ranges: Mapping[str, Given], scheme: str = "int8", ports: str | None = None, name: str = ""
-) -> ModelData:
+    data: ModelData, ranges: Mapping[str, Given], scheme: str = "int8", ports: str | None = None, name: str = "",
+    means: Mapping[str, Array] | None = None,
+) -> ModelData:  # fmt: skip
     """The quantized twin of a float model.
 
     `ranges` holds for each tensor of `Scales(lower(data).graph).needed()` its (low, high), as `calibrate` measures
     them, or its `Quantization`; others are ignored. `scheme`: "int8" has int8 weights, symmetric, a scale for each
     output channel, and int8 values; "uint8" has both in uint8, asymmetric, a scale for each tensor. Biases are int32.
     `ports` is the dtype of inputs and outputs, the scheme's by default: the graph begins and ends with nodes that
-    convert where it is another. `name` is the new model's, default `NAME_<ports or scheme>`.
+    convert where it is another. `name` is the new model's, default `NAME_<ports or scheme>`. `means` are those of
+    `calibrate`: with them, biases make up for what the rounding of weights adds on average (`equalize.bias_error`).
 
     Raises `InputError`: a model that isn't float32, missing or unfit ranges, an unknown scheme or dtype.
     """
@@ -36,7 +41,7 @@ def quantize(
     if (ports or scheme) not in PORTS:
         raise InputError(f"inputs and outputs in '{ports}': expected one of {', '.join(PORTS)}")
     data = lower(data)
-    work = _Quantizing(data, ranges, scheme)
+    work = _Quantizing(data, ranges, scheme, means or {})
     for node in data.graph.nodes:
         work.add(node)
     work.convert_ports(ports or scheme)
@@ -54,8 +59,9 @@ def _facts(info: ModelInfo, name: str, scheme: str) -> ModelInfo:
 class _Quantizing:
     """The quantized graph as it grows."""
 
-    def __init__(self, data: ModelData, ranges: Mapping[str, Given], dtype: str) -> None:
+    def __init__(self, data: ModelData, ranges: Mapping[str, Given], dtype: str, means: Mapping[str, Array]) -> None:
         self.dtype = dtype
+        self.means = means
         self.floats = data.tensors
         scales = Scales(data.graph)
         self.found = scales.parameters(ranges, dtype)
@@ -85,7 +91,12 @@ class _Quantizing:
         """Weights and bias in steps that suit the input's scale."""
         x, kernel, added = node.inputs
         arrays = self.floats[kernel], self.floats[added]
-        values, integers, (q, bias_q) = parameters.layer(*arrays, CHANNELS[node.op], self.found[x].scale[0], self.dtype)
+        how = CHANNELS[node.op], self.found[x].scale[0], self.dtype
+        values, integers, (q, bias_q) = parameters.layer(arrays[0], arrays[1], *how)
+        if x in self.means:
+            gained = bias_error(arrays[0], parameters.real(values, q), self.means[x], node.op)
+            corrected = (arrays[1] - gained).astype(np.float32)
+            values, integers, (q, bias_q) = parameters.layer(arrays[0], corrected, *how)
         return x, self.constant(kernel, values, q), self.constant(added, integers, bias_q)
 
     def operand(self, node: Node, position: int, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from npmobilenet.errors import InputError
 from npmobilenet.model import CHUNK, Model
 from npmobilenet.modeldata import Array, ModelData
 from npmobilenet.quantize.images import Images
-from npmobilenet.quantize.lower import lower
+from npmobilenet.quantize.lower import LAYERS, lower
 from npmobilenet.quantize.parameters import Range
 from npmobilenet.quantize.scales import as_tensorflow_sees
 
@@ -22,11 +22,17 @@ MOST_BYTES = 64 * 2**20  # of all values of a batch; V2 1.0_224 has 27 MB of the
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges by tensor of the lowered graph, how many images made them, and why the others couldn't be read."""
+    """Ranges by tensor of the lowered graph, how many images made them, and why the others couldn't be read.
+
+    `means` holds the mean of each channel of what layers read, for `quantize` to correct biases with; `peaks` the
+    largest value of each channel of what layers give, for `equalize`.
+    """
 
     ranges: dict[str, Range]
     images: int
     unreadable: dict[str, str]
+    means: dict[str, Array] = field(default_factory=dict)
+    peaks: dict[str, Array] = field(default_factory=dict)
 
 
 Listener = Callable[[int, int], None]
@@ -54,21 +60,30 @@ def calibrate(
     size = 4 * sum(math.prod(data.graph.tensors[name].shape) for name in names)
     batch = max(1, min(CHUNK, MOST_BYTES // size))
     found: dict[str, Range] = {}
+    read = [node.inputs[0] for node in data.graph.nodes if node.op in LAYERS]
+    sums: dict[str, Any] = dict.fromkeys(read, 0.0)  # of the means of images, by channel
+    peaks: dict[str, Any] = dict.fromkeys((n.output for n in data.graph.nodes if n.op in LAYERS), -np.inf)
     unreadable: dict[str, str] = {}
     done = 0
-    total = len(images) if isinstance(images, Images) else 0
+    expected = len(images) if isinstance(images, Images) else 0
     source = _prepared(engine, images, unreadable)
     for batch_values in _batches(source, batch):
         _, values = engine.run(batch_values, taps=names, check_range=False)
         for name in names:
             found[name] = _extended(found.get(name), name, values[name])
+        for name, total in sums.items():
+            inside = tuple(range(1, values[name].ndim - 1))
+            sums[name] = total + values[name].mean(axis=inside, dtype=np.float64).sum(axis=0)
+        for name, peak in peaks.items():
+            peaks[name] = np.maximum(peak, values[name].max(axis=tuple(range(values[name].ndim - 1))))
         done += len(batch_values)
         if on_progress is not None:
-            on_progress(done + len(unreadable), total)
+            on_progress(done + len(unreadable), expected)
     if not done:
         first = next(iter(unreadable.items()), None)
         raise InputError("no image to calibrate with" + (f"; {first[0]}: {first[1]}" if first else ""))
-    return Calibration(found if exact else as_tensorflow_sees(data.graph, found), done, unreadable)
+    means = {name: total / done for name, total in sums.items()}
+    return Calibration(found if exact else as_tensorflow_sees(data.graph, found), done, unreadable, means, peaks)
 
 
 def _extended(before: Range | None, name: str, values: Array) -> Range:

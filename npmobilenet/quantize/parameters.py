@@ -145,6 +145,15 @@ def layer(
     return values, integers, [q, bias_q]
 
 
+def real(values: Array, q: Quantization) -> NDArray[np.float64]:
+    """scale * (values - zero_point), in float64, which holds it exactly."""
+    axis = q.axis or 0
+    rank = values.ndim if q.axis is not None else 1
+    scale, zero = (_along(np.array(v, np.float64), axis, rank) for v in (q.scale, q.zero_point))
+    found: NDArray[np.float64] = (values.astype(np.float64) - zero) * scale
+    return found
+
+
 def _around_zero(array: Floats, scale: np.float32) -> tuple[Array, Quantization]:
     """uint8 weights in steps of a given scale, zero point 128."""
     steps = round_away(array.astype(np.float64) / np.float64(scale)) + 128
