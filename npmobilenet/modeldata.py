@@ -33,6 +33,13 @@ def imagenet_labels(num_classes: int) -> tuple[str | tuple[str, ...], int]:
     return {1001: ("imagenet", 1), 1000: ("imagenet", 0)}.get(num_classes, ((), 0))
 
 
+def shared_prefix(names: Sequence[str]) -> str:
+    """The folders that all names begin with, "MobilenetV1/MobilenetV1/": what can be left out where they are listed."""
+    first, last = (min(names), max(names)) if len(names) > 1 else ("", "")
+    common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind("/", 0, common) + 1]
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Facts that travel with the weights.

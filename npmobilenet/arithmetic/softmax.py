@@ -41,6 +41,17 @@ def fixed_exponentials(node: Node, x: Tensor, rule: str, exp_negative: Callable[
     internal/reference/softmax.h, commit f67457790.
     """
     single = rule == "single"
+    multiplier, shift = fixed_factor(node, x, single)
+    radius = math.floor(((1 << INTEGER_BITS) - 1) * 2 ** (31 - INTEGER_BITS) / 2**shift)
+    found = np.zeros(256, np.int32)
+    for d in range(min(radius, 255) + 1):
+        scaled = single_rounding(-d, multiplier, shift) if single else double_rounding(-d, multiplier, shift)
+        found[d] = exp_negative(int(scaled))
+    return found
+
+
+def fixed_factor(node: Node, x: Tensor, single: bool) -> tuple[int, int]:
+    """Multiplier and shift that bring a difference of input values to 26 fractional bits."""
     real = float(np.float32(node.attrs["beta"])) * float(scale_of(x)) * 2 ** (31 - INTEGER_BITS)
     if real <= 1:
         raise PlanError(
@@ -48,13 +59,7 @@ def fixed_exponentials(node: Node, x: Tensor, rule: str, exp_negative: Callable[
             "with 26 bits (LiteRT ends the process there): quantize the model anew"
         )
     # A shift of 31 (30), which no int32 takes, is one where only d = 0 counts: the radius.
-    multiplier, shift = quantize_multiplier(min(real, (2**30 if single else 2**31) - 1.0))
-    radius = math.floor(((1 << INTEGER_BITS) - 1) * 2 ** (31 - INTEGER_BITS) / 2**shift)
-    found = np.zeros(256, np.int32)
-    for d in range(min(radius, 255) + 1):
-        scaled = single_rounding(-d, multiplier, shift) if single else double_rounding(-d, multiplier, shift)
-        found[d] = exp_negative(int(scaled))
-    return found
+    return quantize_multiplier(min(real, (2**30 if single else 2**31) - 1.0))
 
 
 def float_exponentials(node: Node, x: Tensor) -> Array:

@@ -18,12 +18,15 @@ from npmobilenet.cli.output import compile_notice, print_facts, print_json
               help="Of convolution weights: output channels last, or first as in TFLite.")  # fmt: skip
 @click.option("--taps", metavar="PATTERN", multiple=True,
               help="With INPUT: which tensors, as for record; may be repeated. Default: everything.")  # fmt: skip
+@click.option("--bench", metavar="NAME",
+              help="With INPUT: also write bench.v (hex) or bench.c (c), which computes the layer of that output, and "
+              "compares.")  # fmt: skip
 @dialect_option("The arithmetic that multipliers, shifts, tables and vectors are for.")
 @click.option("--force", is_flag=True, help="Replace an export that is there already.")
 @json_option("Print the manifest.")
 def export(
-    model: str, source: str | None, output: str, kind: str, order: str, taps: tuple[str, ...], dialect: str,
-    force: bool, as_json: bool,
+    model: str, source: str | None, output: str, kind: str, order: str, taps: tuple[str, ...], bench: str | None,
+    dialect: str, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write MODEL's constants for hardware and C; with INPUT, every tensor as well.
 
@@ -34,7 +37,7 @@ def export(
 
     with compile_notice():
         manifest = golden.export(
-            model, output, source, kind, dialect=dialect, order=order, taps=list(taps) or "*", force=force
+            model, output, source, kind, dialect=dialect, order=order, taps=list(taps) or "*", bench=bench, force=force
         )
     if as_json:
         print_json(manifest)

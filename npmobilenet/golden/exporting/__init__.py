@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from npmobilenet.arithmetic.dialects import dialect as dialect_of
+from npmobilenet.arithmetic.elementwise import LEFT_SHIFT, SUMS, Sum
 from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
+from npmobilenet.arithmetic.softmax import fixed_factor
 from npmobilenet.errors import InputError
 from npmobilenet.formats.npy import read_npy
+from npmobilenet.golden.comparing import axes
 from npmobilenet.golden.derivation import parameters
-from npmobilenet.golden.dump import FORMAT, MANIFEST, SCHEMA, entry_to_json, sanitized
-from npmobilenet.golden.inputs import ModelSource, data_of, load_input, model_facts, model_of
+from npmobilenet.golden.dump import FORMAT, INPUT, MANIFEST, SCHEMA, entry_to_json
+from npmobilenet.golden.exporting.arrays import FORMATS, symbol, to_c, to_hex, write
+from npmobilenet.golden.exporting.bench import bench_of, bench_taps
+from npmobilenet.golden.exporting.params import params_h, spatial
+from npmobilenet.golden.inputs import ModelSource, data_of, find_tensor, load_input, model_facts, model_of
 from npmobilenet.golden.recording import EVERYTHING, check_target, choose, run_taps, versions, whole_folder
 from npmobilenet.golden.single_node import IsolatedNode, argument_names, isolate, plain, run, steps
-from npmobilenet.graph import Node, Tensor
+from npmobilenet.graph import Tensor
 from npmobilenet.model import Inputs, Model
-from npmobilenet.modeldata import Array, ModelData
+from npmobilenet.modeldata import Array, ModelData, shared_prefix
 from npmobilenet.runtime.taps import ACCUMULATING
+
+__all__ = ["export", "symbol", "table", "to_c", "to_hex"]
 
 EXPORT = f"{FORMAT}-export"
 ORDERS = ("hwio", "ohwi")
@@ -35,6 +43,7 @@ AXES = {
     "conv2d": ("ky", "kx", "ci", "co"), "depthwise_conv2d": ("ky", "kx", "co"), "fully_connected": ("ci", "co"),
 }  # fmt: skip
 UNARY = ("activation", "quantize", "dequantize")
+AXIS_OF = {"multiplier": ["co"], "shift": ["co"], "scale": ["co"], "exponentials": ["difference from the largest"]}
 
 
 def export(
@@ -46,13 +55,16 @@ def export(
     dialect: str = "tflite-reference",
     order: str = "hwio",
     taps: str | Iterable[str] = EVERYTHING,
+    bench: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write a model's constants, and for an input its tensors, into a new folder; returns the manifest.
 
     `format`: "hex" (for $readmemh), "c" (headers, and params.h that includes them) or "npy". `order` of weights: "hwio"
     (ky, kx, ci, co; fully connected: ci, co) or "ohwi" (co, ky, kx, ci; co, ci), TFLite's own. Depthwise weights are
-    (ky, kx, co) in both. `x` and `taps` are as for `record`. Multipliers and shifts are the dialect's.
+    (ky, kx, co) in both. `x` and `taps` are as for `record`. Multipliers and shifts are the dialect's. `bench` names a
+    layer of 8 bits: with it a test bench is written that computes that layer from the files and compares it with its
+    vector, bench.c for "c" and bench.v for "hex".
 
     Raises `InputError`, `PlanError`, and what `load` raises.
     """
@@ -66,9 +78,14 @@ def export(
     check_target(target, force)
     engine = None if x is None else model_of(model, dialect)
     data = data_of(model) if engine is None else engine.data
+    if bench is not None:
+        taps = bench_taps(data.graph, bench, format, engine is not None, taps)
     with whole_folder(target, force) as place:
         writer = _Writer(place, format)
-        nodes = [_node(data, i, node, dialect, order, writer) for i, node in enumerate(data.graph.nodes)]
+        shared = len(shared_prefix([node.name for node in data.graph.nodes]))
+        nodes = [
+            _node(data, i, node.name[shared:], (dialect, order), writer) for i, node in enumerate(data.graph.nodes)
+        ]
         manifest: dict[str, Any] = {
             "format": EXPORT,
             "schema": SCHEMA,
@@ -80,9 +97,12 @@ def export(
             "nodes": nodes,
         }
         if engine is not None and x is not None:
-            manifest |= _vectors(engine, x, taps, writer)
+            manifest |= _vectors(engine, x, taps, shared, writer)
         if format == "c":
-            (place / "params.h").write_text(_params(manifest), encoding="ascii", newline="\n")
+            (place / "params.h").write_text(params_h(manifest), encoding="ascii", newline="\n")
+        if bench is not None:
+            name, text = bench_of(manifest, find_tensor(data.graph, bench)[1])
+            (place / name).write_text(text, encoding="ascii", newline="\n")
         (place / MANIFEST).write_text(_text(manifest), encoding="utf-8", newline="\n")
     return manifest
 
@@ -107,7 +127,7 @@ class _Writer:
     def write(self, name: str, array: Array, **facts: Any) -> dict[str, Any]:
         """Write an array under a symbol that nothing else has."""
         file = name + FORMATS[self.kind]
-        write(self.place / file, array, name, self.kind)
+        write(self.place / file, array, name, self.kind, facts.get("axes", ()))
         bits = 8 * array.dtype.itemsize
         return {
             "file": file,
@@ -123,13 +143,12 @@ class _Writer:
 # Nodes
 
 
-def _node(data: ModelData, place: int, node: Node, dialect: str, order: str, writer: _Writer) -> dict[str, Any]:
-    """One node's files and facts."""
-    tensors = data.graph.tensors
+def _node(data: ModelData, place: int, short: str, how: tuple[str, str], writer: _Writer) -> dict[str, Any]:
+    """One node's files and facts; `short` is its name for files, `how` dialect and order."""
+    tensors, node, (dialect, order) = data.graph.tensors, data.graph.nodes[place], how
     zeros = {n: np.zeros((1, *tensors[n].shape[1:]), tensors[n].dtype) for n in node.inputs if not tensors[n].constant}
     what = isolate(data, node, zeros)
-    prefix = f"n{place:03d}"
-    name = symbol(prefix, node.name)
+    name = symbol(f"n{place:03d}", short)
     files = {}
     for position, tensor in enumerate(what.operands):
         if tensor.constant:
@@ -138,7 +157,7 @@ def _node(data: ModelData, place: int, node: Node, dialect: str, order: str, wri
     given: dict[str, Any] = {}
     if what.is_integer:
         given, arrays = _parameters(what, dialect)
-        files |= {part: writer.write(f"{name}_{part}", array) for part, array in arrays.items()}
+        files |= {part: writer.write(f"{name}_{part}", array, axes=AXIS_OF[part]) for part, array in arrays.items()}
         if node.op in UNARY and what.operands[0].dtype in ("uint8", "int8"):
             files["table"] = writer.write(f"{name}_table", table(what, dialect), axes=["input, as an unsigned byte"])
     return {
@@ -147,9 +166,11 @@ def _node(data: ModelData, place: int, node: Node, dialect: str, order: str, wri
         "symbol": name,
         "op": node.op,
         "attributes": {k: plain(v) for k, v in node.attrs.items()},
-        "inputs": [{"name": t.name, **_scales(t)} for t in what.operands if not t.constant],
+        "inputs": [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape), **_scales(t)}
+                   for t in what.operands if not t.constant],
         "output": {"name": what.result.name, "dtype": what.result.dtype, "shape": list(what.result.shape),
                    **_scales(what.result)},
+        "spatial": spatial(node, tensors),
         "parameters": given,
         "files": files,
     }  # fmt: skip
@@ -190,8 +211,23 @@ def _parameters(what: IsolatedNode, dialect: str) -> tuple[dict[str, Any], dict[
                 arrays["multiplier"] = record.multiplier[:channels]
                 arrays["shift"] = record.shift[:channels].astype(np.int8)
                 given["rule"] = REQUANTIZATIONS[record.rule]
+                if given["rule"].startswith("float"):
+                    arrays["scale"] = record.scale[:channels]
                 for key in ("multiplier", "shift", "scale", *(["tail"] if record.tail >= channels else [])):
                     given.pop(key, None)
+            elif isinstance(record, Sum):
+                given |= {"rule": SUMS[record.rule], "lanes": SUMS[record.lanes], "left_shift": LEFT_SHIFT}
+            elif hasattr(record, "rule"):
+                given["rule"] = REQUANTIZATIONS[record.rule]
+        if what.node.op == "softmax":
+            arrays["exponentials"] = step.args[names.index("exponentials")]
+            if arrays["exponentials"].dtype == np.int32:
+                multiplier, shift = fixed_factor(
+                    what.node,
+                    what.operands[0],
+                    single=dialect_of(dialect).rule("softmax", what.result.dtype) == "single",
+                )
+                given |= {"multiplier": multiplier, "shift": shift}
     return given, arrays
 
 
@@ -215,7 +251,7 @@ def table(what: IsolatedNode, dialect: str) -> Array:
 
 
 def _vectors(
-    model: Model, x: Inputs | str | os.PathLike[str], taps: str | Iterable[str], writer: _Writer
+    model: Model, x: Inputs | str | os.PathLike[str], taps: str | Iterable[str], shared: int, writer: _Writer
 ) -> dict[str, Any]:
     """All tensors of a run; each is written as .npy first, by the recorder, and then made what is wanted."""
     arrays, facts = load_input(model, x)
@@ -224,85 +260,10 @@ def _vectors(
     vectors = []
     for i, entry in enumerate(done):
         path = writer.place / entry.file
-        name = symbol(f"v{i:03d}", entry.name)
-        vectors.append({**entry_to_json(entry), **writer.write(name, read_npy(path))})
+        short = entry.tensor[shared:] if entry.op != INPUT else entry.tensor
+        name = symbol(f"v{i:03d}", f"{entry.prefix}{short}")
+        vectors.append(
+            {**entry_to_json(entry), **writer.write(name, read_npy(path), axes=list(axes(len(entry.shape))))}
+        )
         path.unlink()
     return {"input": facts, "vectors": vectors}
-
-
-def _params(manifest: dict[str, Any]) -> str:
-    """params.h: every node's numbers as macros, and all the headers."""
-    lines = ["/* written by npmobilenet golden export; manifest.json describes the symbols */\n#ifndef PARAMS_H\n"]
-    lines.append("#define PARAMS_H\n")
-    for node in manifest["nodes"]:
-        lines.append(f"/* {node['op']} */\n")
-        numbers = {
-            k: v for k, v in node["parameters"].items() if isinstance(v, (int, float)) and not isinstance(v, bool)
-        }
-        named = {f"{node['symbol']}_{key}".upper(): value for key, value in numbers.items()}
-        lines.append(macros(named))
-        lines += [f'#include "{file["file"]}"\n' for file in node["files"].values()]
-    lines += [f'#include "{vector["file"]}"\n' for vector in manifest.get("vectors", [])]
-    return "".join([*lines, "#endif\n"])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Arrays as text
-
-FORMATS = {"hex": ".hex", "c": ".h", "npy": ".npy"}
-C_TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t",
-           "float32": "float"}  # fmt: skip
-_IN_A_LINE = 16
-LONGEST_NAME = 60
-
-
-def symbol(prefix: str, name: str) -> str:
-    """A name for a file and for C: `prefix`, which makes it unique, and what remains of `name`."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", sanitized(name)).strip("_")[-LONGEST_NAME:].strip("_")
-    return f"{prefix}_{plain}" if plain else prefix
-
-
-def write(path: Path, array: Array, name: str, kind: str) -> None:
-    """Write an array in one of FORMATS; `name` is the C symbol. Raises `InputError` for values C can't say."""
-    if kind == "npy":
-        np.save(path, np.ascontiguousarray(array, array.dtype.newbyteorder("<")), allow_pickle=False)
-    elif kind == "hex":
-        path.write_text(to_hex(array), encoding="ascii", newline="\n")
-    else:
-        path.write_text(to_c(array, name), encoding="ascii", newline="\n")
-
-
-def to_hex(array: Array) -> str:
-    """One value in each line, row-major: two's complement, or a float's IEEE 754 bits, as wide as the dtype."""
-    width = 2 * array.dtype.itemsize
-    text = np.ascontiguousarray(array, array.dtype.newbyteorder(">")).tobytes().hex()
-    return "".join(f"{text[i : i + width]}\n" for i in range(0, len(text), width))
-
-
-def to_c(array: Array, name: str) -> str:
-    """A header with one constant array, flat, row-major; floats in hexadecimal notation, which is exact."""
-    kind = C_TYPES[str(array.dtype)]
-    literals = [_literal(v) for v in array.reshape(-1).tolist()]
-    lines = [", ".join(literals[i : i + _IN_A_LINE]) for i in range(0, len(literals), _IN_A_LINE)]
-    shape = "x".join(map(str, array.shape))
-    body = ",\n    ".join(lines)
-    return (
-        f"/* {array.dtype} {shape}, row-major */\n#ifndef {name.upper()}_H\n#define {name.upper()}_H\n"
-        "#include <stdint.h>\n"
-        f"static const {kind} {name}[{array.size}] = {{\n    {body}\n}};\n#endif\n"
-    )
-
-
-def _literal(value: int | float) -> str:
-    if isinstance(value, float):
-        if not np.isfinite(value):
-            raise InputError(f"the value {value} has no constant in C: export as npy or hex")
-        return f"{value.hex()}f"
-    if value == -(2**31):
-        return "(-2147483647 - 1)"  # 2147483648 isn't an int
-    return str(value)
-
-
-def macros(values: Mapping[str, int | float | str]) -> str:
-    """`#define` lines."""
-    return "".join(f"#define {name} {value}\n" for name, value in values.items())
