@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npmobilenet.cli.golden_record import progress
+from npmobilenet.cli.golden_record import progress, short_names
 from npmobilenet.cli.options import json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, on_terminal, print_facts, print_json, print_line, print_table
 
@@ -69,18 +69,20 @@ def diff(
 def _print(result: Diff, everything: bool, report: str | None) -> None:
     differing = [row for row in result.rows if not row.equal]
     rows = result.rows if everything else differing
-    shown = rows[:SHOWN] if on_terminal() else rows
+    shown, shared = rows[:SHOWN] if on_terminal() else rows, ""
     if shown:
         columns = [
-            Column("tensor"), Column("op", rank=2), Column("status", rank=1), Column("differing", right=True),
-            Column("of", right=True, rank=4), Column("largest", right=True), Column("first at"),
-            Column("A", right=True), Column("B", right=True), Column("histogram", rank=3),
+            Column("#", rank=1), Column("tensor"), Column("op", rank=2), Column("status", rank=1),
+            Column("differing", right=True), Column("of", right=True, rank=3), Column("largest", right=True),
+            Column("first at"), Column("A", right=True), Column("B", right=True), Column("histogram", rank=4),
         ]  # fmt: skip
-        print_table(columns, [_row(row) for row in shown])
+        shared, names = short_names([row.entry for row in shown])
+        print_table(columns, [(*name, *_row(row)) for name, row in zip(names, shown, strict=True)], narrow=True)
         if len(shown) < len(rows):
             print_line(f"the first {len(shown)} of {len(rows)}; all are in --json, and in a pipe")
         print_line()
-    facts: list[tuple[str, object]] = [("A", result.a), ("B", result.b)]
+    facts: list[tuple[str, object]] = [("names", f"without '{shared}' in front")] if shared else []
+    facts += [("A", result.a), ("B", result.b)]
     facts.append(("compared", f"{len(result.rows)} tensors, {len(differing)} of them differ"))
     facts += _named("note", [*result.notes, *_tensor_notes(result.rows)])
     if result.missing:
@@ -98,13 +100,13 @@ def _print(result: Diff, everything: bool, report: str | None) -> None:
 def _row(row: TensorDiff) -> tuple[object, ...]:
     c = row.comparison
     if c is None or not c.count or c.first is None or c.first_values is None:
-        return (row.name, row.entry.op, row.status, None, None, None, None, None, None, None)
+        return (row.entry.op, row.status, None, None, None, None, None, None, None)
     place = ",".join(map(str, c.first))
     values = [f"{v:.9g}" for v in c.first_values]
     bars = [f"{label}: {count}" for label, count in c.histogram.items() if label != "0"]
     some = bars if len(bars) <= 6 else [*bars[:3], "...", *bars[-3:]]
     largest = f"{c.largest} {c.unit}"
-    return (row.name, row.entry.op, row.status, c.count, c.total, largest, place, *values, "  ".join(some))
+    return (row.entry.op, row.status, c.count, c.total, largest, place, *values, "  ".join(some))
 
 
 def _named(title: str, texts: list[str]) -> list[tuple[str, object]]:

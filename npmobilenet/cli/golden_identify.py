@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npmobilenet.cli.golden_record import progress
+from npmobilenet.cli.golden_record import progress, short_names
 from npmobilenet.cli.options import json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
 
@@ -43,14 +43,17 @@ def identify(model: str, dump: str, names: str | None, layout: str, everything: 
 
 def _print(found: Identification, everything: bool) -> None:
     rows = found.rows if everything else found.exceptions
-    dialects = list(dict.fromkeys(d for row in found.checked for d in row.counts))
+    shared, dialects = "", list(dict.fromkeys(d for row in found.checked for d in row.counts))
     if rows:
-        columns = [Column("tensor"), Column("op", rank=2), Column("values", right=True, rank=1),
-                   *(Column(d, right=True) for d in dialects), Column("follows")]  # fmt: skip
-        print_table(columns, [_row(row, dialects) for row in rows])
+        columns = [Column("#", rank=1), Column("tensor"), Column("op", rank=1), Column("values", right=True, rank=1),
+                   *(Column(d, right=True, rank=2) for d in dialects), Column("follows")]  # fmt: skip
+        shared, short = short_names([row.entry for row in rows])
+        cells = [(*name, *_row(row, dialects)) for name, row in zip(short, rows, strict=True)]
+        print_table(columns, cells, narrow=True)
         print_line()
     telling = sum(row.telling for row in found.integers)
     facts: list[tuple[str, object]] = [
+        *([("names", f"without '{shared}' in front")] if shared else []),
         ("dump", found.dump),
         (
             "checked",
@@ -68,4 +71,4 @@ def _print(found: Identification, everything: bool) -> None:
 
 def _row(row: Row, dialects: list[str]) -> tuple[object, ...]:
     follows = ", ".join(row.fits) if row.fits else ("none" if row.checked else row.note)
-    return (row.name, row.entry.op, row.total, *(row.counts.get(d) for d in dialects), follows)
+    return (row.entry.op, row.total, *(row.counts.get(d) for d in dialects), follows)

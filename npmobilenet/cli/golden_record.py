@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import click
 
 from npmobilenet.cli.options import dialect_option, json_option, kernels_option, threads_option, until_option
 from npmobilenet.cli.output import compile_notice, mebibytes, print_facts, print_json
+from npmobilenet.modeldata import shared_prefix
 
 if TYPE_CHECKING:
     from npmobilenet.golden import Dump
+    from npmobilenet.golden.dump import Entry
 
 
 @click.command()
@@ -82,6 +84,12 @@ def describe(dump: Dump) -> dict[str, Any]:
         "summary": ", ".join(f"{count} {what}" for what, count in counts.items() if count),
         "bytes": sum(sizes),
     }
+
+
+def short_names(entries: Sequence[Entry]) -> tuple[str, list[tuple[str, str]]]:
+    """What all tensors' names begin with, and for each its index ("#58", "" if none) and the rest of its name."""
+    shared = shared_prefix([entry.tensor for entry in entries])
+    return shared, [(e.source.removeprefix(e.prefix), f"{e.prefix}{e.tensor[len(shared) :]}") for e in entries]
 
 
 @contextmanager

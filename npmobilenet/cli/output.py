@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 GAP = 2  # spaces between columns of plain text
 LONGEST_ERROR = 2000  # characters; a name or a list in it may be of any length
+NARROW = 100  # columns of text that a table of layers keeps to in a pipe
+SHORTEST = 16  # characters that are left of a name
 NOTHING = "-"  # an empty cell of plain text, so that every line has the same number of fields
 
 
@@ -91,14 +93,23 @@ def print_csv(row: Sequence[object]) -> None:
     click.echo(line.getvalue())
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
-    """A table with a heading: drawn on a terminal, aligned text elsewhere. None is an empty cell."""
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], narrow: bool = False) -> None:
+    """A table with a heading: drawn on a terminal, aligned text elsewhere. None is an empty cell.
+
+    `narrow`: one of layers, whose text keeps to 100 columns; what has no room is in --json.
+    """
     cells = [[("" if cell is None else printable(cell)) for cell in row] for row in rows]
     if on_terminal():
-        _draw(*_fitting(columns, cells))
-    else:
-        for line in _aligned([[c.title for c in columns], *cells], [c.right for c in columns]):
-            click.echo(line)
+        _draw(*_fitting(columns, cells, shutil.get_terminal_size().columns))
+        return
+    left_out: list[str] = []
+    if narrow:
+        columns, cells, left_out = _fitting(columns, cells, NARROW)
+        _cut_names(columns, cells, NARROW)
+    for line in _aligned([[c.title for c in columns], *cells], [c.right for c in columns]):
+        click.echo(line)
+    if left_out:
+        click.echo(f"left out for want of room: {', '.join(left_out)} (in --json)")
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
@@ -129,10 +140,9 @@ def _aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[s
 
 
 def _fitting(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]]
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int
 ) -> tuple[list[Column], list[list[str]], list[str]]:
-    """The columns that a terminal has room for, their cells, and the titles of those left out."""
-    room = shutil.get_terminal_size().columns
+    """The columns that there is room for, their cells, and the titles of those left out."""
     widths = [max(len(c.title), *(len(row[i]) for row in rows), 0) for i, c in enumerate(columns)]
     kept = [i for i, c in enumerate(columns) if c.rank == 0 or any(row[i] for row in rows)]
     left_out: list[str] = []
@@ -143,6 +153,18 @@ def _fitting(
         kept.remove(victim)
         left_out.insert(0, columns[victim].title)
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], left_out
+
+
+def _cut_names(columns: Sequence[Column], rows: list[list[str]], room: int) -> None:
+    """Take the middle out of the names, in the column "tensor", as far as the others leave no room for it."""
+    place = next((i for i, c in enumerate(columns) if c.title == "tensor"), None)
+    if place is None or not rows:
+        return
+    widths = [max(len(c.title), *(len(row[i]) for row in rows)) for i, c in enumerate(columns)]
+    most = max(room - (sum(widths) - widths[place] + GAP * (len(columns) - 1)), SHORTEST)
+    for row in rows:
+        if len(row[place]) > most:
+            row[place] = f"{row[place][: (most - 2) // 2]}..{row[place][-(most - 2 - (most - 2) // 2) :]}"
 
 
 def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], left_out: Sequence[str]) -> None:

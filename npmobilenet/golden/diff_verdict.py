@@ -205,7 +205,7 @@ def html(result: Diff) -> str:
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style></head><body>",
         "<h1>Golden comparison</h1>",
         f"<p>A: <code>{_text(result.a)}</code><br>B: <code>{_text(result.b)}</code></p>",
-        f"<p class='verdict{'' if result.equal else ' bad'}'>{_text(result.verdict)}</p>",
+        f"<p class='verdict{'' if result.equal else ' bad'}'>{_text(result.verdict)}{_why(result)}</p>",
         f"<p>{len(result.rows)} tensors compared, {len(differing)} differ{_tolerance(result)}.",
         "Differences are B - A.</p>",
         _list(result.notes),
@@ -226,6 +226,13 @@ def _text(value: object) -> str:
 def _list(items: Iterable[str]) -> str:
     rows = "".join(f"<li>{_text(item)}</li>" for item in items)
     return f"<ul>{rows}</ul>" if rows else ""
+
+
+def _why(result: Diff) -> str:
+    """What the pattern of the first differences suggests, below the verdict."""
+    first = result.first
+    reasons = [] if first is None else [text for text in (first.problem, *first.hints) if text]
+    return "".join(f"<br><b>why:</b> {_text(text)}" for text in reasons)
 
 
 def _tolerance(result: Diff) -> str:

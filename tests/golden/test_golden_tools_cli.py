@@ -107,9 +107,13 @@ def test_diff(dumps: tuple[Path, Path], tmp_path: Path) -> None:
     assert "all 15 tensors are equal" in same.stdout
     result = cli("diff", right, wrong, "--html", tmp_path / "r.html")
     assert result.exit_code == 1
-    assert re.search(r"^dw +depthwise_conv2d +differs +1 +500 +32 LSB +0,2,3,4 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^#2 +dw +depthwise_conv2d +differs +1 +500 +32 LSB +0,2,3,4 ", result.stdout, re.MULTILINE)
     assert "its inputs agree, so the fault lies in this node" in result.stdout
-    assert "<svg" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    headline = page.partition("<p class='verdict bad'>")[2].partition("</p>")[0]
+    assert "first diverging: dw" in headline
+    assert "<b>why:</b>" in headline
     document = json.loads(cli("diff", right, wrong, "--json").stdout)
     assert (document["first"], document["differing"], document["compared"]) == ("dw", 1, 15)
     assert cli("diff", right, wrong, "--lsb", 32).exit_code == 0
@@ -164,7 +168,7 @@ def test_identify(model: Path, dumps: tuple[Path, Path]) -> None:
     assert "follows tflite-reference" in result.stdout
     odd = cli("identify", model, wrong)
     assert odd.exit_code == 1
-    assert re.search(r"^dw +depthwise_conv2d +500 +1 ", odd.stdout, re.MULTILINE)
+    assert re.search(r"^#2 +dw +depthwise_conv2d +500 +1 ", odd.stdout, re.MULTILINE)
     document = json.loads(cli("identify", model, wrong, "--json").stdout)
     assert "dw" in document["exceptions"]
     assert len(cli("identify", model, right, "--all").stdout.splitlines()) > 14
