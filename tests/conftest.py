@@ -46,7 +46,7 @@ SLOW = (
     "test_generated_pages_are_current", "test_golden_example_prints_what_readme_says", "test_identify",
     "test_interleaving", "test_killed_at_ten_moments",
     "test_int8_in_a_browser_under_every_dialect", "test_the_flowers_page_in_a_browser", "test_other_ops_in_a_browser",
-    "test_names_stay_text",
+    "test_names_stay_text", "test_the_tour_prints_what_it_says",
     "test_kernels_of_arm_give_the_same_bits", "test_kernels_q.py::test_fast_equals_reference",
     "test_litert_arm.py::test_the_reference_kernels_are_the_same_everywhere",
     "test_litert_arm.py::test_what_litert_refuses_is_said", "test_litert_arm.py::test_an_unknown_cpu_is_said",

@@ -22,12 +22,14 @@ import pytest
 from cases import run_node, same_bits, single
 from test_structure import ROOMS
 
+from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.formats import weightfile
+from npmobilenet.images.recipes import recipes
 from npmobilenet.kernels.reference.arithmetic import fma32
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.runtime import engine
 from npmobilenet.zoo.build import build_model
-from npmobilenet.zoo.checkpoints import CHECKPOINTS
+from npmobilenet.zoo.checkpoints import CHECKPOINTS, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -69,6 +71,47 @@ def section(text: str, heading: str) -> str:
     found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.DOTALL | re.MULTILINE)
     assert found, f"no section '{heading}'"
     return found[1]
+
+
+def test_the_tour_prints_what_it_says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command and every cell of docs/tour.md and its notebook, in order."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.setenv("NPMOBILENET_QUIET", "1")
+    monkeypatch.delenv("NPMOBILENET_WEIGHTS", raising=False)
+    assert importlib.import_module("make_tour").main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_names_of_others_are_understood() -> None:
+    """The spellings of docs/coming-from.md, and its calls and recipes."""
+    page = read("docs/coming-from.md")
+    rows = table(between(page, "names"))
+    assert len(rows) >= 7
+    for spelling, _, name in rows:
+        assert str(parse(spelling.strip("`"))) == name.strip("`")
+    for recipe in re.findall(r'preprocess="(\w+)"', page):
+        assert recipe in recipes()
+    for dialect in re.findall(r'dialect="([\w-]+)"', page):
+        assert dialect in DIALECTS
+    endpoints = build_model("mobilenet_v2_1.0_224").endpoints
+    for k in range(1, 17):
+        assert {f"layer_{k + 2}/{part}" for part in ("expansion_output", "depthwise_output", "output")} <= set(
+            endpoints
+        )
+
+
+def test_the_glossary_has_thirty_words_in_order() -> None:
+    """Each is linked from some page."""
+    words = re.findall(r"^### (.+)$", read("docs/glossary.md"), re.MULTILINE)
+    assert len(words) >= 30
+    assert words == sorted(words, key=str.lower)
+    pages = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert "glossary.md#zero-point" in pages
+
+
+def test_the_index_has_every_page() -> None:
+    index = read("docs/README.md")
+    missing = [p.name for p in (ROOT / "docs").glob("*.md") if p.name != "README.md" and f"({p.name}" not in index]
+    assert not missing, f"docs/README.md doesn't say what these are for: {missing}"
 
 
 # -- links -------------------------------------------------------------------------------------------------------------
@@ -241,7 +284,7 @@ def test_commands_shown_have_their_options() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for line in re.findall(r"\bnpmobilenet ((?:[a-z]+)(?: [^`\n]*)?)", "\n".join(code_of(text))):
-            verb, *words = line.split("#")[0].split()
+            verb, *words = re.split(r"[#|>]", line)[0].split()
             if verb == "itself" or verb.upper() == "VERB":
                 continue
             command = app.commands.get(verb)
@@ -370,11 +413,15 @@ def test_extending_lists_what_an_op_needs() -> None:
             assert relative.replace("resize_bilinear", "your_op") in text, relative
 
 
+ARGUMENTS = {name: ["--side", "4", "--channels", "32"] for name in ("ladder.py", "ladder_int8.py")}
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_examples_run(
     example: Path, workplace: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [example.name, workplace(MODEL), PHOTO])
+    usual = [workplace(MODEL), PHOTO]
+    monkeypatch.setattr(sys, "argv", [example.name, *ARGUMENTS.get(example.name, usual)])
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out
 

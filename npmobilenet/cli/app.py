@@ -27,6 +27,7 @@ from npmobilenet.cli.golden import golden
 from npmobilenet.cli.info import info
 from npmobilenet.cli.models import models
 from npmobilenet.cli.output import print_error
+from npmobilenet.cli.plot import plot
 from npmobilenet.cli.quantize import quantize
 from npmobilenet.cli.warmup import warmup
 from npmobilenet.errors import NpMobilenetError
@@ -104,7 +105,21 @@ def app() -> None:
     """The group of all verbs."""
 
 
-for _verb in (classify, explore, models, info, convert, export, evaluate, quantize, bench, golden, doctor, warmup):
+for _verb in (
+    classify,
+    explore,
+    models,
+    info,
+    convert,
+    export,
+    evaluate,
+    quantize,
+    bench,
+    golden,
+    plot,
+    doctor,
+    warmup,
+):
     app.add_command(_verb)
 complete(app)
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--layers", is_flag=True, help="Add the table of layers.")
+@click.option("--dot", "as_dot", is_flag=True, help="Print the graph for Graphviz instead: shapes, and cost as colour.")
 @json_option()
-def info(model: str, layers: bool, as_json: bool) -> None:
+def info(model: str, layers: bool, as_dot: bool, as_json: bool) -> None:
     """Describe MODEL without running it.
 
     Input, output, work, memory, labels, provenance. MODEL is a name (no weights needed) or the path of a model file.
@@ -43,6 +44,11 @@ def info(model: str, layers: bool, as_json: bool) -> None:
     """
     data, path = _find(model)
     graph, facts = data.graph, data.info
+    if as_dot:
+        from npmobilenet.views.dot import dot
+
+        click.echo(dot(graph), nl=False)  # whose names are printable already
+        return
     document = describe(graph, facts, path)
     document["dead_channels"] = _dead(data)
     if layers:
@@ -254,13 +260,16 @@ def _some(names: list[str]) -> str:
 
 
 def _print_layers(layers: list[dict[str, Any]]) -> None:
+    from npmobilenet.formats.layer_names import short_names
+
+    short = short_names([layer["name"] for layer in layers])
     columns = [
         Column("layer"), Column("op"), Column("kernel"), Column("stride", rank=1), Column("activation", rank=2),
         Column("output"), Column("MACs M", right=True), Column("params", right=True),
     ]  # fmt: skip
     rows = [
         (
-            layer["name"],
+            short[layer["name"]],
             layer["op"],
             _pair(layer["kernel"]),
             _pair(layer["stride"]),

@@ -30,9 +30,9 @@ class Plan:
     """Steps ready to run for one batch size. Not safe to run from two threads at once: they would share its memory.
 
     `inputs`, `outputs` and `taps` are views into the plan's memory, (batch, ...), overwritten by each run.
-    `weight_bytes` and `arena_bytes` say how much memory the plan holds. `fusions` are names of fusion.PASSES.
-    `packed` keeps packed weights for other plans of the same tensors. `memory_limit` is the most that `arena_bytes` may
-    be.
+    `weight_bytes` and `arena_bytes` say how much memory the plan holds, `placed` where and when each value lies in it.
+    `fusions` are names of fusion.PASSES. `packed` keeps packed weights for other plans of the same tensors.
+    `memory_limit` is the most that `arena_bytes` may be.
 
     Raises `PlanError`: weights missing, left over or misshapen, a dtype without kernels, an unknown tap, more
     intermediate values than `memory_limit` allows or the machine has memory for.
@@ -142,6 +142,7 @@ class Plan:
             shape = (self.batch, *graph.tensors[name].shape[1:])
             at = start + offset
             arrays[name] = block[at : at + lifetimes[name].size].view(graph.tensors[name].dtype).reshape(shape)
+        self.placed = {name: (offset, lifetimes[name]) for name, offset in offsets.items()}
         return arrays
 
 
