@@ -1,12 +1,14 @@
 """Fixtures: where the shared test data lies. Tiers: which tests run when.
 
 `python -m pytest -m quick` runs what needs neither data nor compiled kernels, beyond a few; `python -m pytest` all but
-the slow ones, which `--all`, `-m`, NPMOBILENET_NO_SKIP, or naming a file or a test takes in.
+the slow ones, which `--all`, `-m`, NPMOBILENET_NO_SKIP, or naming a file or a test takes in. Without a name all of them
+run in two processes; `-n 0` keeps them in one.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ SLOW = (
     "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
     "test_python_reference_and_fast_give_the_same_bits", "test_golden_tools_cli.py::test_record",
     "test_sums_by_every_way", "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",
-    "test_tiles_that_end_by_lines", "test_without_a_cache_everything_works",
+    "test_tiles_that_end_by_lines", "test_the_page_of_claims_is_current", "test_without_a_cache_everything_works",
 )  # fmt: skip
 
 
@@ -64,8 +66,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the slow tests, too")
 
 
-# With `-n 2` two processes run the tests, a file each at a time (pytest-xdist). Both collect, and leave out what was
-# asked of a third, which reports.
+# Two processes run the whole suite, a file each at a time (pytest-xdist). Both collect, and leave out what was asked of
+# a third, which reports.
 _left_out: dict[str, int] = {}  # how many slow tests, by the process that left them out: all of them the same
 
 
@@ -73,6 +75,16 @@ def whole_suite(config: pytest.Config) -> bool:
     """Whether the command names no file; workers are given all names, and are told."""
     told = getattr(config, "workerinput", {}).get("whole")
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS if told is None else told
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, where it is installed, looks at its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of the two, which must not start two more
+        return
+    chosen = getattr(config.option, "numprocesses", 0) is not None or config.option.usepdb
+    watched = "coverage" in sys.modules or sys.gettrace() is not None  # it sees this process alone
+    if whole_suite(config) and not (chosen or watched or os.cpu_count() == 1):
+        config.option.numprocesses, config.option.dist, config.option.loadscopereorder = 2, "loadfile", False
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -501,3 +501,11 @@ def test_worked_example() -> None:
     for kernels in ("python", "reference", "fast"):
         got = run_node(graph, graph.nodes[0], arrays, kernels)
         assert same_bits(got, np.full((1, 1, 1, 1), chain()[-1], F))
+
+
+def test_the_page_of_claims_is_current() -> None:
+    """docs/exactness.md against the marked tests (docs/models.md has its own test)."""
+    root = Path(__file__).parents[1]
+    tool = [sys.executable, str(root / "tools" / "make_exactness_docs.py"), "--check"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stderr

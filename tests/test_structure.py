@@ -5,15 +5,10 @@ from __future__ import annotations
 import ast
 import collections
 import functools
-import os
 import re
-import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import npmobilenet
 from npmobilenet.kernels import KERNELS, module_of
@@ -173,32 +168,6 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_type_checkers_see_the_annotations(tmp_path: Path) -> None:
-    """PEP 561: without py.typed in the package, mypy takes all of it for Any. CI looks for it in the wheel."""
-    assert (PACKAGE / "py.typed").read_bytes() == b""
-    assert "py.typed" in (PACKAGE.parent / ".ci" / "run").read_text(encoding="utf-8")
-    pytest.importorskip("mypy", reason="types are checked with the extra [dev]")
-    (tmp_path / "theirs.py").write_text("import npmobilenet as nm\nreveal_type(nm.list_models)\n")
-    site = tmp_path / "site-packages"  # where a package without the marker isn't looked into
-    site.mkdir()
-    (site / "npmobilenet").symlink_to(PACKAGE)
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        f"--cache-dir={tmp_path / 'cache'}",
-        "--config-file=",
-        "theirs.py",
-    ]
-    command += ["--follow-imports=silent", "--ignore-missing-imports"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site), "MYPYPATH": ""}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert "pattern: str =, present: bool | None =" in done.stdout, done.stdout
-
-
 def test_files_and_kernels_stay_small() -> None:
     for path in sources():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
@@ -253,14 +222,6 @@ def test_no_pickle_and_no_network() -> None:
                 assert name not in banned or (room(path), name) in allowed or here in server, f"{path}: {name}"
 
 
-def test_generated_pages_are_current() -> None:
-    """docs/exactness.md against the marked tests (docs/models.md has its own test)."""
-    root = PACKAGE.parent
-    tool = [sys.executable, str(root / "tools" / "make_exactness_docs.py"), "--check"]
-    done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=root)
-    assert done.returncode == 0, done.stderr
-
-
 def test_who_computes_a_tensor_is_asked_of_the_graph() -> None:
     """Graph.producers is the one map from tensors to the nodes that compute them."""
     maps = [p for p in sources() if re.search(r"\{(\w+)\.output: \1\b", p.read_text(encoding="utf-8"))]
@@ -310,56 +271,3 @@ def test_paths_are_taken_apart_by_pathlib() -> None:
     """The one separator that `os` names isn't all that there is: Windows has two."""
     name = "os." + "sep"
     assert not [path for path in python_files() if re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"))]
-
-
-TIERS = """
-import pytest
-def test_identify(): pass
-def test_of_data(data): pass
-def test_plain(): pass
-def test_of_tensorflow(): pytest.skip("TensorFlow is not installed (extra [tf])")
-"""
-
-
-def test_tiers(tmp_path: Path) -> None:
-    """Slow tests are left out of the plain run alone, which ends with what it left out; quick ones need no data."""
-    (tmp_path / "tests").mkdir()
-    shutil.copy(Path(__file__).parent / "conftest.py", tmp_path / "tests")
-    (tmp_path / "tests" / "test_graph.py").write_text(TIERS, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\nmarkers =\n  quick\n  slow\n", encoding="utf-8")
-    hidden = ("NPMOBILENET_DATA", "NPMOBILENET_NO_SKIP", "PYTEST_ADDOPTS")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each run starts in half the time
-
-    def run(*arguments: str, **more: str) -> str:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, check=False, timeout=120
-        )
-        return done.stdout
-
-    plain = run()
-    assert "left out: 1 slow tests (python -m pytest --all), 1 that need NPMOBILENET_DATA (" in plain
-    assert "1 that need TensorFlow (pip install -e '.[tf]')" in plain
-    assert "1 passed, 2 skipped, 1 deselected" in plain
-    for everything in (("--all",), ("tests/test_graph.py",)):
-        assert "2 passed, 2 skipped" in run(*everything)
-    assert "2 deselected" in run("-m", "quick")
-    assert "1 passed, 3 deselected" in run("-m", "slow")
-    strict = run(NPMOBILENET_NO_SKIP="1")
-    assert "2 passed, 2 skipped" in strict
-    assert "which NPMOBILENET_NO_SKIP forbids" in strict
-
-
-def test_tiers_name_what_there_is() -> None:
-    """Every row of QUICK and SLOW in conftest.py is a file, folder or test."""
-    folder = Path(__file__).parent
-    rows = runpy.run_path(str(folder / "conftest.py"))
-    assert all((folder / name).exists() for name in rows["QUICK"])
-    found = {
-        f"{path.name}::{name}"
-        for path in folder.rglob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    gone = [row for row in rows["SLOW"] if not any(test.endswith(row) for test in found)]
-    assert not gone, f"no test is called so any more: {gone}"

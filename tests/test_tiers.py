@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -38,10 +40,11 @@ SAID = {
     ("--all",): (2, 3, "left out: 1 that need NPMOBILENET_DATA"),
     ("tests/test_more.py",): (1, 1, "left out: 1 that need TensorFlow"),
     ("-m", "quick"): (1, 1, "left out: 1 for other reasons"),
+    ("-m", "slow"): (1, 1, "left out: 1 for other reasons"),
 }
 
 
-@pytest.mark.parametrize("processes", [(), ("-p", "xdist", "-n2", "--dist=loadfile")], ids=["one process", "two"])
+@pytest.mark.parametrize("processes", [(), ("-p", "xdist")], ids=["one process", "two"])
 def test_what_was_left_out_is_said_once(tmp_path: Path, processes: tuple[str, ...]) -> None:
     if processes:
         pytest.importorskip("xdist", reason="two processes need pytest-xdist, of the extra [test]")
@@ -49,6 +52,7 @@ def test_what_was_left_out_is_said_once(tmp_path: Path, processes: tuple[str, ..
         done = suite(tmp_path, *options, *processes)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count("left out: ") == 1, done.stdout
+        assert bool(processes) == ("2 workers" in done.stdout or "bringing up nodes" in done.stdout), done.stdout
         assert line in done.stdout
         assert f"{passed} passed, {skipped} skipped" in done.stdout
     done = suite(tmp_path, *processes, NPMOBILENET_NO_SKIP="1")
@@ -56,3 +60,17 @@ def test_what_was_left_out_is_said_once(tmp_path: Path, processes: tuple[str, ..
     forbidden = done.stdout.partition("NPMOBILENET_NO_SKIP forbids:")[2]
     for name, reason in (("test_two", "NPMOBILENET_DATA"), ("test_other", "[tf]"), ("test_whole.py", "no such module")):
         assert sum(name in line and reason in line for line in forbidden.splitlines()) == 1, done.stdout
+
+
+def test_tiers_name_what_there_is() -> None:
+    """Every row of QUICK and SLOW in conftest.py is a file, folder or test."""
+    folder = Path(__file__).parent
+    rows = runpy.run_path(str(folder / "conftest.py"))
+    assert all((folder / name).exists() for name in rows["QUICK"])
+    found = {
+        f"{path.name}::{name}"
+        for path in folder.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    gone = [row for row in rows["SLOW"] if not any(test.endswith(row) for test in found)]
+    assert not gone, f"no test is called so any more: {gone}"
