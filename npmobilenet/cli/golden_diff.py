@@ -72,7 +72,7 @@ def _print(result: Diff, everything: bool, report: str | None) -> None:
     shown, shared = rows[:SHOWN] if on_terminal() else rows, ""
     if shown:
         columns = [
-            Column("#", rank=1), Column("tensor"), Column("op", rank=2), Column("status", rank=1),
+            Column("#", rank=1), Column("tensor"), Column("op", rank=1), Column("status", rank=2),
             Column("differing", right=True), Column("of", right=True, rank=3), Column("largest", right=True),
             Column("first at"), Column("A", right=True), Column("B", right=True), Column("histogram", rank=4),
         ]  # fmt: skip
