@@ -31,8 +31,8 @@ class Calibration:
     ranges: dict[str, Range]
     images: int
     unreadable: dict[str, str]
-    means: dict[str, Array] = field(default_factory=dict)
-    peaks: dict[str, Array] = field(default_factory=dict)
+    means: dict[str, Array] = field(default_factory=dict, compare=False)
+    peaks: dict[str, Array] = field(default_factory=dict, compare=False)
 
 
 Listener = Callable[[int, int], None]
