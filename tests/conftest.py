@@ -57,7 +57,8 @@ SLOW = (
     "test_exporting.py::test_every_op", "test_one_scale_for_each_tensor_is_enough_for_v2",
     "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
     "test_python_reference_and_fast_give_the_same_bits", "test_golden_tools_cli.py::test_record",
-    "test_sums_by_every_way", "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",
+    "test_sums_by_every_way", "test_teachable_machine_of_keras_and_tflite_agree",
+    "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",
     "test_tiles_that_end_by_lines", "test_the_page_of_claims_is_current", "test_without_a_cache_everything_works",
 )  # fmt: skip
 

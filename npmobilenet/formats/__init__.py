@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from npmobilenet.errors import ConversionError
+from npmobilenet.errors import ConversionError, WeightFileError
 from npmobilenet.formats.file_kinds import reader_of
 from npmobilenet.formats.hdf5_names import member_names
 from npmobilenet.formats.label_file import BESIDE, labels_beside
@@ -24,7 +25,8 @@ def read_model(
     path: str | os.PathLike[str], model: str | None = None, ema: bool | str = "auto", outputs: Sequence[str] = (),
     resolution: Resolution = None,
 ) -> ModelData:  # fmt: skip
-    """A model from a .tflite file, a TensorFlow checkpoint, a Keras file or weights of PyTorch, told apart by content.
+    """A model from a .tflite file, a TensorFlow checkpoint, a Keras file or weights of PyTorch, told apart by content,
+    or from a zip archive of one (its labels.txt with it).
 
     `model` names the architecture (`mobilenet_v2_0.5_160`, `timm/mobilenetv2_110d`) where the file doesn't tell it:
     checkpoints, weights-only Keras files, state dicts of PyTorch. `ema` is for checkpoints and state dicts: True uses
@@ -64,6 +66,8 @@ def _read(
 ) -> ModelData:
     """What the file itself tells."""
     reader = reader_of(source)
+    if reader == "zip":
+        return _read_zip(source, model, ema, outputs, resolution)
     if reader == "tflite":
         from npmobilenet.formats.tflite.model import convert_tflite
 
@@ -81,6 +85,25 @@ def _read(
     from npmobilenet.formats.tensorflow.model import convert_checkpoint
 
     return convert_checkpoint(source, model, ema).until(outputs)
+
+
+def _read_zip(
+    source: Path, model: str | None, ema: bool | str, outputs: Sequence[str], resolution: tuple[int, int] | None
+) -> ModelData:
+    """The one model in a zip archive, with the labels.txt in it."""
+    from npmobilenet.formats import weightfile
+    from npmobilenet.formats.zipped import unpacked
+
+    with unpacked(source) as file:
+        try:
+            if is_weight_file(file):
+                return weightfile.read(file).until(outputs)
+            data = _with_labels_beside(_read(file, model, ema, outputs, resolution), file)
+        except (ConversionError, WeightFileError) as error:  # ways out that name the file are those of the archive
+            text = str(error).replace(f"record {file} ", f"record {shlex.quote(str(source))} ")
+            raise type(error)(text.replace(str(file), str(source))) from error
+    provenance = {**data.info.provenance, "source": f"{source.name}: {data.info.provenance.get('source', file.name)}"}
+    return replace(data, info=replace(data.info, provenance=provenance))
 
 
 def _with_labels_beside(data: ModelData, source: Path) -> ModelData:

@@ -48,7 +48,17 @@ def _starts(*signs: bytes) -> Callable[[Sample], bool]:
 
 
 def _zipped(*signs: bytes) -> Callable[[Sample], bool]:
-    return lambda s: s.head.startswith(b"PK\x03\x04") and s.holds(*signs)
+    """A zip archive whose list of members holds all signs; without one, as it is cut short, its ends hold them."""
+
+    def told(s: Sample) -> bool:
+        if not s.head.startswith(b"PK\x03\x04"):
+            return False
+        end = s.tail.rfind(b"PK\x05\x06")
+        length = int.from_bytes(s.tail[end + 12 : end + 16], "little")
+        names = s.tail[max(end - length, 0) : end]
+        return s.holds(*signs) if end < 0 else all(sign in names for sign in signs)
+
+    return told
 
 
 def _html(s: Sample) -> bool:
@@ -144,7 +154,9 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "PyTorch weights (.pth, .pt)",
         lambda s: (
-            _zipped(b"/data.pkl")(s) and not s.holds(b"constants.pkl", b"/code/") and b"archive_format" not in s.tail
+            _zipped(b"/data.pkl")(s)
+            and not _zipped(b"constants.pkl", b"/code/")(s)
+            and not _zipped(b"archive_format")(s)
         ),
         "their name should end in .pth",
         "pytorch",
@@ -170,7 +182,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "an exported program of PyTorch (.pt2)",
-        lambda s: _zipped(b"archive_format")(s) and s.holds(b"/data/"),
+        _zipped(b"archive_format", b"/data/"),
         "save its weights with PyTorch: torch.save(torch.export.load(FILE).state_dict, 'weights.pth')",
     ),
     Kind(
@@ -264,8 +276,12 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "a packed archive", _starts(b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\x28\xb5\x2f\xfd"), _UNPACK
     ),
-    Kind("a zip archive of a SavedModel", _zipped(b"saved_model.pb"), f"unpack it, and {_SAVED_MODEL}"),
-    Kind("a zip archive", _starts(b"PK\x03\x04", b"PK\x05\x06"), _UNPACK, vague=True),
+    Kind(
+        "a zip archive of a SavedModel",
+        lambda s: _zipped(b"saved_model.pb")(s) and not any(_zipped(sign)(s) for sign in (b".tflite", b".h5")),
+        f"unpack it, and {_SAVED_MODEL}",
+    ),
+    Kind("a zip archive", _starts(b"PK\x03\x04", b"PK\x05\x06"), _UNPACK, "zip", vague=True),
     Kind("a text file", _plain_text, "it is no model; pass the model that it belongs to", vague=True),
 )
 
@@ -282,7 +298,7 @@ FOLDERS = {
     ("Manifest.json", "Data"): f"a Core ML package, and {_ORIGINAL}",
     ("config.json", "model.weights.h5"): "an unpacked .keras file. Zip its files again, and pass that",
 }
-_BY_SUFFIX = {
+BY_SUFFIX = {
     ".tflite": "tflite", ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras", ".safetensors": "safetensors",
     ".pth": "pytorch", ".pt": "pytorch",
 }  # fmt: skip
@@ -300,8 +316,8 @@ def kind_of(path: str | os.PathLike[str]) -> Kind | None:
 
 
 def reader_of(path: Path) -> str:
-    """Which reader takes a path: tflite, hdf5, keras (a .keras archive), pytorch (a .pth in zip form), safetensors, or
-    checkpoint (also what isn't a file).
+    """Which reader takes a path: tflite, hdf5, keras (a .keras archive), pytorch (a .pth in zip form), safetensors,
+    zip (an archive with a model in it), or checkpoint (also what isn't a file).
 
     Content counts before the name. Raises `ConversionError` for a kind that nothing here reads, with what to do.
     """
@@ -315,7 +331,7 @@ def reader_of(path: Path) -> str:
         kind = kind_of(path)
     except OSError as error:
         raise ConversionError(f"{path}: can't be read: {error.strerror or error}") from error
-    named = _BY_SUFFIX.get(path.suffix, "")
+    named = BY_SUFFIX.get(path.suffix, "")
     if kind is None or (kind.vague and named):
         return named or "checkpoint"
     if not kind.reader:

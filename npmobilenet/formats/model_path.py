@@ -9,7 +9,17 @@ from pathlib import Path
 from npmobilenet.errors import ModelNotFound
 from npmobilenet.formats import is_model_folder
 
-SUFFIXES = (".h5", ".tflite", ".keras", ".index", ".ckpt")  # of names that can only be meant as files
+SUFFIXES = (
+    ".h5",
+    ".tflite",
+    ".keras",
+    ".safetensors",
+    ".pth",
+    ".pt",
+    ".zip",
+    ".index",
+    ".ckpt",
+)  # of names that can only be meant as files
 
 
 def is_address(path: str) -> bool:

@@ -69,7 +69,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(30), "a packed archive", "unpack"),
 }  # fmt: skip
 VAGUE: dict[str, tuple[bytes, str, str]] = {
-    "zip": (zipped("model_unquant.tflite", "labels.txt"), "a zip archive", "unpack it first"),
+    "zip": (zipped("notes.md", "labels.txt"), "a zip archive", "unpack it first"),
     "JPEG": (b"\xff\xd8\xff\xe0" + bytes(30), "an image", "classify IMAGE --model MODEL"),
     "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(30), "an image", "classify IMAGE"),
     "labels": ("0 tulipe\n1 marguerite ordinaire\n2 œillet\n".encode(), "a text file", "no model"),
