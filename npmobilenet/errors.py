@@ -6,15 +6,34 @@ line turns any of them into one line on standard error and exit code 2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 
 MOST_NAMES = 5000  # that are compared with a mistaken one: a file may hold any number
 MAX_CHARACTERS = 20_000  # of one message
+LONGEST_NAME = 60  # characters of a tensor's name, where people read it
+_QUOTED = re.compile(r"(?<=')([^'\s]{61,})(?=')")
+_PATH = re.compile(r"[/.~].*|.*(://|\\).*|.*\.[a-z0-9-]{1,16}|[0-9a-f]+", re.DOTALL)  # or a sum: these stay whole
+
+
+def short_name(name: str) -> str:
+    """A tensor's name where people read it: its last characters, and of a list of names ("a;b;c") the first.
+
+    TFLite calls what an operator gives by all that it was made of, the last step first; that is the telling one.
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    first = next((part for part in name.split(";") if part), name)
+    return first if len(first) <= LONGEST_NAME else f"...{first[3 - LONGEST_NAME :]}"
 
 
 def one_line(text: str) -> str:
-    """`text` as one printable line: names out of a hostile file could otherwise steer a terminal, or fill it."""
+    """`text` as one printable line: names out of a hostile file could otherwise steer a terminal, or fill it.
+
+    Long names in quotation marks are shortened, unless they look like a path.
+    """
+    text = _QUOTED.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else short_name(found[0]), text)
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 4 :]} ({len(text):,} characters)"
     if text.isprintable():

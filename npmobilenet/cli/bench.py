@@ -11,6 +11,7 @@ import click
 
 from npmobilenet.cli.options import json_option, threads_option
 from npmobilenet.cli.output import Column, mebibytes, millions, print_facts, print_json, print_line, print_table
+from npmobilenet.errors import short_name
 
 STAGES = {
     "import": "import npmobilenet",
@@ -103,6 +104,8 @@ def _stage(document: dict[str, Any], stage: str) -> str:
 
 
 def _layers(document: dict[str, Any]) -> tuple[list[Column], list[list[object]]]:
+    from npmobilenet.measure.benchmark.measure import JOINED
+
     unit = "GOP/s" if document["arithmetic"]["integer"] else "GFLOP/s"
     columns = [
         Column("layer"),
@@ -116,7 +119,7 @@ def _layers(document: dict[str, Any]) -> tuple[list[Column], list[list[object]]]
     ]
     rows: list[list[object]] = [
         [
-            layer["node"],
+            JOINED.join(map(short_name, layer["node"].split(JOINED))),
             layer["kernel"],
             None if layer["output_shape"] is None else "x".join(map(str, layer["output_shape"])),
             millions(layer["macs"]) if layer["macs"] else None,

@@ -9,6 +9,7 @@ import click
 from npmobilenet.cli.golden_record import progress, short_names
 from npmobilenet.cli.options import json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, on_terminal, print_facts, print_json, print_line, print_table
+from npmobilenet.errors import short_name
 
 if TYPE_CHECKING:
     from npmobilenet.golden import Diff, TensorDiff
@@ -86,7 +87,7 @@ def _print(result: Diff, everything: bool, report: str | None) -> None:
     facts.append(("compared", f"{len(result.rows)} tensors, {len(differing)} of them differ"))
     facts += _named("note", [*result.notes, *_tensor_notes(result.rows)])
     if result.missing:
-        some = ", ".join(result.missing[:3]) + (", ..." if len(result.missing) > 3 else "")
+        some = ", ".join(map(short_name, result.missing[:3])) + (", ..." if len(result.missing) > 3 else "")
         facts.append(("not compared", f"{len(result.missing)} that one of them lacks: {some}"))
     facts.append(("verdict", result.verdict))
     first = result.first
@@ -120,6 +121,7 @@ def _tensor_notes(rows: list[TensorDiff]) -> list[str]:
         for note in row.notes:
             found.setdefault(note, []).append(row.name)
     texts = [
-        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}" for note, names in found.items()
+        f"{short_name(names[0])}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
+        for note, names in found.items()
     ]
     return texts if len(texts) <= NOTES else [*texts[:NOTES], f"and {len(texts) - NOTES} more notes, which --json has"]

@@ -8,7 +8,7 @@ import click
 
 from npmobilenet.cli.options import dialect_option, json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
-from npmobilenet.errors import InputError
+from npmobilenet.errors import InputError, short_name
 
 if TYPE_CHECKING:
     from npmobilenet.golden import Explanation
@@ -81,12 +81,16 @@ def _value(text: str | None) -> int | float | None:
 def _print(found: Explanation, everything: bool) -> None:
     index = ",".join(map(str, found.index))
     facts: list[tuple[str, object]] = [
-        ("value", f"{found.tensor}[{index}] = {found.value}" + (f" under {found.dialect}" if found.is_integer else "")),
-        ("node", f"{found.node.name}: {found.node.op}{_attributes(found)}"),
+        (
+            "value",
+            f"{short_name(found.tensor)}[{index}] = {found.value}"
+            + (f" under {found.dialect}" if found.is_integer else ""),
+        ),
+        ("node", f"{short_name(found.node.name)}: {found.node.op}{_attributes(found)}"),
     ]
     facts += [(f"operand {i}", _tensor(t)) for i, t in enumerate(found.operands)]
     facts.append(("result", _tensor(found.result)))
-    facts += [("input value", f"{name}: {value}") for name, value in found.inputs.items()]
+    facts += [("input value", f"{short_name(name)}: {value}") for name, value in found.inputs.items()]
     print_facts(facts)
     if found.products:
         _print_sum(found, everything)
@@ -126,7 +130,7 @@ def _tensor(tensor: Tensor) -> str:
     else:
         scale = f", {len(q.scale)} scales along axis {q.axis}, zero point {q.zero_point[0]}"
     kind = "constant " if tensor.constant else ""
-    return f"{tensor.name}: {kind}{tensor.dtype} {'x'.join(map(str, tensor.shape))}{scale}"
+    return f"{short_name(tensor.name)}: {kind}{tensor.dtype} {'x'.join(map(str, tensor.shape))}{scale}"
 
 
 def _print_sum(found: Explanation, everything: bool) -> None:

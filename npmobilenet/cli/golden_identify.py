@@ -9,6 +9,7 @@ import click
 from npmobilenet.cli.golden_record import progress, short_names
 from npmobilenet.cli.options import json_option, layout_option, names_option
 from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
+from npmobilenet.errors import short_name
 
 if TYPE_CHECKING:
     from npmobilenet.golden import Identification
@@ -61,11 +62,18 @@ def _print(found: Identification, everything: bool) -> None:
         ),
     ]
     unchecked = [row for row in found.rows if not row.checked]
-    facts += [("not checked", f"{len(unchecked)}: {unchecked[0].name}: {unchecked[0].note}")] if unchecked else []
+    facts += (
+        [("not checked", f"{len(unchecked)}: {short_name(unchecked[0].name)}: {unchecked[0].note}")]
+        if unchecked
+        else []
+    )
     facts += [("note", note) for note in found.notes]
     facts.append(("verdict", found.verdict))
     for row in found.exceptions[:5]:
-        facts += [(row.name if not i else "", text) for i, text in enumerate(filter(None, [row.cause, *row.hints]))]
+        facts += [
+            (short_name(row.name) if not i else "", text)
+            for i, text in enumerate(filter(None, [row.cause, *row.hints]))
+        ]
     print_facts(facts)
 
 

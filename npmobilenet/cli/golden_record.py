@@ -12,6 +12,7 @@ import click
 
 from npmobilenet.cli.options import dialect_option, json_option, kernels_option, threads_option, until_option
 from npmobilenet.cli.output import compile_notice, mebibytes, print_facts, print_json
+from npmobilenet.errors import short_name
 from npmobilenet.modeldata import shared_prefix
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def describe(dump: Dump) -> dict[str, Any]:
 def short_names(entries: Sequence[Entry]) -> tuple[str, list[tuple[str, str]]]:
     """What all tensors' names begin with, and for each its index ("#58", "" if none) and the rest of its name."""
     shared = shared_prefix([entry.tensor for entry in entries])
-    return shared, [(e.source.removeprefix(e.prefix), f"{e.prefix}{e.tensor[len(shared) :]}") for e in entries]
+    rest = [f"{e.prefix}{short_name(e.tensor[len(shared) :])}" for e in entries]
+    return shared, [(e.source.removeprefix(e.prefix), name) for e, name in zip(entries, rest, strict=True)]
 
 
 @contextmanager

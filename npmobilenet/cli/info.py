@@ -22,7 +22,7 @@ from npmobilenet.cli.output import (
     print_table,
     shape_text,
 )
-from npmobilenet.errors import ModelNotFound, PlanError
+from npmobilenet.errors import ModelNotFound, PlanError, short_name
 
 if TYPE_CHECKING:
     from npmobilenet.graph import Graph, Node
@@ -229,7 +229,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, object]]:
 
 def _port_text(port: dict[str, Any]) -> str:
     quantized = "" if port["scale"] is None else f", scale {port['scale']:g}, zero point {port['zero_point']}"
-    return f"{port['name']}: {port['dtype']} {shape_text(port['shape'])}{quantized}"
+    return f"{short_name(port['name'])}: {port['dtype']} {shape_text(port['shape'])}{quantized}"
 
 
 def _published(counted: dict[str, Any], document: dict[str, Any]) -> str:
@@ -269,7 +269,7 @@ def _print_layers(layers: list[dict[str, Any]]) -> None:
     ]  # fmt: skip
     rows = [
         (
-            short[layer["name"]],
+            short_name(short[layer["name"]]),
             layer["op"],
             _pair(layer["kernel"]),
             _pair(layer["stride"]),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import npmobilenet
+from npmobilenet.errors import short_name
 from npmobilenet.golden.dump import Entry
 from npmobilenet.images.heat_map import data_url, heat
 from npmobilenet.measure.evaluate.state import write_whole
@@ -117,13 +118,15 @@ class Diff:
         first = self.first
         if first is None:
             return f"all {len(self.rows)} tensors are equal"
-        text = f"first diverging: {first.name}" + (f" ({first.entry.op})" if first.entry.op else "")
+        text = f"first diverging: {short_name(first.name)}" + (f" ({first.entry.op})" if first.entry.op else "")
         states = {row.name: row.equal for row in self.rows}
         if not first.entry.inputs:
             return text
         unseen = [name for name in first.entry.inputs if name not in states]
         if unseen:
-            return f"{text}; its input {unseen[0]} is not in both dumps, so the fault lies in it or before it"
+            return (
+                f"{text}; its input {short_name(unseen[0])} is not in both dumps, so the fault lies in it or before it"
+            )
         return f"{text}; its inputs agree, so the fault lies in this node"
 
     def to_dict(self) -> dict[str, Any]:
@@ -250,7 +253,7 @@ def _table(rows: Sequence[TensorDiff], first: TensorDiff | None) -> str:
     lines = ["<table><tr>", *(f"<th>{h}</th>" for h in head), "</tr>"]
     for i, row in enumerate(rows):
         kind = "first" if row is first else "" if row.equal else "differs"
-        name = _text(row.name)
+        name = _text(short_name(row.name))
         link = name if row.equal else f"<a href='#t{_anchor(row)}'>{name}</a>"
         lines.append(f"<tr class='{kind}'><td class=n>{i}</td><td>{link}</td><td>{_text(row.entry.op)}</td>")
         lines.append(f"<td>{_text('x'.join(map(str, row.entry.shape)))}</td><td>{_text(row.status)}</td>")
@@ -278,7 +281,10 @@ def _numbers(c: Comparison | None) -> tuple[object, ...]:
 def _layer(row: TensorDiff) -> str:
     c = row.comparison
     shape = "x".join(map(str, row.entry.shape))
-    parts = [f"<h2 id='t{_anchor(row)}'>{_text(row.name)}</h2>", f"<p>{_text(row.entry.op)}, {row.entry.dtype} {shape}"]
+    parts = [
+        f"<h2 id='t{_anchor(row)}'>{_text(short_name(row.name))}</h2>",
+        f"<p>{_text(row.entry.op)}, {row.entry.dtype} {shape}",
+    ]
     q = row.entry.quantization
     if q is not None and len(q.scale) == 1:
         parts.append(f", scale {q.scale[0]:.9g}, zero point {q.zero_point[0]}")

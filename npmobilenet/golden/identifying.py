@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
-from npmobilenet.errors import InputError, NpMobilenetError
+from npmobilenet.errors import InputError, NpMobilenetError, short_name
 from npmobilenet.golden.comparing import compare
 from npmobilenet.golden.diff_verdict import Comparison
 from npmobilenet.golden.dump import Entry, catalogue
@@ -108,7 +108,9 @@ class Identification:
         if self.fits and not odd:
             which = f"{len(self.checked)} tensors, {telling} of which tell dialects apart"
             return f"follows {' and '.join(self.fits)}: {which}"
-        shown = "; ".join(f"{row.name}: {self._what(row)}" for row in odd[:3]) + ("; ..." if len(odd) > 3 else "")
+        shown = "; ".join(f"{short_name(row.name)}: {self._what(row)}" for row in odd[:3]) + (
+            "; ..." if len(odd) > 3 else ""
+        )
         count = sum(self.best in row.fits for row in self.integers)
         if count == 0:
             return f"follows no dialect: {shown}"

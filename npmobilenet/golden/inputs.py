@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.errors import InputError, nearest
+from npmobilenet.errors import InputError, nearest, short_name
 from npmobilenet.formats.npy import Archive, read_npy
 from npmobilenet.golden.dump import Dump, Entry, catalogue
 from npmobilenet.golden.foreign_dumps import LAYOUTS, NameMap, ShapeMatch, detect, fit, match_names, read_map
@@ -251,7 +251,10 @@ def find_tensor(graph: Graph, name: str) -> tuple[str, str]:
     tensor = graph.endpoints.get(bare, bare)
     if tensor not in graph.tensors or graph.tensors[tensor].constant:
         known = [*graph.endpoints, *(n for n, t in graph.tensors.items() if not t.constant)]
-        near = ", ".join(nearest(bare, known))
+        as_shown = [name for name in known if short_name(name) == bare]
+        if len(as_shown) == 1:
+            return find_tensor(graph, prefix + as_shown[0])
+        near = ", ".join(map(short_name, nearest(bare, known)))
         raise InputError(f"no tensor of '{graph.name}' is called '{bare}'; did you mean one of {near}?")
     node = graph.producers.get(tensor)
     if prefix and (node is None or node.op not in ACCUMULATING):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from npmobilenet.errors import NpMobilenetError
+from npmobilenet.errors import NpMobilenetError, short_name
 from npmobilenet.golden.diff_verdict import Comparison
 from npmobilenet.golden.single_node import VECTOR, IsolatedNode, in_vector, run, steps, with_quantization
 from npmobilenet.graph import Quantization
@@ -270,8 +270,8 @@ def _scales(what: IsolatedNode, found: Array, stage: str, dialects: list[str]) -
                 for dialect in dialects:
                     if _gives(changed, dialect, stage, found):
                         return (
-                            f"{dialect} with the {part} of '{name}' ({q.scale[0]:.6g}, {q.zero_point[0]}) in place of "
-                            f"that of '{tensor.name}' ({own.scale[0]:.6g}, {own.zero_point[0]})"
+                            f"{dialect} with the {part} of '{short_name(name)}' ({q.scale[0]:.6g}, {q.zero_point[0]}) "
+                            f"in place of that of '{short_name(tensor.name)}' ({own.scale[0]:.6g}, {own.zero_point[0]})"
                         )
     return ""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from npmobilenet.arithmetic.convolution import accumulator_quantization
-from npmobilenet.errors import PlanError, nearest
+from npmobilenet.errors import PlanError, nearest, short_name
 from npmobilenet.graph import Graph, Node, Tensor
 
 ACC, PRE = "acc:", "pre:"
@@ -51,9 +51,9 @@ def match_taps(graph: Graph, model: str, patterns: str | Iterable[str]) -> tuple
             raise PlanError(f"tap {pattern!r}: expected a name or pattern, got {type(pattern).__name__}")
         prefix, bare = split_prefix(pattern)
         names = [n for n in known if _accumulates(graph, n)] if prefix else known
-        hits = [bare] if bare in names else [n for n in names if fnmatch.fnmatchcase(n, bare)]
+        hits = [bare] if bare in names else [n for n in names if fnmatch.fnmatchcase(n, bare) or short_name(n) == bare]
         if not hits and not (prefix and bare in known):
-            near = ", ".join(prefix + name for name in nearest(bare, names))
+            near = ", ".join(prefix + short_name(name) for name in nearest(bare, names))
             hint = f"did you mean one of {near}?" if near else f"only {', '.join(ACCUMULATING)} have accumulators"
             raise PlanError(f"tap '{pattern}' matches nothing in {model}; {hint}")
         found.update(dict.fromkeys(prefix + n for n in hits or [bare]))
