@@ -30,13 +30,13 @@ def fomo(k: Any) -> Any:
 
 
 def dilated(k: Any) -> Any:
-    """Dilated convolutions, bilinear resizing and a concatenation, as of a network that segments."""
+    """Dilated convolutions, resizing and a concatenation, as of a network that segments."""
     inputs = k.Input((64, 64, 3))
     x = k.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(inputs)
     a = k.layers.Conv2D(8, 3, padding="same", dilation_rate=2, activation="relu")(x)
     b = k.layers.UpSampling2D(4, interpolation="bilinear")(k.layers.AveragePooling2D(4)(x))
     x = k.layers.Conv2D(4, 1)(k.layers.Concatenate()([a, b]))
-    return k.Model(inputs, k.layers.UpSampling2D(2, interpolation="nearest")(x))
+    return k.Model(inputs, k.layers.UpSampling2D(2, interpolation="bilinear")(x))
 
 
 MODELS: dict[str, Callable[[Any], Any]] = {**KERAS, **{f.__name__: f for f in (edge_impulse, fomo, dilated)}}

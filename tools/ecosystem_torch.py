@@ -103,8 +103,9 @@ def make_torch(folder: Path, kinds: list[str]) -> None:
             torch.save(wrapped(network), f"{stem}.pth")
             if form == "plain":
                 save_file(network.state_dict(), f"{stem}.safetensors")
-            expected = logits(network, x)
-            np.savez_compressed(f"{stem}.npz", input=x, output_0=expected, model=np.array(name))
+            if form == "half":  # what is compared is what the file holds
+                network.half().float()
+            np.savez_compressed(f"{stem}.npz", input=x, output_0=logits(network, x), model=np.array(name))
             print(stem.name, flush=True)
 
 
@@ -135,7 +136,7 @@ def _quantized(stem: Path) -> list[Path]:
     for kind, recipe in (("weight_only", recipes.weight_only_wi8_afp32()), ("dynamic", recipes.dynamic_wi8_afp32())):
         quantizer = package.Quantizer(f"{stem}.tflite")
         quantizer.load_quantization_recipe(recipe)
-        target = stem.with_name(stem.name.replace("-float", f"-{kind}")).with_suffix(".tflite")
+        target = stem.with_name(stem.name.replace("-float", f"-{kind}") + ".tflite")
         target.unlink(missing_ok=True)
         quantizer.quantize().export_model(str(target))
         made.append(target)

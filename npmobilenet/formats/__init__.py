@@ -32,7 +32,7 @@ def read_model(
     checkpoints, weights-only Keras files, state dicts of PyTorch. `ema` is for checkpoints and state dicts: True uses
     the exponential moving averages, False the live weights, "auto" the averages if there are any. `outputs` are
     endpoints or tensors to end at, if it isn't to be the whole model. `resolution`, a number or (height, width), is
-    that of a Keras model for pictures of any size; of another it must be the one that the file has.
+    that of PyTorch's weights and of a Keras model for pictures of any size; of another it must be the one that it has.
 
     A classifier whose labels its file doesn't tell has those of a file labels.txt beside it, if they are as many.
 
@@ -55,8 +55,9 @@ def of_size(data: ModelData, resolution: Resolution) -> ModelData:
     pair, shape = _pair(resolution), data.graph.tensors[data.graph.inputs[0]].shape
     if pair is not None and pair not in (shape[1:3], shape[2:4]):
         raise ConversionError(
-            f"{data.info.name}: its input has the shape {shape}, not the resolution {pair}. Only a Keras model for "
-            "pictures of any size takes another; for a checkpoint, convert it with --model NAME_RESOLUTION"
+            f"{data.info.name}: its input has the shape {shape}, not the resolution {pair}. Only PyTorch's weights "
+            "and Keras models for pictures of any size take another; a checkpoint is converted with "
+            "--model NAME_RESOLUTION"
         )
     return data
 
@@ -81,7 +82,7 @@ def _read(
     if reader in ("pytorch", "safetensors"):
         from npmobilenet.formats.pytorch.model import convert_pytorch
 
-        return convert_pytorch(source, reader, model, ema).until(outputs)
+        return convert_pytorch(source, reader, model, ema, resolution).until(outputs)
     from npmobilenet.formats.tensorflow.model import convert_checkpoint
 
     return convert_checkpoint(source, model, ema).until(outputs)

@@ -20,6 +20,7 @@ Group = tuple[Node, ...]
 
 JOINED = " + "  # between the names of nodes that have become one
 ACTIVATED = ("conv2d", "depthwise_conv2d", "fully_connected", "average_pool", "add", "sub", "mul")
+ELEMENTWISE = ("activation", "leaky_relu", "quantize", "dequantize")
 # Bytes from which on an image beside a depthwise convolution is worth splitting into bands: about what a second-level
 # cache holds. Of V2 1.0_224, on a core with 1 MiB of it, blocks with images of 4.8 MB take 0.73 of the time, of 1.6 MB
 # 0.81 to 1, of 0.6 and 0.45 MB 1 on one thread, and more on two, which both compute the rows where their parts meet.
@@ -50,6 +51,44 @@ class _Uses:
     def hidden_writer(self, name: str) -> Group | None:
         """The group that writes this tensor, if it does so for one reader alone."""
         return self.writer.get(name) if self.only_reader(name) else None
+
+
+def cancel_transposes(graph: Graph, groups: list[Group], visible: Collection[str]) -> list[Group]:
+    """Two transposes that undo each other vanish, be they neighbours or around a function of single elements.
+
+    PyTorch's models, which have channels first, are full of them once they are .tflite files.
+    """
+    uses = _Uses(groups, visible)
+    instead: dict[str, str] = {}  # a tensor that is gone -> the one of the same values
+    changed: dict[str, Node] = {}  # output -> the node that writes it now
+    gone: set[str] = set()
+    for (node,) in groups:
+        if node.op != "transpose" or node.output in visible:
+            continue
+        before = uses.writer.get(node.inputs[0], ())
+        middle = before[0] if before and before[0].op in ELEMENTWISE and uses.hidden_writer(node.inputs[0]) else None
+        first = uses.writer.get(middle.inputs[0], ()) if middle else before
+        if not first or first[0].op != "transpose" or first[0].output in gone:
+            continue
+        there, back = first[0].attrs["order"], node.attrs["order"]
+        if [there[axis] for axis in back] != list(range(len(back))):
+            continue
+        if middle is None:
+            instead[node.output] = first[0].inputs[0]
+        else:
+            changed[node.output] = dataclasses.replace(middle, inputs=first[0].inputs, output=node.output)
+            gone.add(middle.output)
+        gone.update({node.output} - set(changed))
+        if uses.only_reader(first[0].output) is not None:
+            gone.add(first[0].output)
+
+    def now(name: str) -> str:
+        while name in instead:
+            name = instead[name]
+        return name
+
+    left = [changed.get(node.output, node) for (node,) in groups if node.output not in gone]
+    return [(dataclasses.replace(node, inputs=tuple(map(now, node.inputs))),) for node in left]
 
 
 def fold_activations(graph: Graph, groups: list[Group], visible: Collection[str]) -> list[Group]:
@@ -201,6 +240,7 @@ def _is_pointwise(graph: Graph, group: Group) -> bool:
 Pass = Callable[[Graph, list[Group], Collection[str]], list[Group]]
 PASSES: Mapping[str, Pass] = MappingProxyType(
     {
+        "transposes": cancel_transposes,
         "activations": fold_activations,
         "bands": split_into_bands,
         "residuals": add_residuals,

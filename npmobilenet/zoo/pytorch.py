@@ -65,6 +65,11 @@ class TorchModel:
         """Its name within the package."""
         return self.name.partition("/")[2]
 
+    @property
+    def scaled(self) -> bool:
+        """Whether `layout` has the widths themselves, not those at multiplier 1."""
+        return self.package == "torchvision" and self.family.startswith("v3")
+
     def layout(self) -> tuple[Spec, tuple[int, ...]]:
         """The table as this model has it, and how many of its rows each of timm's stages has."""
         table = self.family.removesuffix("_minimalistic")
@@ -82,6 +87,8 @@ class TorchModel:
             spec, rows = replace(spec, se_width=_rounded_quarter, se_act=""), first
         if table.startswith("v3") and self.package == "timm":
             spec = replace(spec, scale_first_from=0.75)
+        if self.scaled:
+            rows = _scaled(rows, self.multiplier)
         if self.fixed:
             spec = replace(spec, scale_first_from=math.inf, finegrain="unscaled")
         if self.depth != 1:
@@ -95,7 +102,8 @@ class TorchModel:
         spec, _ = self.layout()
         narrow = self.multiplier < 1 or self.fixed or self.family.startswith("v3")
         return build(
-            spec, depth_multiplier=self.multiplier, resolution=resolution or self.resolution, num_classes=num_classes,
+            spec, depth_multiplier=1.0 if self.scaled else self.multiplier,
+            resolution=resolution or self.resolution, num_classes=num_classes,
             finegrain=narrow and self.family != "v1", use_explicit_padding=not self.same, global_pool=True,
             in_channels=channels, name=self.name,
         )  # fmt: skip
@@ -103,6 +111,27 @@ class TorchModel:
 
 def _rounded_quarter(channels: int) -> int:
     return round(channels * 0.25)
+
+
+def _scaled(rows: tuple[Row, ...], multiplier: float) -> tuple[Row, ...]:
+    """The rows at a multiplier as torchvision scales them: the inner widths as numbers, not as factors.
+
+    Source: torchvision/models/mobilenetv3.py, InvertedResidualConfig, MobileNetV3 (lastconv_output_channels).
+    """
+    made: list[Row] = []
+    before = after = 0  # channels of the row above: in the table, and scaled
+    for index, row in enumerate(rows):
+        if isinstance(row, Invert):
+            inner = make_divisible(make_divisible(row.expand * before, row.expand_divisible_by) * multiplier)
+            made.append(replace(row, out=make_divisible(row.out * multiplier), expand=inner / after))
+        elif isinstance(row, Conv):
+            last = row.bn and index > 0
+            made.append(replace(row, out=6 * after if last else make_divisible(row.out * multiplier)))
+        else:
+            made.append(row)
+            continue
+        before, after = row.out, made[-1].out
+    return tuple(made)
 
 
 def _deepened(

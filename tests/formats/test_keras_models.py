@@ -175,6 +175,72 @@ def test_a_layer_as_activation_keeps_its_settings(tmp_path: Path, function: Any,
     assert model.run(x, check_range=False)[0, 3, 4] == pytest.approx(expected, rel=1e-6)
 
 
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(3).normal(size=shape).astype(np.float32)
+
+
+def test_groups(tmp_path: Path) -> None:
+    """A 1 x 1 convolution in two groups, a batch norm behind it: each half of the outputs sees half of the inputs."""
+    conv = {"class_name": "Conv2D", "config": {"name": "c", "filters": 6, "kernel_size": 1, "groups": 2}}
+    norm = {"class_name": "BatchNormalization", "config": {"name": "n", "epsilon": 1e-3, "scale": False}}
+    first = {"class_name": "InputLayer", "config": {"name": "in", "batch_shape": [None, 3, 3, 4]}}
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": [first, conv, norm]}}
+    kernel, bias, mean, beta = random(1, 1, 2, 6), random(6), random(6) + 1, random(6) - 1
+    weights = {"c/kernel:0": kernel, "c/bias:0": bias, "n/beta:0": beta, "n/moving_mean:0": mean,
+               "n/moving_variance:0": np.full(6, 2, np.float32)}  # fmt: skip
+    x = random(1, 3, 3, 4)
+    sums = np.concatenate([x[..., :2] @ kernel[0, 0, :, :3], x[..., 2:] @ kernel[0, 0, :, 3:]], axis=-1) + bias
+    found = nm.load(whole(tmp_path / "m.h5", config, weights)).run(x, check_range=False)
+    assert np.allclose(found, (sums - mean) / np.sqrt(2.001) + beta, rtol=1e-5, atol=1e-5)
+    conv["config"]["groups"] = 3  # type: ignore[index]
+    with pytest.raises(ConversionError, match=r"3 groups of 4 channels.*TFLiteConverter"):
+        convert_keras(whole(tmp_path / "m.h5", config, weights))
+
+
+X = random(1, 8, 8, 3)
+MOVES: dict[str, tuple[dict[str, Any], np.ndarray | str]] = {
+    "Cropping2D": ({"cropping": [[1, 2], [0, 3]]}, X[:, 1:6, 0:5]),
+    "CenterCrop": ({"height": 5, "width": 8}, X[:, 1:6]),
+    "Permute": ({"dims": [3, 1, 2]}, X.transpose(0, 3, 1, 2)),
+    "UpSampling2D": ({"size": [2, 3]}, X.repeat(2, axis=1).repeat(3, axis=2)),
+    "Resizing": ({"height": 4, "width": 2, "interpolation": "nearest"}, X[:, 1::2, 2::4]),
+    "Resizing, halves": ({"height": 4, "width": 4}, (X[:, ::2, ::2] + X[:, 1::2, ::2] + X[:, ::2, 1::2]
+                                                    + X[:, 1::2, 1::2]) / 4),
+    "Resizing, as it is": ({"height": 8, "width": 8, "interpolation": "lanczos5", "antialias": True}, X),
+    "Resizing, lanczos": ({"height": 4, "width": 4, "interpolation": "lanczos3"}, "interpolation is 'lanczos3'"),
+    "Resizing, cropped": ({"height": 4, "width": 4, "crop_to_aspect_ratio": True}, "crop_to_aspect_ratio has no node"),
+    "CenterCrop, larger": ({"height": 9, "width": 8}, "only larger images"),
+    "Cropping2D, all": ({"cropping": 4}, "nothing is left"),
+    "Permute, channels": ({"dims": [0, 1, 2]}, "dims"),
+    "UpSampling2D, huge": ({"size": 5000}, "sides"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves(tmp_path: Path, name: str) -> None:
+    settings, expected = MOVES[name]
+    layer = {"class_name": name.partition(",")[0], "config": {"name": "move", **settings}}
+    relu = {"class_name": "ReLU", "config": {"name": "r"}}
+    path = whole(tmp_path / "m.h5", sequential(layer, relu), {})
+    if isinstance(expected, str):
+        with pytest.raises(ConversionError, match=expected):
+            convert_keras(path)
+        return
+    assert np.allclose(nm.load(path).run(X, check_range=False), np.maximum(expected, 0), atol=1e-6)
+
+
+def test_a_resizing_layer_says_the_size(tmp_path: Path) -> None:
+    resizing = {"class_name": "Resizing", "config": {"name": "z", "height": 6, "width": 7}}
+    first = {"class_name": "InputLayer", "config": {"name": "in", "batch_shape": [None, None, None, 3]}}
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": [first, resizing, DENSE]}}
+    data = convert_keras(whole(tmp_path / "m.h5", config, KERNEL))
+    assert data.graph.tensors[data.graph.inputs[0]].shape == (1, 6, 7, 3)
+    assert [node.op for node in data.graph.nodes] == ["conv2d"]
+    assert any("6 x 7 is assumed" in text for text in data.info.assumed)
+    larger = convert_keras(whole(tmp_path / "m.h5", config, KERNEL), resolution=(9, 9))
+    assert [node.op for node in larger.graph.nodes] == ["resize_bilinear", "conv2d"]
+
+
 def test_a_cast_to_integers_is_refused(tmp_path: Path) -> None:
     cast = {"class_name": "TFOpLambda", "config": {"name": "c", "function": "cast", "dtype": "int32"}}
     with pytest.raises(ConversionError, match="a cast to 'int32'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -214,6 +215,7 @@ def test_width_classes_and_channels(tmp_path: Path) -> None:
     data = read_model(write(tmp_path / "x.pth", state))
     assert data.info.provenance["width"] == "0.35"
     assert "architecture assumed: torchvision/mobilenet_v2" in "; ".join(data.info.assumed)
+    assert read_model(tmp_path / "x.pth", resolution=(96, 64)).graph.tensors["input"].shape == (1, 96, 64, 3)
     data = read_model(write(tmp_path / "mine.pth", state_of(SMALL, 3, channels=1)))
     assert data.graph.tensors["input"].shape == (1, 224, 224, 1)
     assert data.graph.tensors["Predictions"].shape == (1, 3)
@@ -224,6 +226,26 @@ def test_width_classes_and_channels(tmp_path: Path) -> None:
     assert (thousand.info.labels, thousand.info.label_offset) == ("imagenet", 0)
     headless = {n: v for n, v in state_of().items() if not n.startswith("classifier.")}
     assert "Predictions" not in read_model(write(tmp_path / "features.pth", headless)).graph.tensors
+
+
+@pytest.mark.parametrize(("name", "width", "inner", "last"), [
+    # adjust_channels of each width: 0.75 * 72 -> 56, 1.25 * 72 -> 88, 0.5 * 96 -> 48; the last is 6 times that before.
+    ("torchvision/mobilenet_v3_large", 0.75, 56, 720),
+    ("torchvision/mobilenet_v3_large", 1.25, 88, 1200),
+    ("torchvision/mobilenet_v3_small", 0.5, 48, 288),
+])  # fmt: skip
+def test_widths_of_torchvision_v3(tmp_path: Path, name: str, width: float, inner: int, last: int) -> None:
+    """Told by its shapes; inner widths are scaled themselves, not by the factors of the table."""
+    model = dataclasses.replace(TORCH_MODELS[name], multiplier=width)
+    graph = model.graph(10)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in layers_of(model, graph, {}):
+        shapes.update(layer.variables(graph))
+    end = max(int(n.split(".")[1]) for n in shapes if n.startswith("features."))
+    assert (shapes["features.4.block.0.0.weight"][0], shapes[f"features.{end}.0.weight"][0]) == (inner, last)
+    data = read_model(write(tmp_path / "x.pth", maker.state_of(shapes)))
+    assert data.info.provenance["width"] == str(width)
+    assert read_model(tmp_path / "x.pth", name).graph.tensors["Predictions"].shape == (1, 10)
 
 
 def test_the_architecture_is_named_or_found(tmp_path: Path) -> None:

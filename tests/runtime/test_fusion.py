@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from npmobilenet.errors import PlanError
-from npmobilenet.graph import ACTIVATIONS, Graph, GraphBuilder
+from npmobilenet.graph import ACTIVATIONS, Graph, GraphBuilder, Quantization
 from npmobilenet.runtime import binding, engine, fusion
 from npmobilenet.runtime.binding import row_tiled_block as band_binder
 from npmobilenet.runtime.exclusive import exclusive
@@ -168,3 +168,32 @@ def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
         fusion.chosen_passes()
     assert all(function.__doc__ for function in fusion.PASSES.values())
     assert binding.bind_group.__doc__
+
+
+@pytest.mark.parametrize(("between", "seen", "left"), [
+    ((), (), ["relu6", "last"]),
+    (("leaky_relu",), (), ["f0", "relu6", "last"]),
+    (("quantize",), (), ["f0", "relu6", "last"]),
+    (("leaky_relu", "leaky_relu"), (), ["there", "f0", "f1", "back", "relu6", "last"]),
+    ((), ("there",), ["there", "relu6", "last"]),
+    ((), ("back",), ["there", "back", "relu6", "last"]),
+    (("leaky_relu",), ("f0",), ["there", "f0", "back", "relu6", "last"]),
+    (("leaky_relu",), ("there",), ["there", "f0", "relu6", "last"]),
+])  # fmt: skip
+def test_transposes_that_undo_each_other(between: tuple[str, ...], seen: tuple[str, ...], left: list[str]) -> None:
+    """Channels first for a while, and back: what is between is computed without."""
+    b = GraphBuilder("moves")
+    q = Quantization((0.05,), (3,))
+    y = b.node("transpose", [b.input("x", (1, 5, 4, 3))], "there", order=(0, 3, 1, 2))
+    for i, op in enumerate(between):
+        more = {"dtype": "int8", "quantization": q} if op == "quantize" else {"alpha": 0.3}
+        y = b.node(op, [y], f"f{i}", **more)
+    kind = {"dtype": "int8", "quantization": q} if "quantize" in between else {}
+    y = b.node("transpose", [y], "back", order=(0, 2, 3, 1), **kind)
+    y = b.node("activation", [y], "relu6", function="relu6", **kind)
+    graph = b.finish([b.node("reshape", [y], "last", shape=(1, 60), **kind)])
+    x = np.random.default_rng(1).standard_normal((2, 5, 4, 3)).astype(np.float32)
+    plain, plan = (Plan(graph, {}, batch=2, taps=seen, fusions=names) for names in ((), fusion.PASSES))
+    assert [step.node for step in plan.steps] == left
+    assert run(plan, x).tobytes() == run(plain, x).tobytes()
+    assert all(plan.taps[tap].tobytes() == plain.taps[tap].tobytes() for tap in seen)

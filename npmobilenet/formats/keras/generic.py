@@ -17,7 +17,7 @@ from npmobilenet.formats.keras.hdf5 import MAX_FILE_BYTES, Variable, listed, rea
 from npmobilenet.formats.keras.rules import emit
 from npmobilenet.formats.keras.sheet import Sheet
 from npmobilenet.formats.keras.store import Store, leaf
-from npmobilenet.formats.keras.topology import Call, Topology, is_model, topology
+from npmobilenet.formats.keras.topology import Call, Topology, Value, is_model, topology
 from npmobilenet.formats.misfit import LISTED, in_lines
 from npmobilenet.graph import Graph
 from npmobilenet.modeldata import Array, recipe_assumed
@@ -118,9 +118,12 @@ def _idle(key: str, found: Variable) -> bool:
 
 
 def input_shape(
-    name: str, shape: Sequence[Any], resolution: tuple[int, int] | None, notes: list[str]
+    name: str, shape: Sequence[Any], resolution: tuple[int, int] | None, notes: list[str], default: tuple[int, int]
 ) -> tuple[int, ...]:
-    """(1, ...) of a declared shape; None for height and width takes the resolution. Raises `ConversionError`."""
+    """(1, ...) of a declared shape; None for height and width takes the resolution, or else the default.
+
+    Raises `ConversionError`.
+    """
     given = list(shape)[1:]
     if not 1 <= len(given) <= 3:
         raise ConversionError(f"input {name[:80]!r} has the shape {shape!r:.80}: expected a picture (None, h, w, c)")
@@ -129,15 +132,24 @@ def input_shape(
             said = given[place]
             if said is None:
                 if resolution is None:
-                    notes.append(f"the file gives no input size: {DEFAULT_SIDE} x {DEFAULT_SIDE} is assumed "
+                    notes.append(f"the file gives no input size: {default[0]} x {default[1]} is assumed "
                                  "(pass resolution=, or a model name, for another)")  # fmt: skip
-                    resolution = DEFAULT_SIDE, DEFAULT_SIDE
+                    resolution = default
                 given[place] = resolution[place]
             elif resolution is not None and resolution[place] != said:
                 raise ConversionError(f"the model takes pictures of {given[0]} x {given[1]}, not of {resolution}")
     if not all(isinstance(d, int) and not isinstance(d, bool) and 1 <= d <= MAX_SIDE for d in given):
         raise ConversionError(f"input {name[:80]!r} has the shape {shape!r:.80}: expected sides from 1 to {MAX_SIDE}")
     return (1, *given)
+
+
+def _default(whole: Topology, given: Value) -> tuple[int, int]:
+    """The size of an input that the file leaves open: what a Resizing layer makes of it, which then does nothing."""
+    for call in whole.calls:
+        size = call.config.get("height"), call.config.get("width")
+        if call.kind == "Resizing" and given in call.operands and all(isinstance(side, int) for side in size):
+            return int(size[0]), int(size[1])
+    return DEFAULT_SIDE, DEFAULT_SIDE
 
 
 def build(
@@ -149,7 +161,7 @@ def build(
     if not whole.inputs:
         raise ConversionError("the model has no input")
     said: list[str] = []
-    shapes = {v.number: input_shape(n, shape, resolution, said) for n, shape, v in whole.inputs}
+    shapes = {v.number: input_shape(n, shape, resolution, said, _default(whole, v)) for n, shape, v in whole.inputs}
     assumed += said[:1]
     weights = Weights(store, file, whole)
     try:

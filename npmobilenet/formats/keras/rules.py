@@ -8,7 +8,7 @@ keras/src/ops/nn.py; where Keras 2 differs, tf_keras 2.21, tf_keras/src/backend.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,17 @@ from npmobilenet.formats.keras.functions import (
     prelu,
     relu,
     softmax,
+)
+from npmobilenet.formats.keras.moves import (
+    center_crop,
+    channels_last,
+    concatenate,
+    cropping,
+    permute,
+    reshape,
+    resizing,
+    up_sampling,
+    zero_padding,
 )
 from npmobilenet.formats.keras.sheet import Rule, Sheet, refuse
 from npmobilenet.formats.keras.topology import Call, Value
@@ -98,11 +109,6 @@ def _pair(call: Call, key: str, default: int = 1) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _channels_last(call: Call) -> None:
-    if call.config.get("data_format") == "channels_first":
-        refuse(call, "it has channels first; build the model with data_format='channels_last'")
-
-
 def _padding(
     sheet: Sheet, call: Call, x: str, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[str, Padding]:
@@ -118,7 +124,7 @@ def _padding(
 
 
 def _window(sheet: Sheet, call: Call, x: str, kernel: tuple[int, int]) -> tuple[str, dict[str, Any]]:
-    _channels_last(call)
+    channels_last(call)
     if len(sheet.shape(x)) != 4:
         refuse(call, f"its input has the shape {sheet.shape(x)}, expected (1, height, width, channels)")
     stride, dilation = _pair(call, "strides"), _pair(call, "dilation_rate")
@@ -134,7 +140,10 @@ def _positive(call: Call, key: str, default: int | None = None, most: int = 2**2
 
 
 def conv2d(sheet: Sheet, call: Call) -> str:
-    """kernel (height, width, in / groups, out), bias (out,); with a group for each channel it is a depthwise one."""
+    """kernel (height, width, in / groups, out), bias (out,); with a group for each channel it is a depthwise one.
+
+    Groups are convolutions of slices of the input, their results side by side.
+    """
     kernel = _pair(call, "kernel_size")
     x, attrs = _window(sheet, call, sheet.operand(call), kernel)
     channels, filters = sheet.shape(x)[3], _positive(call, "filters")
@@ -142,8 +151,12 @@ def conv2d(sheet: Sheet, call: Call) -> str:
     if groups == 1:
         weights = sheet.variable(call, "kernel", (*kernel, channels, filters))
         return _biased(sheet, call, "conv2d", x, weights, attrs)
-    if groups != channels or filters % channels:
-        refuse(call, f"a convolution in {groups!r:.20} groups of {channels} channels has no node here")
+    groups = _positive(call, "groups")
+    if channels % groups or filters % groups:
+        refuse(call, f"{groups} groups of {channels} channels and {filters} filters: they don't divide")
+    if groups != channels:
+        weights = sheet.variable(call, "kernel", (*kernel, channels // groups, filters))
+        return _biased(sheet, call, "conv2d", x, weights, attrs, groups)
     weights = sheet.variable(call, "kernel", (*kernel, 1, filters))
     attrs["multiplier"] = filters // channels
     return _biased(sheet, call, "depthwise_conv2d", x, weights.reshape(*kernel, filters), attrs)
@@ -188,7 +201,9 @@ def dense(sheet: Sheet, call: Call) -> str:
     return y if len(shape) == 4 else sheet.node("reshape", [y], call.name, shape=(*shape[:-1], units))
 
 
-def _biased(sheet: Sheet, call: Call, op: str, x: str, weights: Array, attrs: Mapping[str, Any]) -> str:
+def _biased(
+    sheet: Sheet, call: Call, op: str, x: str, weights: Array, attrs: Mapping[str, Any], groups: int = 1
+) -> str:
     """The node, its batch norm folded in where one follows alone, and the layer's own activation."""
     channels = weights.shape[-1]
     bias = sheet.variable(call, "bias", (channels,)) if call.config.get("use_bias", True) else np.zeros(channels, F)
@@ -205,21 +220,26 @@ def _biased(sheet: Sheet, call: Call, op: str, x: str, weights: Array, attrs: Ma
             refuse(norm, str(error))
         sheet.absorbed(norm)
         name = norm.name
-    y = sheet.weighted(op, x, weights, bias, name, **attrs)
+    if groups > 1:
+        y = _in_groups(sheet, x, weights, bias, name, groups, attrs)
+    else:
+        y = sheet.weighted(op, x, weights, bias, name, **attrs)
     return y if norm is not None else activated(sheet, call, y, call.config.get("activation"))
 
 
-# -- pools and shapes --------------------------------------------------------------------------------------------------
+def _in_groups(
+    sheet: Sheet, x: str, weights: Array, bias: Array, name: str, groups: int, attrs: Mapping[str, Any]
+) -> str:
+    depth, each = weights.shape[2], weights.shape[3] // groups
+    parts = []
+    for group in range(groups):
+        part = sheet.node("slice", [x], f"{name}/input_{group}", axis=3, first=group * depth, length=depth)
+        mine = slice(group * each, (group + 1) * each)
+        parts.append(sheet.weighted("conv2d", part, weights[..., mine], bias[mine], f"{name}/group_{group}", **attrs))
+    return sheet.node("concat", parts, name, axis=3)
 
 
-def concatenate(sheet: Sheet, call: Call) -> str:
-    """Along any axis but the batch's."""
-    tensors = [sheet.tensor(value) for value in call.operands if isinstance(value, Value)]
-    axis = call.config.get("axis", call.kwargs.get("axis", -1))
-    rank = len(sheet.shape(tensors[0]))
-    if not isinstance(axis, int) or not 1 <= axis % rank < rank or not -rank <= axis < rank:
-        refuse(call, f"axis is {axis!r:.40}, expected from 1 to {rank - 1}")
-    return tensors[0] if len(tensors) == 1 else sheet.node("concat", tensors, call.name, axis=axis % rank)
+# -- pools --------------------------------------------------------------------------------------------------
 
 
 def pool(op: str) -> Rule:
@@ -229,7 +249,7 @@ def pool(op: str) -> Rule:
         kernel = _pair(call, "pool_size", 2)
         stride = kernel if call.config.get("strides") is None else _pair(call, "strides")
         x = sheet.operand(call)
-        _channels_last(call)
+        channels_last(call)
         if str(call.config.get("padding", "valid")) == "valid":
             padding: Padding = ((0, 0), (0, 0))
         else:
@@ -244,7 +264,7 @@ def global_pool(op: str) -> Rule:
 
     def rule(sheet: Sheet, call: Call) -> str:
         x, keep = sheet.operand(call), bool(call.config.get("keepdims", False))
-        _channels_last(call)
+        channels_last(call)
         if op == "mean":
             return sheet.node("mean", [x], call.name, keepdims=keep)
         shape = sheet.shape(x)
@@ -265,42 +285,12 @@ def mean_op(sheet: Sheet, call: Call) -> str:
     return sheet.node("mean", [x], call.name, keepdims=bool(keep))
 
 
-def zero_padding(sheet: Sheet, call: Call) -> str:
-    """Zeros around the image."""
-    _channels_last(call)
-    given = call.config["padding"]
-    if isinstance(given, int):
-        given = ((given, given), (given, given))
-    pads = tuple(tuple(side) if isinstance(side, (list, tuple)) else (side, side) for side in given)
-    if len(pads) != 2 or not all(len(s) == 2 and all(isinstance(p, int) and 0 <= p <= 4096 for p in s) for s in pads):
-        refuse(call, f"padding is {given!r:.80}, expected ((top, bottom), (left, right))")
-    return sheet.node("pad", [sheet.operand(call)], call.name, padding=pads)
-
-
 def cast(sheet: Sheet, call: Call) -> str:
     """To a float, as the graph's values are already."""
     wanted = call.config.get("dtype", call.kwargs.get("dtype", "float32"))
     if not str(wanted).startswith(("float", "bfloat")):
         refuse(call, f"a cast to {wanted!r:.40} has no node here")
     return sheet.operand(call)
-
-
-def reshape(sheet: Sheet, call: Call) -> str:
-    """Flatten, Reshape, squeezes: the elements stay in order."""
-    x = sheet.operand(call)
-    size = math.prod(sheet.shape(x))
-    if call.kind == "Flatten":
-        if call.config.get("data_format") == "channels_first" and len(sheet.shape(x)) > 2:
-            refuse(call, "it has channels first")
-        target: Sequence[Any] = (size,)
-    else:
-        found = call.config.get("target_shape") or call.config.get("newshape") or call.kwargs.get("shape") or ()
-        target = tuple(found)[int("target_shape" not in call.config) :]
-    known = math.prod(d for d in target if d != -1)
-    if not all(isinstance(d, int) for d in target) or list(target).count(-1) > 1 or known < 1 or size % known:
-        refuse(call, f"{size} values don't fit the shape {tuple(target)!r:.80}")
-    shape = (1, *(size // known if d == -1 else d for d in target))
-    return x if shape == sheet.shape(x) else sheet.node("reshape", [x], call.name, shape=shape)
 
 
 RULES: Mapping[str, Rule] = {
@@ -311,7 +301,8 @@ RULES: Mapping[str, Rule] = {
     "Concatenate": concatenate, "ZeroPadding2D": zero_padding, "Flatten": reshape, "Reshape": reshape,
     "AveragePooling2D": pool("average_pool"), "MaxPooling2D": pool("max_pool"),
     "GlobalAveragePooling2D": global_pool("mean"), "GlobalMaxPooling2D": global_pool("max_pool"), "Mean": mean_op,
-    "Cast": cast,
+    "Cast": cast, "Resizing": resizing, "UpSampling2D": up_sampling, "CenterCrop": center_crop, "Cropping2D": cropping,
+    "Permute": permute,
     "ReLU": relu, "LeakyReLU": leaky_relu, "PReLU": prelu, "Activation": activation, "Softmax": softmax,
     "Relu": named("relu"), "Relu6": named("relu6"), "Sigmoid": named("sigmoid"), "Silu": named("silu"),
     "HardSigmoid": named("hard_sigmoid"), "HardSilu": named("hard_silu"), "HardSwish": named("hard_swish"),

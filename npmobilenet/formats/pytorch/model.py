@@ -43,19 +43,23 @@ class _Choice:
     resolution: int | tuple[int, int] | None = None
 
 
-def convert_pytorch(path: str | Path, kind: str, model: str | None = None, ema: Ema = "auto") -> ModelData:
+def convert_pytorch(
+    path: str | Path, kind: str, model: str | None = None, ema: Ema = "auto", resolution: tuple[int, int] | None = None
+) -> ModelData:
     """Convert a `.safetensors` file (`kind` "safetensors") or a `.pth` in zip form ("pytorch").
 
     `model` is a name of timm or torchvision (`timm/mobilenetv3_large_100`, with or without a tag,
     `torchvision/mobilenet_v2`), or a canonical name, whose resolution then counts (`mobilenet_v2_1.0_160`). `ema`: use
-    the moving averages ("auto": where there are any). The number of classes comes from the file. The output is softmax;
-    the endpoint `Logits` is what PyTorch's model gives.
+    the moving averages ("auto": where there are any). `resolution` (height, width): of its pictures, if it isn't the
+    name's; the weights fit any. The number of classes comes from the file. The output is softmax; the endpoint `Logits`
+    is what PyTorch's model gives.
 
     Raises `ConversionError` for unreadable files and variables that don't fit, `ModelNotFound` for an unknown `model`.
     """
     source = Path(path)
     with open_state_dict(source, kind, ema) as state:
         choice = _choose(source, state, model)
+        choice = replace(choice, resolution=resolution or choice.resolution)
         graph, layers = _built(source, state, choice)
         tensors, dtypes = _tensors(source, state, graph, layers, choice.model.epsilon)
     return ModelData(graph, tensors, _info(source, state, choice, graph, dtypes))
@@ -141,18 +145,21 @@ def _configured(path: Path) -> Iterator[TorchModel]:
 
 
 def _sized(model: TorchModel, state: StateDict) -> TorchModel:
-    """torchvision's V2 may have any width: the multiplier whose widths the file has, 1 if there is none."""
-    if model.name != "torchvision/mobilenet_v2":
+    """torchvision's may have any width: the multiplier whose widths the file has, 1 if there is none."""
+    if model.package != "torchvision":
         return model
     rows = [row for row in model.layout()[0].rows if not isinstance(row, ReduceTo1x1)]
-    graph = model.graph()
-    last = {layer.conv.partition(".conv")[0]: layer.conv for layer in layers_of(model, graph, state.entries)}
+    last: dict[int, str] = {}  # of each of `features.N`: its last convolution
+    for layer in layers_of(model, model.graph(), state.entries):
+        if place := re.match(r"features\.(\d+)\.", layer.conv):
+            last[int(place[1])] = layer.conv
+    last.pop(max(last))  # whose width has a rule of its own
     found = []
-    for index in range(len(rows) - 1):
-        entry = state.entries.get(f"{last.get(f'features.{index}', 'features.0.0')}.weight")
+    for conv in last.values():
+        entry = state.entries.get(f"{conv}.weight")
         found.append(entry.shape[0] if entry is not None and entry.shape else 0)
     for multiplier in _MULTIPLIERS:
-        if found == [make_divisible(row.out * multiplier) for row in rows[:-1]]:
+        if found == [make_divisible(rows[index].out * multiplier) for index in last]:
             return replace(model, multiplier=multiplier)
     return model
 

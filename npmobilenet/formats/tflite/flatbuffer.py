@@ -74,6 +74,7 @@ _OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
     "PAD": ("PadOptions", ()),
     "PRELU": ("NONE", ()),
     "QUANTIZE": ("QuantizeOptions", ()),
+    "REDUCE_MAX": ("ReducerOptions", ("KeepDims",)),
     "REDUCE_PROD": ("ReducerOptions", ("KeepDims",)),
     "RELU": ("NONE", ()),
     "RELU_0_TO_1": ("NONE", ()),

@@ -97,6 +97,19 @@ def mean(io: Importer, op: FileOperator) -> None:
     io.emit(op, "mean", [x.name], keepdims=bool(op.options.get("KeepDims", False)))
 
 
+def reduce_max(io: Importer, op: FileOperator) -> None:
+    """Over height and width: the greatest of one window that is the image."""
+    x = io.activation(op)
+    axes = {shapes.axis_of(op, a, len(x.shape)) for a in io.integers(op, 1, "axes")}
+    if axes != {1, 2} or len(x.shape) != NHWC_RANK:
+        refuse(op, f"the maximum of {x.shape} over axes {sorted(axes)}; supported: (1, 2) of NHWC")
+    window = {"kernel": x.shape[1:3], "stride": (1, 1), "padding": ((0, 0), (0, 0))}
+    if op.options.get("KeepDims", False):
+        io.emit(op, "max_pool", [x.name], **window)
+    else:
+        io.emit(op, "reshape", [io.emit_hidden(op, "max_pool", [x.name], **window)], shape=(1, x.shape[3]))
+
+
 def binary(kind: str) -> Rule:
     """ADD, SUB, MUL of two tensors, one of which may be constant; of two integer constants, folded."""
 
@@ -170,11 +183,16 @@ def softmax(io: Importer, op: FileOperator) -> None:
 
 
 def pad(io: Importer, op: FileOperator) -> None:
-    """With zeros, constant amounts, height and width only."""
+    """With zeros, constant amounts, height and width only, be they axes 1 and 2 or, with channels first, 2 and 3."""
     x, amounts = io.activation(op), io.integers(op, 1, "paddings")
     pairs = list(zip(amounts[::2], amounts[1::2], strict=False))
     if len(x.shape) != NHWC_RANK or len(amounts) != 2 * NHWC_RANK or min(amounts) < 0:
         refuse(op, f"paddings {pairs} of {x.shape}, expected 4 pairs of 0 or more for NHWC")
+    if pairs[:2] == [(0, 0), (0, 0)] and pairs[3] != (0, 0):  # channels first: the transposes vanish beside others
+        y = io.emit_hidden(op, "transpose", [x.name], order=(0, 2, 3, 1))
+        y = io.emit_hidden(op, "pad", [y], padding=(pairs[2], pairs[3]))
+        io.emit(op, "transpose", [y], order=(0, 3, 1, 2))
+        return
     if pairs[0] != (0, 0) or pairs[3] != (0, 0):
         refuse(op, f"paddings {pairs}: batch and channels can't be padded, only height and width")
     io.emit(op, "pad", [x.name], padding=(pairs[1], pairs[2]))
@@ -256,6 +274,7 @@ OPS: Mapping[str, Rule] = MappingProxyType({
     "PAD": pad,
     "PRELU": prelu,
     "QUANTIZE": quantize,
+    "REDUCE_MAX": reduce_max,
     "REDUCE_PROD": shapes.reduce_prod,
     "RELU": activation("relu"),
     "RELU_0_TO_1": activation("relu_0_to_1"),
