@@ -221,29 +221,117 @@ def lambda_layer(k: Any) -> Any:
     return k.Model(inputs, k.layers.Dense(2)(k.layers.GlobalAveragePooling2D()(k.layers.Conv2D(4, 3)(x))))
 
 
+def two_inputs(k: Any) -> Any:
+    """A picture and a mask, joined."""
+    a, b = k.Input((32, 32, 3), name="picture"), k.Input((32, 32, 1), name="mask")
+    x = k.layers.Concatenate()([k.layers.Conv2D(4, 3, padding="same")(a), b])
+    x = k.layers.BatchNormalization()(k.layers.Conv2D(8, 3, strides=2, use_bias=False)(x))
+    return k.Model([a, b], k.layers.Dense(3, activation="softmax")(k.layers.GlobalAveragePooling2D()(x)))
+
+
+def siamese(k: Any) -> Any:
+    """One model with two outputs, called twice."""
+    a = k.Input((16, 16, 3))
+    x = k.layers.Conv2D(8, 3, strides=2, padding="same")(a)
+    inner = k.Model(a, [k.layers.ReLU()(x), k.layers.BatchNormalization(scale=False, center=False)(x)], name="twin")
+    b = k.Input((16, 16, 3))
+    first, second = inner(b)
+    third, fourth = inner(k.layers.ReLU()(b))
+    x = k.layers.Add()([first, second, third, fourth])
+    return k.Model(b, k.layers.Dense(2)(k.layers.Flatten()(x)))
+
+
+def groups(k: Any) -> Any:
+    """Convolutions in groups, a batch norm and an activation behind."""
+    x = inputs = k.Input((32, 32, 4))
+    for count in (2, 4, 8):
+        x = k.layers.Conv2D(16, 3, groups=count if count < 8 else 16, padding="same", use_bias=count == 4)(x)
+        x = k.layers.ReLU(6.0)(k.layers.BatchNormalization()(x))
+    return k.Model(inputs, k.layers.Dense(3)(k.layers.GlobalAveragePooling2D()(x)))
+
+
+def resizing(k: Any) -> Any:
+    """Pictures are resized and scaled inside; maps are enlarged, cropped and permuted."""
+    x = inputs = k.Input((64, 64, 3))
+    x = k.layers.Rescaling(1 / 255)(k.layers.Resizing(32, 24)(x))
+    x = k.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    a = k.layers.UpSampling2D(2, interpolation="bilinear")(x)
+    b = k.layers.UpSampling2D((2, 2))(x)
+    x = k.layers.Cropping2D(((1, 2), (0, 3)))(k.layers.Add()([a, b]))
+    x = k.layers.Permute((2, 1, 3))(x)
+    return k.Model(inputs, k.layers.Dense(3)(k.layers.Flatten()(k.layers.AveragePooling2D(5)(x))))
+
+
+def activation_objects(k: Any) -> Any:
+    """Layers as other layers' activations."""
+    x = inputs = k.Input((16, 16, 3))
+    x = k.layers.Conv2D(8, 3, activation=k.layers.ReLU(6.0))(x)
+    x = k.layers.DepthwiseConv2D(3, activation=k.layers.LeakyReLU())(x)
+    x = k.layers.SeparableConv2D(8, 3, activation=k.activations.swish)(x)
+    x = k.layers.Activation(k.layers.ReLU(6.0))(x)
+    return k.Model(inputs, k.layers.Dense(3, activation=k.layers.Softmax())(k.layers.Flatten()(x)))
+
+
+def names(k: Any) -> Any:
+    """Layers renamed, with strokes and dots, two models deep, of equal names inside."""
+
+    def part(size: tuple[int, int, int], name: str) -> Any:
+        a = k.Input(size)
+        x = k.layers.BatchNormalization(name="bn", center=False)(k.layers.Conv2D(4, 3, name="conv", padding="same")(a))
+        return k.Model(a, k.layers.ReLU(name="act")(x), name=name)
+
+    a = k.Input((16, 16, 3))
+    outer = k.Model(a, part((16, 16, 4), "second.part")(part((16, 16, 3), "first_part")(a)), name="body")
+    b = k.Input((16, 16, 3))
+    return k.Model(b, k.layers.Dense(2, name="my head")(k.layers.GlobalMaxPooling2D()(outer(b))))
+
+
+def channels_first(k: Any) -> Any:
+    """Refused: channels in front."""
+    inputs = k.Input((3, 16, 16))
+    x = k.layers.ZeroPadding2D(1, data_format="channels_first")(inputs)
+    return k.Model(inputs, k.layers.Dense(2)(k.layers.Flatten(data_format="channels_first")(x)))
+
+
+def elu(k: Any) -> Any:
+    """Refused: a function that no kernel here computes."""
+    inputs = k.Input((16, 16, 3))
+    x = k.layers.Conv2D(4, 3, activation="elu")(inputs)
+    return k.Model(inputs, k.layers.Dense(2)(k.layers.Flatten()(x)))
+
+
 KERAS: dict[str, Callable[[Any], Any]] = {
     f.__name__: f
     for f in (
         teachable_machine, flat_head, transfer_guide, preprocess_ops, v1_conv_head, v3_head, v3_minimalistic_head,
         v3_large_head, by_hand, sequential_by_hand, two_outputs, grey, any_size, shared, batch_norm_anywhere,
         normalization_in_front, functions, hard_swish_by_hand, squeeze_by_hand, three_deep, mixed_precision,
-        lambda_layer,
+        lambda_layer, two_inputs, siamese, groups, resizing, activation_objects, names, channels_first, elu,
     )
 }  # fmt: skip
 
 
-FRONT = ("transfer_guide", "preprocess_ops", "normalization_in_front", "sequential_by_hand", "v3")  # they take pixels
+FRONT = (
+    "transfer_guide",
+    "preprocess_ops",
+    "normalization_in_front",
+    "sequential_by_hand",
+    "v3",
+    "resizing",
+)  # they take pixels
 
 
 def picture(kind: str, shape: list[int | None]) -> Array:
     """Two inputs of a model, in the range that it takes."""
+    if shape[0] is not None and shape[0] < 8:  # channels first
+        return picture(kind, [*shape[1:], shape[0]]).transpose(0, 3, 1, 2)
     side = [96 if side is None else side for side in shape]
     low, high = (0, 255) if kind.startswith(FRONT) else (-1, 1)
     smooth = np.random.default_rng(11).uniform(low, high, (2, side[0] // 8, side[1] // 8, side[2]))
     return smooth.repeat(8, axis=1).repeat(8, axis=2).astype(np.float32)
 
 
-def fit(model: Any, x: Array) -> None:
+def fit(model: Any, x: Any) -> None:
     """Give the batch norms the statistics of these inputs, so that no layer's values die out, and change them a bit."""
     norms = [layer for layer in model._flatten_layers() if type(layer).__name__ == "BatchNormalization"]
     frozen = [layer for layer in model._flatten_layers() if not layer.trainable]
@@ -275,12 +363,15 @@ def make_keras(folder: Path, framework: str, kinds: list[str]) -> None:
         k.utils.set_random_seed(7)
         k.backend.clear_session()
         model = KERAS[kind](k)
-        x = picture(kind, list(model.inputs[0].shape[1:]))
+        inputs = [picture(kind, list(tensor.shape[1:])) for tensor in model.inputs]
+        x: Any = inputs[0] if len(inputs) == 1 else inputs
         fit(model, x)
         outputs = model(x, training=False)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         golden: dict[str, Any] = {f"output_{i}": np.asarray(y, np.float32) for i, y in enumerate(outputs)}
-        np.savez_compressed(folder / f"{framework}-{kind}.npz", input=x, **golden)
+        golden["input"] = inputs[0]
+        golden.update({f"input_{i}": array for i, array in enumerate(inputs) if i})
+        np.savez_compressed(folder / f"{framework}-{kind}.npz", **golden)
         for suffix in (".keras", ".h5"):
             model.save(folder / f"{framework}-{kind}{suffix}")
         print(f"{framework}-{kind}", flush=True)

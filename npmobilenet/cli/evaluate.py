@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npmobilenet.cli.options import dialect_option, json_option, kernels_option, recipe_option, threads_option
+from npmobilenet.cli.options import (
+    dialect_option,
+    json_option,
+    kernels_option,
+    labels_option,
+    recipe_option,
+    threads_option,
+)
 from npmobilenet.cli.output import (
     Column,
     compile_notice,
@@ -42,6 +49,7 @@ SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
               help="A file that keeps what is done: an interrupted run goes on where it was.")  # fmt: skip
 @click.option("--predictions", metavar="FILE", help="Write every image's prediction: a .csv or .npz file.")
 @click.option("--confusion", metavar="FILE", help="Draw the confusion matrix: a .png file.")
+@labels_option()
 @recipe_option()
 @kernels_option()
 @dialect_option()
@@ -49,8 +57,8 @@ SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
 @json_option()
 def evaluate(
     model: str, data: str, truth: str | None, split: str | None, limit: int | None, state: str | None,
-    predictions: str | None, confusion: str | None, recipe: str | None, kernels: str, dialect: str,
-    threads: int | None, as_json: bool,
+    predictions: str | None, confusion: str | None, labels: str | None, recipe: str | None, kernels: str,
+    dialect: str, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure the accuracy of MODEL on the labelled images DATA.
 
@@ -69,7 +77,7 @@ def evaluate(
     if confusion is not None:
         check_output(confusion, [".png"], inputs)
         check_matplotlib()
-    engine = load(model, kernels, dialect, threads or model_threads())
+    engine = load(model, kernels, dialect, threads or model_threads(), labels=labels)
     print_assumed(engine.info, recipe)
     with compile_notice():
         rehearse(engine, recipe)

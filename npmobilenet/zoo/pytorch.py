@@ -123,14 +123,14 @@ def _scaled(rows: tuple[Row, ...], multiplier: float) -> tuple[Row, ...]:
     for index, row in enumerate(rows):
         if isinstance(row, Invert):
             inner = make_divisible(make_divisible(row.expand * before, row.expand_divisible_by) * multiplier)
-            made.append(replace(row, out=make_divisible(row.out * multiplier), expand=inner / after))
+            expand = inner / after
+            before, after = row.out, make_divisible(row.out * multiplier)
+            made.append(replace(row, out=after, expand=expand))
         elif isinstance(row, Conv):
-            last = row.bn and index > 0
-            made.append(replace(row, out=6 * after if last else make_divisible(row.out * multiplier)))
+            before, after = row.out, 6 * after if row.bn and index else make_divisible(row.out * multiplier)
+            made.append(replace(row, out=after))
         else:
             made.append(row)
-            continue
-        before, after = row.out, made[-1].out
     return tuple(made)
 
 

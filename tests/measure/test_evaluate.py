@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -131,6 +132,22 @@ def stop_after(count: int) -> Any:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The numbers
+
+
+def test_labels_of_the_caller(colours: Path, tmp_path: Path) -> None:
+    """A model without labels is measured by those of a file; the state of another list isn't taken."""
+    data = colour_model().data
+    weightfile.write(tmp_path / "m.h5", dataclasses.replace(data, info=ModelInfo("m")))
+    (tmp_path / "labels.txt").write_text("0 red\n1 green\n2 blue\n")
+    (tmp_path / "other.txt").write_text("0 red\n1 blue\n2 green\n")
+    state = tmp_path / "state"
+    found = cli(tmp_path / "m.h5", colours, "--labels", tmp_path / "labels.txt", "--json", "--resume", state)
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["top1"]["accuracy"] == 0.75
+    again = cli(tmp_path / "m.h5", colours, "--labels", tmp_path / "other.txt", "--resume", state)
+    assert isinstance(again.exception, InputError)
+    wrong = cli(tmp_path / "m.h5", colours, "--labels", tmp_path / "none.txt")
+    assert isinstance(wrong.exception, InputError)
 
 
 def test_equals_a_plain_loop(ten: Model, folder: Path) -> None:

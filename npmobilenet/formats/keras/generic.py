@@ -146,9 +146,9 @@ def input_shape(
 def _default(whole: Topology, given: Value) -> tuple[int, int]:
     """The size of an input that the file leaves open: what a Resizing layer makes of it, which then does nothing."""
     for call in whole.calls:
-        size = call.config.get("height"), call.config.get("width")
-        if call.kind == "Resizing" and given in call.operands and all(isinstance(side, int) for side in size):
-            return int(size[0]), int(size[1])
+        height, width = call.config.get("height"), call.config.get("width")
+        if call.kind == "Resizing" and given in call.operands and isinstance(height, int) and isinstance(width, int):
+            return height, width
     return DEFAULT_SIDE, DEFAULT_SIDE
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def reduce_max(io: Importer, op: FileOperator) -> None:
     axes = {shapes.axis_of(op, a, len(x.shape)) for a in io.integers(op, 1, "axes")}
     if axes != {1, 2} or len(x.shape) != NHWC_RANK:
         refuse(op, f"the maximum of {x.shape} over axes {sorted(axes)}; supported: (1, 2) of NHWC")
-    window = {"kernel": x.shape[1:3], "stride": (1, 1), "padding": ((0, 0), (0, 0))}
+    window: dict[str, Any] = {"kernel": x.shape[1:3], "stride": (1, 1), "padding": ((0, 0), (0, 0))}
     if op.options.get("KeepDims", False):
         io.emit(op, "max_pool", [x.name], **window)
     else:
