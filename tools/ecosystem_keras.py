@@ -273,12 +273,13 @@ def activation_objects(k: Any) -> Any:
 
 
 def names(k: Any) -> Any:
-    """Layers renamed, with strokes and dots, two models deep, of equal names inside."""
+    """Layers renamed, with strokes and dots, two models deep."""
 
     def part(size: tuple[int, int, int], name: str) -> Any:
         a = k.Input(size)
-        x = k.layers.BatchNormalization(name="bn", center=False)(k.layers.Conv2D(4, 3, name="conv", padding="same")(a))
-        return k.Model(a, k.layers.ReLU(name="act")(x), name=name)
+        x = k.layers.Conv2D(4, 3, name=f"{name}.conv", padding="same")(a)
+        x = k.layers.BatchNormalization(name=f"{name}.bn", center=False)(x)
+        return k.Model(a, k.layers.ReLU(name=f"{name}.act")(x), name=name)
 
     a = k.Input((16, 16, 3))
     outer = k.Model(a, part((16, 16, 4), "second.part")(part((16, 16, 3), "first_part")(a)), name="body")

@@ -145,9 +145,11 @@ def test_labels_of_the_caller(colours: Path, tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["top1"]["accuracy"] == 0.75
     again = cli(tmp_path / "m.h5", colours, "--labels", tmp_path / "other.txt", "--resume", state)
-    assert isinstance(again.exception, InputError)
+    assert again.exit_code == 2
+    assert "belongs to another evaluation" in again.stderr
     wrong = cli(tmp_path / "m.h5", colours, "--labels", tmp_path / "none.txt")
-    assert isinstance(wrong.exception, InputError)
+    assert wrong.exit_code == 2
+    assert "no such file" in wrong.stderr
 
 
 def test_equals_a_plain_loop(ten: Model, folder: Path) -> None:
