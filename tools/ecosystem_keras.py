@@ -284,7 +284,7 @@ def names(k: Any) -> Any:
     a = k.Input((16, 16, 3))
     outer = k.Model(a, part((16, 16, 4), "second.part")(part((16, 16, 3), "first_part")(a)), name="body")
     b = k.Input((16, 16, 3))
-    return k.Model(b, k.layers.Dense(2, name="my head")(k.layers.GlobalMaxPooling2D()(outer(b))))
+    return k.Model(b, k.layers.Dense(2, name="my-head")(k.layers.GlobalMaxPooling2D()(outer(b))))
 
 
 def channels_first(k: Any) -> Any:

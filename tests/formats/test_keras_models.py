@@ -26,9 +26,14 @@ KINDS = (
     "teachable_machine", "flat_head", "transfer_guide", "preprocess_ops", "v1_conv_head", "v3_head",
     "v3_minimalistic_head", "v3_large_head", "by_hand", "sequential_by_hand", "two_outputs", "grey", "any_size",
     "shared", "batch_norm_anywhere", "normalization_in_front", "functions", "hard_swish_by_hand", "squeeze_by_hand",
-    "three_deep", "mixed_precision", "lambda_layer",
+    "three_deep", "mixed_precision", "lambda_layer", "two_inputs", "siamese", "groups", "resizing",
+    "activation_objects", "names", "channels_first", "elu",
 )  # fmt: skip
 FRAMEWORKS = ("keras", "tf_keras")
+REFUSED = {
+    "lambda_layer": r"'lambda' \(Lambda\): its maker's own code", "channels_first": "it has channels first",
+    "elu": "the function 'elu' has no node here",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +68,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ])  # fmt: skip
 def test_values_equal_keras(files: Path, kind: str, framework: str, suffix: str) -> None:
     path = files / f"{framework}-{kind}{suffix}"
-    if kind == "lambda_layer":
-        with pytest.raises(ConversionError, match=r"'lambda' \(Lambda\): its maker's own code.*TFLiteConverter"):
+    if kind in REFUSED:
+        with pytest.raises(ConversionError, match=f"{REFUSED[kind]}.*TFLiteConverter"):
             convert_keras(path)
         return
     data = convert_keras(path, resolution=(96, 96) if kind == "any_size" else None)
     with np.load(files / f"{framework}-{kind}.npz") as golden:
         x = golden["input"]
+        more = [golden[name] for name in golden.files if name.startswith("input_")]
         left_out = [note for note in data.info.provenance.get("notes", "").split("; ") if "Rescaling left" in note]
         if left_out:
             x = x / np.float32(127.5) - 1 if "[-1, 1]" in left_out[0] else x / np.float32(255)
         model = Model(data)
-        _, values = model.run(x.astype(np.float32), taps=list(data.graph.outputs), check_range=False)
+        given = dict(zip(data.graph.inputs, [x.astype(np.float32), *more], strict=True))
+        _, values = model.run(given, taps=list(data.graph.outputs), check_range=False)
         assert len(data.graph.outputs) == sum(name.startswith("output") for name in golden.files)
         for place, name in enumerate(data.graph.outputs):
             expected = golden[f"output_{place}"]
@@ -166,6 +173,8 @@ def test_by_hand(tmp_path: Path) -> None:
         ({"class_name": "ReLU", "config": {"name": "r", "max_value": 6.0}}, [6.0, 6.0]),
         ({"class_name": "ReLU", "config": {"name": "r", "max_value": 20.0}}, [16.0, 20.0]),
         ("relu", [16.0, 22.0]),
+        ({"class_name": "Softmax", "config": {"name": "s", "axis": -1}}, [1 / (1 + np.exp(6)), 1 / (1 + np.exp(-6))]),
+        ({"class_name": "Activation", "config": {"name": "a", "activation": "sigmoid"}}, [1.0, 1.0]),
     ],
 )
 def test_a_layer_as_activation_keeps_its_settings(tmp_path: Path, function: Any, expected: list[float]) -> None:
@@ -173,6 +182,13 @@ def test_a_layer_as_activation_keeps_its_settings(tmp_path: Path, function: Any,
     model = nm.load(whole(tmp_path / "m.h5", sequential(layer), KERNEL))
     x = np.broadcast_to(np.float32([1, 2, 3]), (1, 8, 8, 3))
     assert model.run(x, check_range=False)[0, 3, 4] == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_activation_along_another_axis_is_refused(tmp_path: Path) -> None:
+    function = {"class_name": "Softmax", "config": {"name": "s", "axis": 1}}
+    layer = {**DENSE, "config": {**DENSE["config"], "activation": function}}
+    with pytest.raises(ConversionError, match=r"axis is 1, expected the last one.*TFLiteConverter"):
+        convert_keras(whole(tmp_path / "m.h5", sequential(layer), KERNEL))
 
 
 def random(*shape: int) -> np.ndarray:

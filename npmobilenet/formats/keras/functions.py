@@ -38,6 +38,10 @@ def activated(sheet: Sheet, call: Call, x: str, function: Any) -> str:
         return x
     settings = function.get("config") if isinstance(function, Mapping) else None
     settings = settings if isinstance(settings, Mapping) else {}
+    if name == "Activation":
+        return activated(sheet, call, x, settings.get("activation"))
+    if name == "Softmax":
+        return _softmax(sheet, call, x, settings.get("axis", -1))
     return capped(sheet, call, x, settings) if name == "ReLU" else apply(sheet, call, x, name, settings)
 
 
@@ -126,8 +130,10 @@ def activation(sheet: Sheet, call: Call) -> str:
 
 def softmax(sheet: Sheet, call: Call) -> str:
     """Over the last axis."""
-    x = sheet.operand(call)
-    axis = call.config.get("axis", call.kwargs.get("axis", -1))
+    return _softmax(sheet, call, sheet.operand(call), call.config.get("axis", call.kwargs.get("axis", -1)))
+
+
+def _softmax(sheet: Sheet, call: Call, x: str, axis: Any) -> str:
     if axis not in (-1, None, len(sheet.shape(x)) - 1, [-1]):
         refuse(call, f"axis is {axis!r:.40}, expected the last one")
     return sheet.node("softmax", [x], call.name, beta=1.0)
