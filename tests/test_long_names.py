@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +59,9 @@ def test_names_are_short_where_people_read_them(
     assert main(["golden", "explain", str(model), "random:0", "--tensor", short_name(LIST), "--index", "0,1"]) == 0
     assert main(["golden", "identify", str(model), str(tmp_path / "a"), "--all"]) in (0, 1)
     text = capsys.readouterr().out
-    assert text.count(short_name(LIST)) >= 5
-    assert FAR not in text
-    assert not re.search(r"[^\s'/]*mobilenet_of[^\s']{60,}", text)
+    assert "block_1" in text
+    assert LIST not in text
+    assert PLAIN not in text
     assert main(["golden", "diff", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 1
     names = [row["name"] for row in json.loads(capsys.readouterr().out)["tensors"]]
     assert {LIST, PLAIN} <= set(names), "JSON has them whole"
