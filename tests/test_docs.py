@@ -73,12 +73,15 @@ def section(text: str, heading: str) -> str:
     return found[1]
 
 
-def test_the_tour_prints_what_it_says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command and every cell of docs/tour.md and its notebook, in order."""
+@pytest.mark.parametrize("page", ["tour.md", "first-steps.md"])
+def test_the_tour_prints_what_it_says(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command and every cell of a page and its notebook, in order."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.setenv("NPMOBILENET_QUIET", "1")
     monkeypatch.delenv("NPMOBILENET_WEIGHTS", raising=False)
-    assert importlib.import_module("make_tour").main(["--check"]) == 0, capsys.readouterr().out
+    assert importlib.import_module("make_tour").main(["--check", page]) == 0, capsys.readouterr().out
 
 
 def test_names_of_others_are_understood() -> None:
@@ -112,6 +115,8 @@ def test_the_index_has_every_page() -> None:
     index = read("docs/README.md")
     missing = [p.name for p in (ROOT / "docs").glob("*.md") if p.name != "README.md" and f"({p.name}" not in index]
     assert not missing, f"docs/README.md doesn't say what these are for: {missing}"
+    site = read("mkdocs.yml")
+    assert not [p.name for p in (ROOT / "docs").glob("*.md") if p.name not in site], "mkdocs.yml: nav lacks a page"
 
 
 # -- links -------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""Run docs/tour.md: write its outputs anew, and the notebook docs/tour.ipynb of the same text.
+"""Run docs/tour.md and docs/first-steps.md: write their outputs anew, and notebooks of the same text beside them.
 
-Usage: python tools/make_tour.py [--check]
+Usage: python tools/make_tour.py [--check] [PAGE.md ...]
 
-`--check` writes nothing and exits with 1 if an output or the notebook isn't what comes out. Blocks are run in order, in
-one process and one folder: `console` blocks are commands, whose `| head -N`, `| tail -N` and `> FILE` are understood,
-`python` blocks share their names. What is printed stands below a command, or in a `text` block below Python. A command
-without output in the page (timings differ) is run and not compared.
+`--check` writes nothing and exits with 1 if an output or a notebook isn't what comes out. Blocks are run in order, in
+one process and one folder for each page: `console` blocks are commands, whose `| head -N`, `| tail -N` and `> FILE` are
+understood, `python` blocks share their names. What is printed stands below a command, or in a `text` block.
+A command without output in the page (timings differ) is run and not compared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if str(ROOT) not in sys.path:
 
 from npmobilenet.cli.app import run as run_command  # noqa: E402
 
-PAGE, NOTEBOOK = ROOT / "docs" / "tour.md", ROOT / "docs" / "tour.ipynb"
+PAGES = [ROOT / "docs" / name for name in ("first-steps.md", "tour.md")]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 
@@ -139,13 +139,18 @@ def notebook(found: Sequence[tuple[str, str, str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write page and notebook, or check them; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Run the tour and write its outputs and its notebook.")
+    """Write pages and notebooks, or check them; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Run the pages and write their outputs and notebooks.")
+    parser.add_argument("names", nargs="*", help="some of the pages, as tour.md; default: all")
     parser.add_argument("--check", action="store_true", help="only say whether they are current")
-    check = parser.parse_args(arguments).check
-    found = run(PAGE.read_text(encoding="utf-8"))
-    status = 0
-    for path, text in ((PAGE, page(found)), (NOTEBOOK, notebook(found))):
+    options = parser.parse_args(arguments)
+    pages = [path for path in PAGES if not options.names or path.name in options.names]
+    return max(_write(path, options.check) for path in pages)
+
+
+def _write(target: Path, check: bool) -> int:
+    found, status = run(target.read_text(encoding="utf-8")), 0
+    for path, text in ((target, page(found)), (target.with_suffix(".ipynb"), notebook(found))):
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
         if old != text and check:
             status = 1
