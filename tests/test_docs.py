@@ -6,6 +6,7 @@ import ast
 import contextlib
 import importlib
 import io
+import json
 import os
 import re
 import runpy
@@ -326,6 +327,17 @@ def test_every_verb_has_help() -> None:
 def test_generated_pages_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     assert importlib.import_module("make_cli_docs").main(["--check"]) == 0
+
+
+def test_the_table_of_formats_is_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the record has at least 60 models, of which at least 57 are equal or close, and none differs."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    assert importlib.import_module("make_format_docs").main(["--check"]) == 0
+    rows = json.loads((ROOT / "docs" / "formats.json").read_text(encoding="utf-8"))
+    of = {result: {(r["source"], r["kind"], r["form"]) for r in rows if r["result"] == result}
+          for result in ("equal", "close", "wider", "refused")}  # fmt: skip
+    assert {row["result"] for row in rows} == set(of)
+    assert len((of["equal"] | of["close"]) - of["wider"] - of["refused"]) >= 57
 
 
 def test_sizes_are_current_and_within_their_budgets(

@@ -8,6 +8,7 @@
 
 A row of a table is a kind of model; a file is FOLDER/FRAMEWORK-KIND.SUFFIX, its golden FOLDER/FRAMEWORK-KIND.npz with
 `input` and `output_0`, `output_1`, ... Weights are random; batch norms get statistics that keep the values near 1.
+tools/make_format_docs.py loads what lies in FOLDER and writes the table of docs/formats.md.
 """
 
 from __future__ import annotations
