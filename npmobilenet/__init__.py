@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npmobilenet.errors import (
         ConversionError,
+        DownloadError,
         GraphError,
         InputError,
         MissingExtra,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConversionError",
+    "DownloadError",
     "GraphError",
     "InputError",
     "MissingExtra",

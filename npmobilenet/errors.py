@@ -71,6 +71,10 @@ class ConversionError(NpMobilenetError):
     """A foreign model file (TensorFlow checkpoint, .tflite, Keras, PyTorch) can't be read or mapped."""
 
 
+class DownloadError(NpMobilenetError):
+    """A published model can't be fetched: no network, a server that refuses, another sum than the known one."""
+
+
 class InputError(NpMobilenetError):
     """An image or input array is unfit for the model: dtype, layout, range, size, or undecodable bytes."""
 

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npmobilenet.arithmetic.dialects import DIALECTS
-from npmobilenet.errors import ConversionError, InputError, PlanError, WeightFileError
-from npmobilenet.formats import Resolution, is_weight_file, of_size, read_model, weightfile
-from npmobilenet.formats.model_path import find
+from npmobilenet.errors import InputError, PlanError
+from npmobilenet.formats import Resolution, is_weight_file, read_model, weightfile
+from npmobilenet.formats.model_path import load_data
 from npmobilenet.graph import Graph, Node
 from npmobilenet.images import labels as class_names
 from npmobilenet.images import prefetch, recipes
 from npmobilenet.images.decoding import TENSOR, each_image
-from npmobilenet.images.inputs import NHWC, channels_first, check_input, picture_shape
+from npmobilenet.images.inputs import (
+    NHWC,
+    Inputs,
+    Port,
+    channels_first,
+    check_inputs,
+    picture_shape,
+    port_of,
+    real_values,
+)
 from npmobilenet.images.own import Labels, with_own
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
-from npmobilenet.runtime import engine
+from npmobilenet.runtime import engine, pooled
 from npmobilenet.runtime.exclusive import exclusive
 from npmobilenet.runtime.plan import MEMORY_LIMIT, Plan
 from npmobilenet.runtime.taps import match_taps
-
-Inputs = Array | Mapping[str, Array]
 
 CHUNK = 8  # images in one plan, at most: larger batches run in pieces, so memory doesn't grow with the batch
 # Bytes of their intermediate values, so that these stay in caches. Images per second by those of batch 1 (Zen 4): 1.35
@@ -36,17 +44,6 @@ CHUNK = 8  # images in one plan, at most: larger batches run in pieces, so memor
 NEAR = 6 << 20
 AHEAD = 2 * CHUNK  # images that `predict` takes before the model needs them: 600 KB each at 224 x 224, once prepared
 PLANS_KEPT = 4
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a model. `scale` and `zero_point` are None where it isn't quantized."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float | None = None
-    zero_point: int | None = None
 
 
 class Model:
@@ -104,12 +101,12 @@ class Model:
     @property
     def input(self) -> Port:
         """The first input: name, shape (1, height, width, channels), dtype, scale, zero_point."""
-        return self._port(self.graph.inputs[0])
+        return port_of(self.graph, self.graph.inputs[0])
 
     @property
     def output(self) -> Port:
         """The first output."""
-        return self._port(self.graph.outputs[0])
+        return port_of(self.graph, self.graph.outputs[0])
 
     @property
     def arithmetic(self) -> str | None:
@@ -140,13 +137,6 @@ class Model:
             node = producers.get(node.inputs[0])
         return node
 
-    def _port(self, name: str) -> Port:
-        tensor = self.graph.tensors[name]
-        q = tensor.quantization
-        if q is None:
-            return Port(name, tensor.shape, tensor.dtype)
-        return Port(name, tensor.shape, tensor.dtype, q.scale[0], q.zero_point[0])
-
     # -- running -------------------------------------------------------------------------------------------------------
 
     @overload
@@ -170,7 +160,8 @@ class Model:
         Raises `InputError` for an unfit array (`check_range=False` drops the check that floats lie near the range of
         the model's recipe), `PlanError` for a tap that matches nothing.
         """
-        inputs = self._check_inputs(x, check_range)
+        usual = recipes.value_range(self.info.preprocessing) if check_range else None
+        inputs = check_inputs(x, [port_of(self.graph, name) for name in self.graph.inputs], usual, self.name)
         names = () if taps is None else self.match_taps(taps)
         pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}
@@ -183,22 +174,6 @@ class Model:
                     views.append(plan.taps[name].copy())
         output = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
         return output if taps is None else (output, {name: np.concatenate(views) for name, views in tapped.items()})
-
-    def _check_inputs(self, x: Inputs, check_range: bool) -> list[Array]:
-        """One array for each input of the graph, equal in batch size."""
-        wanted = self.graph.inputs
-        given = x if isinstance(x, Mapping) else {wanted[0]: x}
-        if set(given) != set(wanted):
-            raise InputError(
-                f"{self.name} has the inputs {', '.join(map(repr, wanted))}: expected a dict of an array for each, got "
-                + (f"the keys {', '.join(map(repr, given))}" if isinstance(x, Mapping) else "one array")
-            )
-        usual = recipes.value_range(self.info.preprocessing) if check_range else None
-        ports = [self._port(name) for name in wanted]
-        arrays = [check_input(given[port.name], port.shape, port.dtype, usual) for port in ports]
-        if len({len(array) for array in arrays}) > 1:
-            raise InputError(f"the inputs' batch sizes differ: {[len(array) for array in arrays]}")
-        return arrays
 
     def match_taps(self, patterns: str | Iterable[str]) -> tuple[str, ...]:
         """The tap names that a pattern, or several, stand for, in graph order.
@@ -263,22 +238,42 @@ class Model:
                 "expected (1, classes) with labels or out of a softmax; "
                 "use run(preprocess(image)) to get it"
             )
-        recipes.get_recipe(recipe or self.info.preprocessing)
         found: list[list[class_names.Prediction]] = []
+        with closing(self._batches(images, recipe)) as batches:
+            for x in batches:
+                found += class_names.decode(self.scores(self.run(x)), self.info, top)
+        return found
+
+    def features(
+        self, images: Any, layer: str = pooled.POOLED, l2: bool = False, recipe: str | None = None
+    ) -> NDArray[np.float32]:
+        """A vector for each image, (N, channels) float32: what the model saw in it, before it decided on a class.
+
+        `layer`: "pooled" is what the published classifier reads, whatever the model's file calls it
+        (`runtime/pooled.py`); any endpoint or tensor will do, and maps are averaged over their pixels. Integers become
+        real values. `l2` makes each vector's length 1. `images` and `recipe`: as for `predict`.
+
+        Raises `InputError`: unfit images, no such layer.
+        """
+        port = pooled.layer_of(self.graph, layer)
+        with closing(self._batches(images, recipe)) as batches:
+            return np.concatenate([self.vectors(x, port, l2) for x in batches])
+
+    def vectors(self, x: Inputs, port: Port, l2: bool = False) -> NDArray[np.float32]:
+        """`features` of an input tensor, as `preprocess` makes them."""
+        return pooled.as_vectors(self.run(x, [port.name])[1][port.name], port, l2)
+
+    def _batches(self, images: Any, recipe: str | None) -> Generator[Array]:
+        """Input tensors of at most CHUNK images, prepared by threads ahead of the model."""
+        recipes.get_recipe(recipe or self.info.preprocessing)
         loaders = each_image(images, self._channels())
         with prefetch.in_order(lambda load: self.preprocess(load(), recipe), loaders, AHEAD) as tensors:
             for batch in prefetch.batches(tensors, CHUNK):
-                found += class_names.decode(self.scores(self.run(np.concatenate(batch))), self.info, top)
-        return found
+                yield np.concatenate(batch)
 
     def scores(self, output: Array) -> Array:
         """The real values of an output: float32 ones as they are, integers by the output's scale and zero point."""
-        port = self.output
-        if port.scale is None or port.zero_point is None:
-            return output
-        steps = (output.astype(np.int32) - np.int32(port.zero_point)).astype(np.float32)
-        with np.errstate(over="ignore"):  # the greatest scales give infinity, as dequantizing does
-            return np.asarray(steps * np.float32(port.scale))
+        return real_values(output, self.output)
 
 
 def load(
@@ -292,10 +287,12 @@ def load(
     labels: Labels | None = None,
     preprocess: str | None = None,
     resolution: Resolution = None,
+    pull: bool = False,
 ) -> Model:
     """A model by registered name, or by path: `.h5` of this project, or a foreign file, converted in memory.
 
-    A name is looked for among the package's weights, then in the folder NPMOBILENET_WEIGHTS; nothing is downloaded.
+    A name is looked for among the package's weights, in the folder NPMOBILENET_WEIGHTS, and among those that were
+    pulled. Nothing is downloaded, unless `pull` is True and the weights aren't there (`formats/download`).
     `outputs` are endpoints or tensors ("#165": a TFLite index) to end at; what lies behind may be an unknown op.
 
     `labels` and `preprocess` are for what the file doesn't tell, or tells wrongly. `labels`: the path of a label file,
@@ -303,8 +300,13 @@ def load(
     for its pictures, a name of docs/preprocessing.md. `resolution`: of a Keras model of any size, as for `read_model`.
     The rest: as for `Model`.
 
-    Raises `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`, `InputError` (labels, recipe).
+    Raises `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`, `InputError` (labels, recipe),
+    `DownloadError`.
     """
+    if pull and isinstance(name_or_path, str) and not os.path.exists(name_or_path):
+        from npmobilenet.formats.download import pull as fetch
+
+        fetch(name_or_path)
     data = with_own(load_data(name_or_path, outputs, resolution), labels, preprocess)
     return Model(data, kernels, dialect, threads, memory_limit)
 
@@ -329,22 +331,3 @@ def convert(
     read = weightfile.read(path).until(outputs) if again else read_model(path, model, ema, outputs, resolution)
     weightfile.write(dst, data := with_own(read, labels, preprocess))
     return data
-
-
-def load_data(
-    name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = (), resolution: Resolution = None
-) -> ModelData:
-    """What `load` loads, before it is planned, as the file tells it."""
-    path = find(name_or_path)
-    ends = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    try:
-        own = is_weight_file(path)
-        data = weightfile.read(path).until(ends) if own else read_model(path, outputs=ends, resolution=resolution)
-        return of_size(data, resolution)
-    except (ConversionError, WeightFileError) as error:
-        from npmobilenet.zoo.checkpoints import locate
-
-        hidden = locate(os.fspath(name_or_path))
-        if hidden is None or hidden == path:
-            raise
-        raise type(error)(f"{error} (it hides the model of that name, '{hidden}': pass that, or rename it)") from error

@@ -207,19 +207,28 @@ def test_functions_have_few_parameters() -> None:
 
 
 def test_no_pickle_and_no_network() -> None:
-    banned = {"pickle", "marshal", "shelve", "socket", "urllib", "http", "requests", "ssl", "ftplib"}
+    """One module alone opens the network, and one package alone imports it, for those who ask."""
+    network = {"socket", "http", "requests", "ssl", "ftplib", "httpx", "aiohttp", "urllib3", "pooch", "asyncio"}
+    banned = {"pickle", "marshal", "shelve", "urllib", *network}
     allowed = {("formats", "urllib")}  # percent-encoding of names
     server = {("views/explore_server.py", "http")}  # answers browsers on this machine; opens nothing
+    web = PACKAGE / "formats" / "download" / "web.py"
     for path in sources():
+        if path == web:
+            continue
         for node in ast.walk(parsed(path)):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name.split(".")[0] for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module.split(".")[0]]
+                name = f"{node.module}.{node.names[0].name}"
+                inside = path.is_relative_to(web.parent)
+                assert inside or "formats.download.web" not in name, f"{path}: {name}"
             for name in names:
                 here = (path.relative_to(PACKAGE).as_posix(), name)
                 assert name not in banned or (room(path), name) in allowed or here in server, f"{path}: {name}"
+    assert "import httpx" in web.read_text(encoding="utf-8")
 
 
 def test_who_computes_a_tensor_is_asked_of_the_graph() -> None:

@@ -50,8 +50,9 @@ class Case:
 def run_model(case: Case) -> str:
     """Load, plan and run with both kernel sets, and with LiteRT if it takes the file."""
     from npmobilenet.arithmetic.dialects import DIALECTS
+    from npmobilenet.formats.model_path import load_data
     from npmobilenet.golden.inputs import random_input
-    from npmobilenet.model import Model, load_data
+    from npmobilenet.model import Model
 
     path = case.file()
     if case.rng.random() < 0.05:

@@ -174,9 +174,10 @@ def make(folder: Path, corpus: Sequence[Path], with_keras: bool) -> None:
     from test_tf_checkpoint import write as write_checkpoint
 
     from npmobilenet.formats import weightfile
+    from npmobilenet.formats.model_path import load_data
     from npmobilenet.golden import record
     from npmobilenet.measure.evaluate import evaluate
-    from npmobilenet.model import Model, load_data
+    from npmobilenet.model import Model
     from npmobilenet.modeldata import ModelData, ModelInfo
 
     def put(kind: str, name: str, files: dict[str, bytes]) -> Path:

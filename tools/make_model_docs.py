@@ -67,7 +67,7 @@ names will do where an architecture is asked for (`info`, `convert --model`), an
 their files stands [below](#timm-and-torchvision).
 
 Models whose weights are on this machine are listed by their names, too: `flowers` and `flowers_uint8`, in the box, and
-the .h5 files of the folder that NPMOBILENET_WEIGHTS names.
+the .h5 files of the folder that NPMOBILENET_WEIGHTS names, or that were pulled ([pull.md](pull.md)).
 """
 
 TORCH = """\

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.formats.model_path import load_data
 from npmobilenet.graph import Node, Padding, same_padding
-from npmobilenet.model import load_data
 from npmobilenet.modeldata import Array, ModelData
 
 

@@ -158,7 +158,7 @@ def open_onnxruntime(file: str, threads: int, batch: int) -> Opened:
     import onnxruntime
     from peer_onnx import to_onnx
 
-    from npmobilenet.model import load_data
+    from npmobilenet.formats.model_path import load_data
 
     data = load_data(file)
     try:
@@ -188,7 +188,7 @@ def open_torch(file: str, threads: int, batch: int) -> Opened:
     import torch
     from peer_torch import to_torch
 
-    from npmobilenet.model import load_data
+    from npmobilenet.formats.model_path import load_data
 
     data = load_data(file)
     torch.set_num_threads(threads)

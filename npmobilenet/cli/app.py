@@ -20,14 +20,17 @@ from npmobilenet.cli.classify import classify
 from npmobilenet.cli.completion import complete
 from npmobilenet.cli.convert import convert
 from npmobilenet.cli.doctor import doctor
+from npmobilenet.cli.embed import embed
 from npmobilenet.cli.evaluate import evaluate
 from npmobilenet.cli.explore import explore
 from npmobilenet.cli.export import export
+from npmobilenet.cli.fit import fit
 from npmobilenet.cli.golden import golden
 from npmobilenet.cli.info import info
 from npmobilenet.cli.models import models
 from npmobilenet.cli.output import print_error
 from npmobilenet.cli.plot import plot
+from npmobilenet.cli.pull import pull
 from npmobilenet.cli.quantize import quantize
 from npmobilenet.cli.warmup import warmup
 from npmobilenet.errors import NpMobilenetError
@@ -105,21 +108,11 @@ def app() -> None:
     """The group of all verbs."""
 
 
-for _verb in (
-    classify,
-    explore,
-    models,
-    info,
-    convert,
-    export,
-    evaluate,
-    quantize,
-    bench,
-    golden,
-    plot,
-    doctor,
+_VERBS = (
+    classify, explore, models, info, pull, convert, export, evaluate, embed, fit, quantize, bench, golden, plot, doctor,
     warmup,
-):
+)  # fmt: skip
+for _verb in _VERBS:
     app.add_command(_verb)
 complete(app)
 

@@ -34,8 +34,8 @@ def convert(
     """Convert a model file to a weight file (.h5).
 
     SRC is a .tflite file, a TensorFlow checkpoint (its prefix, .index or .data file), a Keras .h5, .weights.h5 or
-    .keras file, or a state dict of timm or torchvision (.safetensors, .pth). Neither TensorFlow nor PyTorch is needed.
-    DST keeps --labels and --preprocess; to add them, SRC may be a weight file, too.
+    .keras file, a state dict of timm or torchvision (.safetensors, .pth), or a .tgz with one of them in it. Neither
+    TensorFlow nor PyTorch is needed. DST keeps --labels and --preprocess; to add them, SRC may be a weight file, too.
     """
     from npmobilenet.formats import weightfile
     from npmobilenet.model import convert as convert_file

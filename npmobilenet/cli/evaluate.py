@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -30,11 +30,11 @@ from npmobilenet.cli.output import (
     print_table,
     unreadable_lines,
 )
+from npmobilenet.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from npmobilenet.measure.evaluate import Evaluation, Progress
 
-Listener = Callable[["Progress"], None]
 SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
 
 
@@ -83,7 +83,8 @@ def evaluate(
         rehearse(engine, recipe)
     all_scores = predictions is not None and predictions.endswith(".npz")
     try:
-        with _progress() as report:
+        with progress_bar() as show:
+            report = partial(_report, show)
             result = run(engine, data, truth, split, recipe, limit, state, all_scores, report)
     except KeyboardInterrupt:
         if state is not None and os.path.exists(state):
@@ -160,37 +161,13 @@ def _speed(result: Evaluation) -> str:
 # Progress
 
 
+def _report(show: Callable[[int, int, str], None], progress: Progress) -> None:
+    show(progress.done, progress.total, describe(progress))
+
+
 def describe(progress: Progress) -> str:
     """The running accuracies and the unreadable images, as far as there are any."""
     parts = [] if progress.top1 is None else [f"top-1 {progress.top1:.4f}"]
     parts += [] if progress.top5 is None else [f"top-5 {progress.top5:.4f}"]
     parts += [f"{progress.unreadable} unreadable"] if progress.unreadable else []
     return ", ".join(parts)
-
-
-@contextmanager
-def _progress() -> Iterator[Listener]:
-    """A bar on standard error; where that isn't a terminal, a line for every tenth of the images."""
-    if not sys.stderr.isatty():
-        yield _line_by_tenths()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda p: bar.update(task, completed=p.done, total=p.total, description=describe(p))
-
-
-def _line_by_tenths() -> Listener:
-    last = 0
-
-    def show(progress: Progress) -> None:
-        nonlocal last
-        tenth = 10 * progress.done // progress.total
-        if tenth > last:
-            last = tenth
-            click.echo(f"npmobilenet: {progress.done} of {progress.total} images: {describe(progress)}", err=True)
-
-    return show

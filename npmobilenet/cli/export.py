@@ -29,10 +29,10 @@ def export(
     tensor; docs/exports.md says how near floats come. Labels and recipe go with it.
     """
     from npmobilenet.formats.exporting import SUFFIXES, write_model
+    from npmobilenet.formats.model_path import load_data
     from npmobilenet.formats.weightfile import sha256
     from npmobilenet.images.labels import label_names
     from npmobilenet.images.own import with_own
-    from npmobilenet.model import load_data
 
     target = Path(out)
     check_target("OUT", Path(model), target, SUFFIXES, force)

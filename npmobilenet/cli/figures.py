@@ -73,7 +73,7 @@ def figures(row: Checkpoint, file: Path | None = None) -> dict[str, Any]:
 
 def figures_of_file(name: str, file: Path) -> dict[str, Any]:
     """The same of a weight file that is no published model's; `note` says why a file can't be read."""
-    from npmobilenet.model import load_data
+    from npmobilenet.formats.model_path import load_data
 
     nothing: dict[str, Any] = dict.fromkeys(
         ("family", "depth_multiplier", "resolution", "dtype", "top1", "top5", "url")

@@ -65,8 +65,7 @@ def info(model: str, layers: bool, as_dot: bool, as_json: bool) -> None:
 
 def _find(model: str) -> tuple[ModelData, Path | None]:
     """A file's model; or, for a name whose weights aren't on this machine, the zoo's, without any."""
-    from npmobilenet.formats.model_path import find
-    from npmobilenet.model import load_data
+    from npmobilenet.formats.model_path import find, load_data
     from npmobilenet.modeldata import ModelData, ModelInfo
     from npmobilenet.zoo.build import build_model
     from npmobilenet.zoo.checkpoints import parse, relative_note

@@ -39,7 +39,7 @@ def models(pattern: str, aliases: bool, urls: bool, as_json: bool) -> None:
     PATTERN selects by name or alias and may hold * and ?, quoted: 'mobilenet_v3_*'. MACs and parameters are in
     millions, as published, with the computed numbers beside; `info MODEL` says why they differ. Accuracies are in
     percent on ImageNet, latencies in milliseconds, both as published. Models marked as present are loaded by their
-    names: those in the box, and those in the folder NPMOBILENET_WEIGHTS.
+    names: those in the box, and those in the folder NPMOBILENET_WEIGHTS or pulled.
     """
     from npmobilenet.cli.figures import figures, figures_of_file
     from npmobilenet.zoo.checkpoints import BY_NAME, list_models, on_this_machine

@@ -56,7 +56,7 @@ def quantize(
     become its scale and zero point. The images need no classes; photographs of any folder will do.
     """
     from npmobilenet.formats import weightfile
-    from npmobilenet.model import load_data
+    from npmobilenet.formats.model_path import load_data
     from npmobilenet.quantize import calibrate, equalize, open_images
     from npmobilenet.quantize import quantize as run
 

@@ -28,6 +28,8 @@ def read_model(
     """A model from a .tflite file, a TensorFlow checkpoint, a Keras file or weights of PyTorch, told apart by content,
     or from a zip archive of one (its labels.txt with it).
 
+    It may be packed in a tar archive (.tgz).
+
     `model` names the architecture (`mobilenet_v2_0.5_160`, `timm/mobilenetv2_110d`) where the file doesn't tell it:
     checkpoints, weights-only Keras files, state dicts of PyTorch. `ema` is for checkpoints and state dicts: True uses
     the exponential moving averages, False the live weights, "auto" the averages if there are any. `outputs` are
@@ -67,8 +69,8 @@ def _read(
 ) -> ModelData:
     """What the file itself tells."""
     reader = reader_of(source)
-    if reader == "zip":
-        return _read_zip(source, model, ema, outputs, resolution)
+    if reader in ("zip", "tar"):
+        return _read_packed(source, reader, model, ema, outputs, resolution)
     if reader == "tflite":
         from npmobilenet.formats.tflite.model import convert_tflite
 
@@ -88,14 +90,14 @@ def _read(
     return convert_checkpoint(source, model, ema).until(outputs)
 
 
-def _read_zip(
-    source: Path, model: str | None, ema: bool | str, outputs: Sequence[str], resolution: tuple[int, int] | None
-) -> ModelData:
-    """The one model in a zip archive, with the labels.txt in it."""
-    from npmobilenet.formats import weightfile
-    from npmobilenet.formats.zipped import unpacked
+def _read_packed(
+    source: Path, reader: str, model: str | None, ema: bool | str, outputs: Sequence[str],
+    resolution: tuple[int, int] | None,
+) -> ModelData:  # fmt: skip
+    """The one model in a zip archive, with the labels.txt in it, or in a tar archive, as published ones come (.tgz)."""
+    from npmobilenet.formats import tarred, weightfile, zipped
 
-    with unpacked(source) as file:
+    with (zipped if reader == "zip" else tarred).unpacked(source) as file:
         try:
             if is_weight_file(file):
                 return weightfile.read(file).until(outputs)

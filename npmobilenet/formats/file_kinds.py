@@ -267,12 +267,8 @@ KINDS: tuple[Kind, ...] = (
         lambda s: s.head.startswith(b"\x93NUMPY") or _zipped(b".npy")(s),
         "they say nothing of a model",
     ),
-    Kind("a gzip archive", _starts(b"\x1f\x8b"), "unpack it first: tar -xzf FILE, and pass the model file in it"),
-    Kind(
-        "a tar archive",
-        lambda s: s.head[257:262] == b"ustar" or s.suffix == ".tar",
-        "unpack it first: tar -xf FILE, and pass the model file in it",
-    ),
+    Kind("a gzip archive", _starts(b"\x1f\x8b"), "its name should end in .tgz", "tar"),
+    Kind("a tar archive", lambda s: s.head[257:262] == b"ustar" or s.suffix == ".tar", "it should end in .tar", "tar"),
     Kind(
         "a packed archive", _starts(b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\x28\xb5\x2f\xfd"), _UNPACK
     ),
@@ -317,7 +313,7 @@ def kind_of(path: str | os.PathLike[str]) -> Kind | None:
 
 def reader_of(path: Path) -> str:
     """Which reader takes a path: tflite, hdf5, keras (a .keras archive), pytorch (a .pth in zip form), safetensors,
-    zip (an archive with a model in it), or checkpoint (also what isn't a file).
+    zip and tar (archives with a model in them; a tar may be gzipped), or checkpoint (also what isn't a file).
 
     Content counts before the name. Raises `ConversionError` for a kind that nothing here reads, with what to do.
     """

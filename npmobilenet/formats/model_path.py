@@ -1,13 +1,15 @@
-"""From the name or path that a user gives to the file of a model."""
+"""From the name or path that a user gives to the file of a model, and to what is in it."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from npmobilenet.errors import ModelNotFound
-from npmobilenet.formats import is_model_folder
+from npmobilenet.errors import ConversionError, ModelNotFound, WeightFileError
+from npmobilenet.formats import Resolution, is_model_folder, is_weight_file, of_size, read_model, weightfile
+from npmobilenet.modeldata import ModelData
 
 SUFFIXES = (
     ".h5",
@@ -58,7 +60,25 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     row = row or checkpoints.resolve(text)
     also = f", and the folder '{text}' is no checkpoint" if folder else ""
     raise ModelNotFound(
-        f"the weights of {row.name} are not on this machine{also}. Download {row.url}, unpack it, then: "
-        f"npmobilenet convert FILE {row.name}.h5 (FILE: the .tflite or checkpoint in it), and pass that .h5's path "
-        "or put it into the folder that NPMOBILENET_WEIGHTS names"
+        f"the weights of {row.name} are not on this machine{also}. npmobilenet pull {row.name} fetches them; without a "
+        f"network, fetch {row.url} by other means, then: npmobilenet pull {row.name} --archive FILE.tgz"
     )
+
+
+def load_data(
+    name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = (), resolution: Resolution = None
+) -> ModelData:
+    """What `load` loads, before it is planned, as the file tells it."""
+    path = find(name_or_path)
+    ends = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    try:
+        own = is_weight_file(path)
+        data = weightfile.read(path).until(ends) if own else read_model(path, outputs=ends, resolution=resolution)
+        return of_size(data, resolution)
+    except (ConversionError, WeightFileError) as error:
+        from npmobilenet.zoo.checkpoints import locate
+
+        hidden = locate(os.fspath(name_or_path))
+        if hidden is None or hidden == path:
+            raise
+        raise type(error)(f"{error} (it hides the model of that name, '{hidden}': pass that, or rename it)") from error

@@ -23,7 +23,8 @@ from npmobilenet.golden.dump import MAX_BYTES, Dump, Entry, catalogue
 from npmobilenet.golden.foreign_dumps import NameMap, read_map
 from npmobilenet.golden.inputs import DumpView, little_endian, load_input, model_facts
 from npmobilenet.golden.recording import EVERYTHING, choose, run_taps
-from npmobilenet.model import Inputs, Model, load
+from npmobilenet.images.inputs import Inputs
+from npmobilenet.model import Model, load
 from npmobilenet.modeldata import Array
 
 MAGIC = b"npmobilenet-digest "

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.errors import InputError, nearest, short_name
+from npmobilenet.formats.model_path import load_data
 from npmobilenet.formats.npy import Archive, read_npy
 from npmobilenet.golden.dump import Dump, Entry, catalogue
 from npmobilenet.golden.foreign_dumps import LAYOUTS, NameMap, ShapeMatch, detect, fit, match_names, read_map
 from npmobilenet.graph import Graph, Tensor
+from npmobilenet.images.inputs import Inputs
 from npmobilenet.images.recipes import value_range
-from npmobilenet.model import Inputs, Model, load, load_data
+from npmobilenet.model import Model, load
 from npmobilenet.modeldata import Array, ModelData
 from npmobilenet.runtime.taps import ACCUMULATING, split_prefix
 

@@ -27,7 +27,8 @@ from npmobilenet.formats.npy import ArrayWriter
 from npmobilenet.formats.whole_file import temporary_beside
 from npmobilenet.golden.dump import FORMAT, MANIFEST, Dump, Entry, Manifest, catalogue, stems, to_json
 from npmobilenet.golden.inputs import little_endian, load_input, model_facts
-from npmobilenet.model import CHUNK, Inputs, Model, load
+from npmobilenet.images.inputs import Inputs
+from npmobilenet.model import CHUNK, Model, load
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.taps import PRE, split_prefix
 

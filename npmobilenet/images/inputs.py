@@ -1,15 +1,17 @@
-"""Checks of input tensors, before a model runs on them."""
+"""A model's inputs and outputs, the checks of input tensors before it runs on them, and the real values of outputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npmobilenet.errors import InputError
+from npmobilenet.graph import Graph
 
 Array = NDArray[Any]
 
@@ -17,6 +19,52 @@ NHWC = 4  # rank of a tensor of images
 # A recipe's values stay below 2.7 in magnitude (ImageNet mean and std), random tests below 6, and an unscaled 0..255
 # picture that stays below 8 everywhere is black.
 RANGE_FACTOR = 8.0
+
+Inputs = Array | Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model. `scale` and `zero_point` are None where it isn't quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+def port_of(graph: Graph, name: str) -> Port:
+    """What a tensor's name stands for: an input, an output, or a value between them."""
+    tensor = graph.tensors[name]
+    q = tensor.quantization
+    if q is None:
+        return Port(name, tensor.shape, tensor.dtype)
+    return Port(name, tensor.shape, tensor.dtype, q.scale[0], q.zero_point[0])
+
+
+def real_values(values: Array, port: Port) -> Array:
+    """Values of a port as real numbers: float32 ones as they are, `scale * (value - zero_point)` of integers."""
+    if port.scale is None or port.zero_point is None:
+        return values
+    steps = (values.astype(np.int32) - np.int32(port.zero_point)).astype(np.float32)
+    with np.errstate(over="ignore"):  # the greatest scales give infinity, as dequantizing does
+        return np.asarray(steps * np.float32(port.scale))
+
+
+def check_inputs(x: Inputs, ports: Sequence[Port], value_range: tuple[float, float] | None, model: str) -> list[Array]:
+    """One array for each of a model's inputs, equal in batch size, as `check_input` has them. Raises `InputError`."""
+    wanted = [port.name for port in ports]
+    given = x if isinstance(x, Mapping) else {wanted[0]: x}
+    if set(given) != set(wanted):
+        raise InputError(
+            f"{model} has the inputs {', '.join(map(repr, wanted))}: expected a dict of an array for each, got "
+            + (f"the keys {', '.join(map(repr, given))}" if isinstance(x, Mapping) else "one array")
+        )
+    arrays = [check_input(given[port.name], port.shape, port.dtype, value_range) for port in ports]
+    if len({len(array) for array in arrays}) > 1:
+        raise InputError(f"the inputs' batch sizes differ: {[len(array) for array in arrays]}")
+    return arrays
 
 
 def channels_first(shape: Sequence[int]) -> bool:

@@ -178,7 +178,7 @@ def list_models(pattern: str = "*", present: bool | None = None) -> list[str]:
 
     The published models, sorted by family, depth multiplier, resolution, and float before uint8; before them all others
     whose weights are on this machine: those in the box, `flowers` and `flowers_uint8`, and those in the folder
-    NPMOBILENET_WEIGHTS. `present=True` gives those alone that `load` finds by their names, `False` all the others.
+    NPMOBILENET_WEIGHTS, or pulled. `present=True` gives those alone that `load` finds by their names, `False` the rest.
     """
     from fnmatch import translate
 

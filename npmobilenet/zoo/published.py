@@ -320,3 +320,11 @@ V2_TRAINING = (
             remark="train_image_classifier does per clone epochs"),
 )
 # fmt: on
+
+# The sha256 of archives, where they are known; `pull` compares them, and records those of the others at their first
+# fetch. Source: TensorFlow, tensorflow/workspace2.bzl, tflite_mobilenet_float and tflite_mobilenet_quant.
+_V1 = "http://download.tensorflow.org/models/mobilenet_v1_2018_08_02/mobilenet_v1_1.0_224"
+SHA256: Mapping[str, str] = {
+    f"{_V1}.tgz": "2fadeabb9968ec6833bee903900dda6e61b3947200535874ce2fe42a8493abc0",
+    f"{_V1}_quant.tgz": "d32432d28673a936b2d6281ab0600c71cf7226dfe4cdcef3012555f691744166",
+}

@@ -23,10 +23,11 @@ import npmobilenet as nm
 from npmobilenet.cli.app import app
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats.exporting import write_model
+from npmobilenet.formats.model_path import load_data
 from npmobilenet.formats.tflite.flatbuffer import parse
 from npmobilenet.formats.tflite.metadata import METADATA, OWN, input_normalization, labels
 from npmobilenet.graph import Graph, GraphBuilder
-from npmobilenet.model import Model, load, load_data
+from npmobilenet.model import Model, load
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.quantize import calibrate, quantize
 from npmobilenet.runtime.examples import examples, random_arrays

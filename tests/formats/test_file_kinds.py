@@ -64,8 +64,6 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "html": (b"\xef\xbb\xbf<html><head>", "a web page", "Raw"),
     "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer", "git lfs pull"),
     "annex": (b"/annex/objects/SHA256E-s9--00.h5\n", "a git-annex pointer", "git annex get"),
-    "gzip": (b"\x1f\x8b\x08\0" + bytes(30), "a gzip archive", "tar -xzf"),
-    "tar": (b"m.tflite" + bytes(249) + b"ustar\0" + bytes(300), "a tar archive", "tar -xf"),
     "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(30), "a packed archive", "unpack"),
 }  # fmt: skip
 VAGUE: dict[str, tuple[bytes, str, str]] = {

@@ -303,7 +303,7 @@ def test_long_shared_keys_do_not_unfold(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("frozen.pb", b"\n\x0bsome graph", r"a frozen graph or SavedModel \(\.pb\).*pass the checkpoint's prefix"),
-        ("model.tgz", b"\x1f\x8b\x08\0", "a gzip archive.*tar -xzf"),
+        ("model.tgz", b"\x1f\x8b\x08\0", "a gzip archive"),
         ("model.ckpt.meta", b"\n\x0bsome graph", "the graph without the values"),
         ("model.tflite", b"\x1c\0\0\0TFL3", "a TFLite model"),
         ("model.h5", b"\x89HDF\r\n\x1a\n", "an HDF5 file"),

@@ -17,9 +17,9 @@ from tflite_export import to_tflite
 from npmobilenet.arithmetic import elementwise, pooling
 from npmobilenet.arithmetic.dialects import DIALECTS, dialect
 from npmobilenet.errors import GraphError, PlanError
+from npmobilenet.formats.model_path import load_data
 from npmobilenet.graph import Graph, Quantization, same_padding
 from npmobilenet.kernels import kernel_set
-from npmobilenet.model import load_data
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.runtime.binding import NodeContext, bind
 

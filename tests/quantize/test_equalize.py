@@ -9,8 +9,9 @@ import pytest
 from models import random_weights
 
 from npmobilenet.errors import InputError
+from npmobilenet.formats.model_path import load_data
 from npmobilenet.graph import GraphBuilder
-from npmobilenet.model import Model, load_data
+from npmobilenet.model import Model
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.quantize import calibrate, equalize, open_images, parameters, quantize
 from npmobilenet.quantize.equalize import bias_error, pairs

@@ -31,7 +31,8 @@ from npmobilenet.golden.inputs import ModelSource, data_of, find_tensor, load_in
 from npmobilenet.golden.recording import EVERYTHING, check_target, choose, run_taps, versions, whole_folder
 from npmobilenet.golden.single_node import IsolatedNode, argument_names, isolate, plain, run, steps
 from npmobilenet.graph import Tensor
-from npmobilenet.model import Inputs, Model
+from npmobilenet.images.inputs import Inputs
+from npmobilenet.model import Model
 from npmobilenet.modeldata import Array, ModelData, shared_prefix
 from npmobilenet.runtime.taps import ACCUMULATING
 

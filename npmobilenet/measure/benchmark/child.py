@@ -34,7 +34,7 @@ def measure(
 
         data = random_model(model)
     else:
-        from npmobilenet.model import load_data
+        from npmobilenet.formats.model_path import load_data
 
         data = load_data(model)
     loaded = time.perf_counter()

@@ -42,6 +42,20 @@ def open_folder(folder: Path, classes: ClassFinder, truth: Path | None) -> Datas
     return _dataset("class folders", folder, list(labels), classes, labels, skipped)
 
 
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The names of the subfolders that hold images, sorted. Raises `InputError`: there are none, or loose images."""
+    try:
+        loose, subfolders, skipped = _scan(folder)
+    except OSError as error:
+        raise InputError(f"DATA '{folder}' can't be listed: {error.strerror or error}") from error
+    if loose:
+        raise InputError(
+            f"DATA '{folder}' holds images itself ('{loose[0]}'): expected a subfolder for each class, and nothing else"
+        )
+    _check_any(folder, [name for files in subfolders.values() for name in files], skipped)
+    return tuple(subfolders)
+
+
 def _scan(folder: Path) -> tuple[list[str], dict[str, list[str]], int]:
     """Images directly in the folder, images under each subfolder, both sorted, and the number of other files.
 

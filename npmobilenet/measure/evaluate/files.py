@@ -79,7 +79,7 @@ def _write_csv(result: Evaluation, file: IO[bytes]) -> None:
 
 def _write_npz(result: Evaluation, file: IO[bytes]) -> None:
     arrays: dict[str, Array] = {
-        "names": np.array([_encodable(n) for n in result.names], np.str_),
+        "names": np.array([encodable(n) for n in result.names], np.str_),
         "truth": result.truths,
         "readable": result.is_readable,
         "predicted": result.ids[:, 0],
@@ -90,18 +90,19 @@ def _write_npz(result: Evaluation, file: IO[bytes]) -> None:
     }
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
-            with archive.open(_member(name), "w", force_zip64=True) as member:
+            with archive.open(zip_member(name), "w", force_zip64=True) as member:
                 npy.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
         if result.all_scores is not None:
-            with archive.open(_member("probabilities"), "w", force_zip64=True) as member:
+            with archive.open(zip_member("probabilities"), "w", force_zip64=True) as member:
                 _write_scores(result, member)
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(f"{name}.npy")  # its fixed date makes equal predictions equal files
+def zip_member(name: str) -> zipfile.ZipInfo:
+    """An array's place in an .npz file; the fixed date makes equal arrays equal files."""
+    return zipfile.ZipInfo(f"{name}.npy")
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """A file name that isn't UTF-8, as Python gives it, can't stand in an array of strings that others read."""
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -43,10 +43,14 @@ class Identity:
     @classmethod
     def of(cls, model: Model, data: Dataset, recipe: str | None) -> Identity:
         """The identity of an evaluation."""
-        facts = [model.graph.to_json(), tensors_digest(model.graph, model._tensors)]
-        facts.append(json.dumps([model.info.labels, model.info.label_offset]))
-        digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-        return cls(digest, data.fingerprint, recipe or model.info.preprocessing, model.dialect)
+        return cls(model_digest(model), data.fingerprint, recipe or model.info.preprocessing, model.dialect)
+
+
+def model_digest(model: Model) -> str:
+    """The sha256 of graph, weights and labels."""
+    facts = [model.graph.to_json(), tensors_digest(model.graph, model._tensors)]
+    facts.append(json.dumps([model.info.labels, model.info.label_offset]))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 class State:
