@@ -109,7 +109,7 @@ def record(folder: Path) -> None:
             rows.append(judged(path))
             print(path.name, rows[-1]["result"], rows[-1].get("difference", rows[-1].get("why")), flush=True)
     text = ",\n".join(json.dumps(row) for row in rows)
-    RECORD.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+    RECORD.write_text(f"[\n{text}\n]\n", encoding="utf-8", newline="\n")
 
 
 def table() -> str:
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = f"{before}{MARKS[0]}\n{table()}\n{MARKS[1]}{after}"
     if options.check:
         return 0 if wanted == page else 1
-    PAGE.write_text(wanted, encoding="utf-8")
+    PAGE.write_text(wanted, encoding="utf-8", newline="\n")
     return 0
 
 

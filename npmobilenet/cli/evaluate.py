@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -57,8 +57,7 @@ SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
 @json_option()
 def evaluate(
     model: str, data: str, truth: str | None, split: str | None, limit: int | None, state: str | None,
-    predictions: str | None, confusion: str | None, labels: str | None, recipe: str | None, kernels: str,
-    dialect: str, threads: int | None, as_json: bool,
+    predictions: str | None, confusion: str | None, labels: str | None, recipe: str | None, **how: Any,
 ) -> None:  # fmt: skip
     """Measure the accuracy of MODEL on the labelled images DATA.
 
@@ -77,7 +76,7 @@ def evaluate(
     if confusion is not None:
         check_output(confusion, [".png"], inputs)
         check_matplotlib()
-    engine = load(model, kernels, dialect, threads or model_threads(), labels=labels)
+    engine = load(model, how["kernels"], how["dialect"], how["threads"] or model_threads(), labels=labels)
     print_assumed(engine.info, recipe)
     with compile_notice():
         rehearse(engine, recipe)
@@ -95,7 +94,7 @@ def evaluate(
             write_predictions(result, predictions)
         if confusion is not None:
             write_confusion(result, confusion)
-        if as_json:
+        if how["as_json"]:
             print_json(result.facts())
         else:
             _print(result)
