@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from litert import Array, Peer
 from tflite_maker import File, Op, T
 
-from npmobilenet.graph import Node, same_padding
-from npmobilenet.modeldata import ModelData
+from npmobilenet.graph import Graph, Node, same_padding
+from npmobilenet.modeldata import ModelData, ModelInfo
 
 _FUSED = {"none": 0, "relu": 1, "relu_n1_to_1": 2, "relu6": 3}
 _SAME, _VALID = 0, 1
@@ -26,6 +27,15 @@ def to_tflite(data: ModelData) -> tuple[bytes, dict[str, int]]:
     """The file, and the index in it of each computed tensor. Raises `KeyError` for what TFLite has no op for."""
     export = _Export(data)
     return export.file(), export.index
+
+
+def litert_output(graph: Graph, arrays: list[Array], peer: str) -> Array:
+    """What LiteRT gives for a graph of one node, in the shape that it has here."""
+    names = graph.nodes[0].inputs
+    constants = {n: a for n, a in zip(names, arrays, strict=True) if graph.tensors[n].constant}
+    file, index = to_tflite(ModelData(graph, constants, ModelInfo("case")))
+    found = Peer(file, peer).run(*(a for n, a in zip(names, arrays, strict=True) if n not in constants))
+    return found[index[graph.nodes[0].output]].reshape(graph.tensors[graph.nodes[0].output].shape)
 
 
 class _Export:

@@ -55,23 +55,25 @@ GROUPS = {
     "sums, pools and moves": {k for k in KERNELS if k.endswith("_q")} - _CONVOLUTIONS - _FUNCTIONS,
 }
 
+Claim = tuple[str, str, str, str, str]  # a test; what, a, b and how of its mark
+
 
 class _Collector:
-    """A pytest plugin that keeps the marked tests, each once, and runs none."""
+    """A pytest plugin that keeps the claims of the marked tests, each once, and runs none."""
 
     def __init__(self) -> None:
-        self.claims: dict[str, tuple[str, str, str, str]] = {}
+        self.claims: set[Claim] = set()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             for mark in item.iter_markers("equal"):
                 test = item.nodeid.partition("[")[0]
                 what, a, b, how = (text.replace("|", "\\|") for text in mark.args)  # a table's own separator
-                self.claims[test] = (what, a, b, how)
+                self.claims.add((test, what, a, b, how))
 
 
-def collect() -> dict[str, tuple[str, str, str, str]]:
-    """Test -> (what, a, b, how), in the order of the files."""
+def collect() -> list[Claim]:
+    """All claims, in the order of the files."""
     # Tests that are parametrized over the shared data must be seen without it, too.
     collector = _Collector()
     with open(os.devnull, "w", encoding="utf-8") as quiet:
@@ -82,23 +84,20 @@ def collect() -> dict[str, tuple[str, str, str, str]]:
             sys.stdout = stdout
     if code != pytest.ExitCode.OK:
         raise SystemExit(f"pytest could not collect the tests (exit code {int(code)}): run pytest --collect-only")
-    return dict(sorted(collector.claims.items()))
+    return sorted(collector.claims)
 
 
-def page(claims: dict[str, tuple[str, str, str, str]]) -> str:
+def page(claims: list[Claim]) -> str:
     """The page's text."""
     lines = [HEAD, "## Op by op", ""]
-    per_op = {t: c for t, c in claims.items() if c[0] in GROUPS}
     for kernel in KERNELS:
         lines += [f"### {kernel}", "", "| | is equal to | within | shown by |", "|---|---|---|---|"]
         lines += [
-            f"| {a} | {b} | {how} | `{test}` |" for test, (what, a, b, how) in per_op.items() if kernel in GROUPS[what]
+            f"| {a} | {b} | {how} | `{test}` |" for test, what, a, b, how in claims if kernel in GROUPS.get(what, ())
         ]
         lines.append("")
     lines += ["## Everything else", "", "| what | | is equal to | within | shown by |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {what} | {a} | {b} | {how} | `{test}` |" for test, (what, a, b, how) in claims.items() if test not in per_op
-    ]
+    lines += [f"| {what} | {a} | {b} | {how} | `{test}` |" for test, what, a, b, how in claims if what not in GROUPS]
     return "\n".join(lines) + "\n"
 
 

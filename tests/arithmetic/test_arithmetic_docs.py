@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases_q import q, run_q, single_q
+from cases import q, run_q, single_q
 
 from npmobilenet.arithmetic import convolution, elementwise, pooling, resize, softmax, tables
 from npmobilenet.arithmetic import fixedpoint as fp

@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from cases_q import Array, Q, arrays_q, q, run_q, single_q
+from cases import Array, Q, arrays_q, q, run_q, single_q
 from litert import Peer
 from tflite_export import to_tflite
 

@@ -14,13 +14,14 @@ from typing import Any
 import flatbuffers
 import numpy as np
 import pytest
-from cases_q import Array, Q, arrays_q, run_q, single_q
+from cases import Array, Q, arrays_q, run_q, single_q
 from litert import Peer
 from tflite_export import to_tflite
 
+import npmobilenet as nm
 from npmobilenet.arithmetic import convolution
 from npmobilenet.arithmetic.dialects import dialect
-from npmobilenet.arithmetic.fixedpoint import quantize_multiplier
+from npmobilenet.arithmetic.fixedpoint import quantize_multiplier, requantized
 from npmobilenet.errors import GraphError, PlanError
 from npmobilenet.formats import read_model
 from npmobilenet.graph import Graph, Quantization, same_padding
@@ -430,3 +431,35 @@ def test_the_dialects_differ() -> None:
         for other in outputs[:i]:
             assert (one != other).any()
     assert (run_q(graph, arrays, "reference", "cmsis-nn") == outputs[0]).all()
+
+
+# -- layers of real files ----------------------------------------------------------------------------------------------
+
+FILES = ("mobilenet_v2_0_5_96_quant", "mlperf_tiny_vww_96_int8", "person_detect", "v3-small_224_1.0_uint8",
+         "coral_tf2_mobilenet_v2_1.0_224_ptq")  # fmt: skip
+
+
+@pytest.mark.equal("5 files", "acc: taps under the rule, in plain Python", "the output, every layer", "integers")
+@pytest.mark.parametrize("stem", FILES)
+def test_accumulators_and_rule_give_the_output(data: Path, stem: str) -> None:
+    path = data / "weights" / f"{stem}.tflite"
+    for name in ("tflite-reference", "tflite-optimized", "xnnpack"):
+        model = nm.load(path, dialect=name)
+        rng = np.random.default_rng(5)
+        low, high = lows(model.input.dtype), lows(model.input.dtype) + 255
+        x = rng.integers(low, high, model.input.shape, model.input.dtype, endpoint=True)
+        _, taps = model.run(x, taps=["*", "acc:*", "pre:*"])
+        layers = 0
+        for node in model.graph.nodes:
+            if f"acc:{node.output}" not in taps:
+                continue
+            tensors = model.graph.tensors
+            a, w, b = (tensors[n] for n in node.inputs)
+            step = convolution.requantization(node, a, w, tensors[node.output], dialect(name), b)
+            acc, pre, out = (taps[p + node.output].reshape(-1, w.shape[-1]) for p in ("acc:", "pre:", ""))
+            for row in rng.integers(0, len(acc), 4):  # of each layer, all channels of four pixels
+                expected = [int(requantized(int(v), c, step)) for c, v in enumerate(acc[row])]
+                assert out[row].tolist() == expected, node.name
+            assert np.array_equal(np.clip(pre, step.low, step.high), out), node.name
+            layers += 1
+        assert layers == sum(f"acc:{n.output}" in taps for n in model.graph.nodes) > 10

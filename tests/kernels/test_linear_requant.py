@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases_q import q, run_q, single_q
+from cases import q, run_q, single_q
 
 from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
 from npmobilenet.graph import Graph, Quantization

@@ -1,18 +1,28 @@
-"""The table of ops, row by row: each op's examples in every dtype, dialect and kernel set; nothing is left untold."""
+"""The table of ops: examples and random nodes of each, in every dtype, dialect and kernel set; nothing left untold.
+
+The chain of equality: reference in plain Python == reference compiled == fast, by bits. By hand: test_by_hand.py;
+where runtimes part: test_convolution_q.py, test_elementwise_q.py, test_functions_q.py.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
-from cases import same_bits
+from cases import run_q, same_bits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from node_cases import FORMS, FUNCTIONS, LAYERS, LIMITS, MOVES, Case, random_case
+from tflite_export import litert_output
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import OPS, Graph
+from npmobilenet.kernels import KERNELS, kernel_set
 from npmobilenet.modeldata import Array
 from npmobilenet.ops import ATTRIBUTES
 from npmobilenet.runtime.binding import BINDERS
@@ -48,6 +58,95 @@ def test_examples_are_the_same_in_every_set(op: str, dtype: str) -> None:
             assert same_bits(expected, result(graph, values, "reference", dialect)), dialect
             for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
                 assert same_bits(expected, result(graph, values, "fast", dialect, threads)), dialect
+
+
+# -- random nodes ------------------------------------------------------------------------------------------------------
+
+SETTINGS = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+PEERS = ("tflite-reference", "tflite-optimized", "xnnpack")
+# What docs/exactness.md calls the kinds, their dtypes, and how many random nodes of each are tried.
+KINDS = {
+    "every kernel": (tuple(FORMS), ("float32",), 120),
+    "uint8, int8 convolutions": (tuple(LAYERS), tuple(LIMITS), 150),
+    "sums, pools and moves": (tuple(MOVES), tuple(LIMITS), 60),
+    "integer functions": (FUNCTIONS, tuple(LIMITS), 16),
+}
+
+
+def table(a: str, b: str, groups: Sequence[str] = tuple(KINDS)) -> pytest.MarkDecorator:
+    """A test of each kind in each of its dtypes, which proves that a equals b."""
+    return pytest.mark.parametrize(("kind", "dtype", "count"), [
+        pytest.param(kind, dtype, KINDS[group][2], marks=pytest.mark.equal(group, a, b, "bits"), id=f"{kind}-{dtype}")
+        for group in groups for kind in KINDS[group][0] for dtype in KINDS[group][1]
+    ])  # fmt: skip
+
+
+def dialects(dtype: str) -> list[str]:
+    return list(DIALECTS) if dtype != "float32" else list(DIALECTS)[:1]
+
+
+@table("fast, 1 and 2 threads, each dialect", "reference, compiled; random nodes")
+def test_fast_equals_reference(kind: str, dtype: str, count: int) -> None:
+    @given(random_case(kind, dtype), st.integers(1, 2), st.sampled_from(dialects(dtype)))
+    @settings(SETTINGS, max_examples=count)
+    def check(case: Case, threads: int, one: str) -> None:
+        graph, arrays = case
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        for name in dialects(dtype):
+            expected, got = (run_q(graph, arrays, kernels, name) for kernels in ("reference", "fast"))
+            assert same_bits(got, expected), (name, threads)
+        tensors = [graph.tensors[name] for name in graph.nodes[0].inputs]
+        images = range(len(arrays[0]) if len(arrays[0]) > 1 else 0)
+        alone = [[a if t.constant else a[i : i + 1] for a, t in zip(arrays, tensors, strict=True)] for i in images]
+        whole = run_q(graph, arrays, "fast", one)
+        for i, image in enumerate(alone):
+            assert same_bits(run_q(graph, image, "fast", one), whole[i : i + 1]), "a result depends on its batch"
+        for stage in ("accumulator", "preactivation") if kind in LAYERS and dtype != "float32" else ():
+            assert same_bits(*(run_q(graph, arrays, kernels, stage=stage) for kernels in ("fast", "reference"))), stage
+
+    before = numba.get_num_threads()
+    try:
+        check()
+    finally:
+        numba.set_num_threads(before)
+
+
+@table("reference, compiled", "reference, plain Python; random nodes")
+def test_reference_equals_plain_python(kind: str, dtype: str, count: int) -> None:
+    @given(random_case(kind, dtype, small=True), st.sampled_from(dialects(dtype)))
+    @settings(SETTINGS, max_examples=30 if count < 100 else 12)
+    def check(case: Case, name: str) -> None:
+        graph, arrays = case
+        work = max(graph.macs(graph.nodes[0]), *(t.size for t in graph.tensors.values()))
+        if work * len(arrays[0]) < 20_000:  # plain Python does some 100,000 a second
+            assert same_bits(run_q(graph, arrays, "python", name), run_q(graph, arrays, "reference", name)), name
+
+    check()
+
+
+@table("fast", "LiteRT 2.3.0, one-op models, each resolver", ("sums, pools and moves", "integer functions"))
+def test_equals_litert(kind: str, dtype: str, count: int) -> None:
+    """(Layers, whose outputs are to span their range, in test_convolution_q.py.)"""
+
+    @given(random_case(kind, dtype))
+    @settings(SETTINGS, max_examples=60 if count > 50 else 24)
+    def check(case: Case) -> None:
+        tensors = [case.graph.tensors[n] for n in case.graph.nodes[0].inputs]
+        arrays = [a if t.constant else a[:1] for a, t in zip(case.arrays, tensors, strict=True)]
+        for peer in PEERS:
+            ours = run_q(case.graph, arrays, "fast", peer)
+            assert same_bits(ours, litert_output(case.graph, arrays, peer)), (peer, case.graph.tensors)
+
+    check()
+
+
+# -- nothing is left untold --------------------------------------------------------------------------------------------
+
+
+def test_every_kernel_has_both_forms() -> None:
+    for kernel in KERNELS:
+        assert callable(getattr(kernel_set("fast"), kernel))
+        assert callable(getattr(kernel_set("python"), kernel))
 
 
 def test_every_row_is_whole() -> None:
