@@ -287,6 +287,7 @@ def load(
     labels: Labels | None = None,
     preprocess: str | None = None,
     resolution: Resolution = None,
+    model: str | None = None,
     pull: bool = False,
 ) -> Model:
     """A model by registered name, or by path: `.h5` of this project, or a foreign file, converted in memory.
@@ -297,8 +298,8 @@ def load(
 
     `labels` and `preprocess` are for what the file doesn't tell, or tells wrongly. `labels`: the path of a label file,
     the names of the classes, their indices by name (Keras' `class_indices`), or "imagenet". `preprocess`: the recipe
-    for its pictures, a name of docs/preprocessing.md. `resolution`: of a Keras model of any size, as for `read_model`.
-    The rest: as for `Model`.
+    for its pictures, a name of docs/preprocessing.md. `resolution`, `model` (which architecture a file of
+    weights alone is of, "timm/mobilenetv2_050"): as for `read_model`. The rest: as for `Model`.
 
     Raises `ModelNotFound`, `WeightFileError`, `ConversionError`, `PlanError`, `InputError` (labels, recipe),
     `DownloadError`.
@@ -307,7 +308,7 @@ def load(
         from npmobilenet.formats.download import pull as fetch
 
         fetch(name_or_path)
-    data = with_own(load_data(name_or_path, outputs, resolution), labels, preprocess)
+    data = with_own(load_data(name_or_path, outputs, resolution, model), labels, preprocess)
     return Model(data, kernels, dialect, threads, memory_limit)
 
 

@@ -66,14 +66,17 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def load_data(
-    name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = (), resolution: Resolution = None
-) -> ModelData:
+    name_or_path: str | os.PathLike[str], outputs: str | Iterable[str] = (), resolution: Resolution = None,
+    model: str | None = None,
+) -> ModelData:  # fmt: skip
     """What `load` loads, before it is planned, as the file tells it."""
     path = find(name_or_path)
     ends = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     try:
         own = is_weight_file(path)
-        data = weightfile.read(path).until(ends) if own else read_model(path, outputs=ends, resolution=resolution)
+        if own and model is not None:
+            raise ConversionError(f"{path}: a weight file of this project says which model it is; leave model= away")
+        data = weightfile.read(path).until(ends) if own else read_model(path, model, "auto", ends, resolution)
         return of_size(data, resolution)
     except (ConversionError, WeightFileError) as error:
         from npmobilenet.zoo.checkpoints import locate

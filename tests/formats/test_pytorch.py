@@ -248,6 +248,18 @@ def test_widths_of_torchvision_v3(tmp_path: Path, name: str, width: float, inner
     assert read_model(tmp_path / "x.pth", name).graph.tensors["Predictions"].shape == (1, 10)
 
 
+def test_load_takes_the_name_of_the_architecture(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.pth", state_of(SMALL))
+    loaded = nm.load(path, model=SMALL, resolution=64)
+    assert loaded.info.provenance["architecture"] == f"{SMALL}, as named by the caller"
+    assert loaded.input.shape == (1, 64, 64, 3)
+    with pytest.raises(ConversionError, match="doesn't hold the variables of timm/mobilenetv2_050"):
+        nm.load(path, model="timm/mobilenetv2_050")
+    nm.convert(path, tmp_path / "x.h5", SMALL)
+    with pytest.raises(ConversionError, match="leave model= away"):
+        nm.load(tmp_path / "x.h5", model=SMALL)
+
+
 def test_the_architecture_is_named_or_found(tmp_path: Path) -> None:
     state = state_of("timm/tf_mobilenetv3_small_100")
     with pytest.raises(
