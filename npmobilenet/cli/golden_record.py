@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npmobilenet.cli.options import dialect_option, json_option, kernels_option, threads_option, until_option
-from npmobilenet.cli.output import compile_notice, mebibytes, print_facts, print_json
+from npmobilenet.cli.output import compile_notice, mebibytes, print_advice, print_facts, print_json
 from npmobilenet.errors import short_name
 from npmobilenet.modeldata import shared_prefix
 
@@ -50,6 +50,8 @@ def record(
             until=until, progress=report,
         )  # fmt: skip
     facts = describe(dump)
+    if assumed := facts["input"].get("assumed"):
+        print_advice(f"npmobilenet: {assumed}")
     if as_json:
         print_json(facts)
         return

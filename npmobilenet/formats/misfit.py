@@ -22,9 +22,14 @@ class Misfit:
         kinds = {"missing": self.missing, "of another shape": self.misshapen, "left over": self.extra}
         parts = []
         for kind, names in kinds.items():
-            more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
-            parts += [f"{len(names)} {kind}: {', '.join(names[:LISTED])}{more}"] if names else []
+            parts += [f"{len(names)} {kind}: {in_a_row(names)}"] if names else []
         return "; ".join(parts)
+
+
+def in_a_row(names: list[str], between: str = ", ") -> str:
+    """The first names for a message, and how many more there are."""
+    more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return between.join(names[:LISTED]) + more
 
 
 def in_lines(problems: list[str]) -> str:

@@ -20,7 +20,7 @@ from npmobilenet.graph import Graph, Tensor
 from npmobilenet.images.inputs import Inputs
 from npmobilenet.images.recipes import value_range
 from npmobilenet.model import Model, load
-from npmobilenet.modeldata import Array, ModelData
+from npmobilenet.modeldata import Array, ModelData, recipe_assumed
 from npmobilenet.runtime.taps import ACCUMULATING, split_prefix
 
 RANDOM = "random:"
@@ -70,7 +70,10 @@ def _from_source(model: Model, source: str) -> tuple[dict[str, Array], dict[str,
         if not arrays:
             raise InputError(f"'{path}' holds no arrays: expected one for each input, {', '.join(model.graph.inputs)}")
     else:
-        arrays = {first: model.preprocess(path)}
+        recipe = model.info.preprocessing
+        said = [text for text in model.info.assumed if text == recipe_assumed(recipe)]
+        facts = {"source": path.name, "file_sha256": file_sha256(path), "recipe": recipe}
+        return {first: model.preprocess(path)}, {**facts, **({"assumed": said[0]} if said else {})}
     return arrays, {"source": path.name, "file_sha256": file_sha256(path)}
 
 

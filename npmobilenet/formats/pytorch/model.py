@@ -17,7 +17,7 @@ import numpy as np
 
 from npmobilenet.errors import ConversionError, GraphError, ModelNotFound
 from npmobilenet.formats.batch_norm import fold_batch_norm
-from npmobilenet.formats.misfit import Misfit
+from npmobilenet.formats.misfit import Misfit, in_a_row
 from npmobilenet.formats.pytorch.names import BATCH_NORM, Layer, classes_of, layers_of
 from npmobilenet.formats.pytorch.state_dict import ANCHORS, Ema, StateDict, open_state_dict
 from npmobilenet.graph import Graph
@@ -261,8 +261,7 @@ def _tensors(
             tensors[layer.node.inputs[1]] = np.ascontiguousarray(weights, np.float32)
             tensors[layer.node.inputs[2]] = np.ascontiguousarray(bias, np.float32)
     if unfit:
-        more = f", and {len(unfit) - 20} more" if len(unfit) > 20 else ""
-        raise ConversionError(f"'{path.name}': {'; '.join(unfit[:20])}{more}; such a network can't be run")
+        raise ConversionError(f"'{path.name}': {in_a_row(unfit, '; ')}; such a network can't be run")
     return tensors, sorted(dtypes)
 
 

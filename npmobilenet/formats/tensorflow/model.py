@@ -15,7 +15,7 @@ import numpy as np
 
 from npmobilenet.errors import ConversionError, GraphError, ModelNotFound
 from npmobilenet.formats.batch_norm import fold_batch_norm
-from npmobilenet.formats.misfit import Misfit
+from npmobilenet.formats.misfit import Misfit, in_a_row
 from npmobilenet.formats.tensorflow.checkpoint import Checkpoint, read_checkpoint
 from npmobilenet.formats.tensorflow.slim_names import (
     Candidate,
@@ -227,9 +227,8 @@ class _Reader:
     def check(self) -> None:
         """Raise one error for all unfit variables."""
         if self.unfit:
-            more = f", and {len(self.unfit) - 20} more" if len(self.unfit) > 20 else ""
             raise ConversionError(
-                f"checkpoint '{self.checkpoint.prefix}': {'; '.join(self.unfit[:20])}{more}; "
+                f"checkpoint '{self.checkpoint.prefix}': {in_a_row(self.unfit, '; ')}; "
                 "such a network can't be run: pass another checkpoint"
             )
 
