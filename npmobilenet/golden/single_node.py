@@ -125,7 +125,8 @@ def crop(what: IsolatedNode, at: tuple[int, ...], copies: int = 1) -> IsolatedNo
     """
     cutters = {
         "conv2d": _conv2d, "depthwise_conv2d": _depthwise, "fully_connected": _fully_connected,
-        "average_pool": _pool, "mean": _mean, "add": _elementwise, "sub": _elementwise, "mul": _elementwise,
+        "average_pool": _pool, "max_pool": _pool, "mean": _mean, "add": _elementwise, "sub": _elementwise,
+        "mul": _elementwise, "prelu": _elementwise, "leaky_relu": _elementwise,
         "activation": _elementwise, "quantize": _elementwise, "dequantize": _elementwise, "softmax": _row,
     }  # fmt: skip
     cut = cutters.get(what.node.op, _channelwise)(what, at, copies)
