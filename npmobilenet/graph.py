@@ -174,15 +174,11 @@ class Graph:
                 "outputs": self.outputs,
                 "endpoints": dict(self.endpoints),
                 "tensors": [_tensor_to_json(t) for t in self.tensors.values()],
-                "nodes": [
-                    {"name": n.name, "op": n.op, "inputs": n.inputs, "output": n.output, "attrs": dict(n.attrs),
-                     "scope": n.scope, "batch_norm": n.batch_norm}
-                    for n in self.nodes
-                ],
+                "nodes": [_node_to_json(n) for n in self.nodes],
             },
             sort_keys=True,
             separators=(",", ":"),
-        )  # fmt: skip
+        )
 
     @staticmethod
     def from_json(text: str | bytes) -> Graph:
@@ -299,15 +295,24 @@ def _tensor_from_json(data: Mapping[str, Any]) -> Tensor:
     )
 
 
+def _node_to_json(node: Node) -> dict[str, Any]:
+    facts = {"open_shapes": True} if node.open_shapes else {}
+    return {"name": node.name, "op": node.op, "inputs": node.inputs, "output": node.output, "attrs": dict(node.attrs),
+            "scope": node.scope, "batch_norm": node.batch_norm, **facts}  # fmt: skip
+
+
 def _node_from_json(data: Mapping[str, Any]) -> Node:
+    attrs = {_typed(k, str): _attr(v) for k, v in data["attrs"].items()}
+    undelegated = attrs.pop("delegated", True) is False  # how older files say that shapes are open
     return Node(
         _typed(data["name"], str),
         _typed(data["op"], str),
         _names(data["inputs"]),
         _typed(data["output"], str),
-        {_typed(k, str): _attr(v) for k, v in data["attrs"].items()},
+        attrs,
         _typed(data.get("scope", ""), str),
         _typed(data.get("batch_norm", False), bool),
+        undelegated or _typed(data.get("open_shapes", False), bool),
     )
 
 

@@ -72,6 +72,7 @@ class Node:
 
     `attrs` holds the op's parameters (its shape rule below lists them). `scope` is the variable scope that holds its
     weights in a TF-slim checkpoint, `batch_norm` says that BatchNorm variables are there instead of a bias.
+    `open_shapes`: the .tflite that it is from says nothing of the shape of what it reads or writes.
     """
 
     name: str
@@ -81,13 +82,14 @@ class Node:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     scope: str = ""
     batch_norm: bool = False
+    open_shapes: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle, which can't take a MappingProxyType."""
-        return Node, (self.name, self.op, self.inputs, self.output, dict(self.attrs), self.scope, self.batch_norm)
+        return Node, tuple(dict(v) if k == "attrs" else v for k, v in vars(self).items())
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
@@ -230,10 +232,9 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
     **dict.fromkeys(("alpha", "beta"), ("a number that float32 holds",
                     lambda v: isinstance(v, (int, float)) and abs(v) < 2**128 - 2**103)),
     **dict.fromkeys(("activation", "function"), (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)),
-    # delegated is False where a .tflite leaves shapes open that LiteRT's XNNPACK delegate wants to know: it passes by.
     # grouped: what LiteRT's reference kernel alone does. by_blocks: float32 pixels a dilation apart share a scale.
-    **dict.fromkeys(("keepdims", "align_corners", "half_pixel_centers", "delegated", "grouped", "by_blocks",
-                     "asymmetric"), ("True or False", lambda v: isinstance(v, bool))),
+    **dict.fromkeys(("keepdims", "align_corners", "half_pixel_centers", "grouped", "by_blocks", "asymmetric"),
+                    ("True or False", lambda v: isinstance(v, bool))),
 })  # fmt: skip
 
 
@@ -277,7 +278,7 @@ def _both(*names: str, file: str = "") -> tuple[str, ...]:
     return tuple(f"{file or name}.{name}{ending}" for ending in ("_f32", "_q") for name in names)
 
 
-_WINDOWED, _CONVOLVED = ("stride", "padding"), ("dilation", "activation", "delegated", "grouped", "by_blocks")
+_WINDOWED, _CONVOLVED = ("stride", "padding"), ("dilation", "activation", "grouped", "by_blocks")
 _DYNAMIC = ("dynamic_range.quantize_rows_q", "dynamic_range.scale_sums_f32")  # int8 weights of a float32 input
 _IMAGE, _ROW, _MOVES = (1, 4, 4, 8), (1, 8), "pad_reshape_concat"
 _BARE: Mapping[str, Any] = {"stride": (1, 1), "padding": ((0, 0), (0, 0))}

@@ -178,6 +178,21 @@ def test_json_round_trip(family: str) -> None:
     assert again.to_json() == graph.to_json()
 
 
+def test_open_shapes_are_a_fact_of_the_import() -> None:
+    """No attribute of the op; and files that had it there still load."""
+    builder = small()
+    graph = builder.finish([conv(builder)])
+    assert "open_shapes" not in graph.to_json()
+    data = json.loads(graph.to_json())
+    data["nodes"][0]["attrs"]["delegated"] = False
+    old = Graph.from_json(json.dumps(data))
+    assert old.nodes[0].open_shapes
+    assert old.nodes[0].attrs == graph.nodes[0].attrs
+    assert old == Graph.from_json(old.to_json()) == copy.deepcopy(old) != graph
+    data["nodes"][0]["attrs"]["delegated"] = True
+    assert Graph.from_json(json.dumps(data)) == graph
+
+
 def test_hostile_json_is_refused() -> None:
     builder = small()
     text = builder.finish([conv(builder)]).to_json()

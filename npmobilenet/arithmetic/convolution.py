@@ -48,7 +48,7 @@ def rule_of(node: Node, x: Tensor, weights: Tensor, bias: Tensor | None, dialect
     """The name of the node's rule (fixedpoint.REQUANTIZATIONS).
 
     The dialect's row, but for nodes that LiteRT's XNNPACK delegate leaves to the optimized kernels: those of open shape
-    (attribute `delegated`), convolutions whose bias has no scale, which is what a file without a bias leads to (a fully
+    (`Node.open_shapes`), convolutions whose bias has no scale, which is what a file without a bias leads to (a fully
     connected layer may lack it), and int8 fully connected layers whose weights have a zero point.
 
     Source: LiteRT, tflite/delegates/xnnpack/xnnpack_delegate.cc, VisitConv2DNode, VisitDepthwiseConv2DNode,
@@ -58,7 +58,7 @@ def rule_of(node: Node, x: Tensor, weights: Tensor, bias: Tensor | None, dialect
     if f"{op}:undelegated" in dialect.rules:
         plain_bias = op != "fully_connected" and bias is not None and bias.quantization is None
         moved = x.dtype == "int8" and weights.quantization is not None and any(weights.quantization.zero_point)
-        op = f"{op}:undelegated" if plain_bias or moved or not node.attrs.get("delegated", True) else op
+        op = f"{op}:undelegated" if plain_bias or moved or node.open_shapes else op
     if node.attrs.get("grouped") and f"{op}:grouped" in dialect.rules:
         op = f"{op}:grouped"
     return dialect.rule(op, x.dtype)

@@ -49,7 +49,7 @@ def rules(node: Node, weights: Tensor, dialect: Dialect) -> DynamicRange:
     if weights.size // channels * MOST_STEP > INT32_MAX:
         raise PlanError(f"node '{node.name}' ({node.op}): sums of {weights.size // channels} products may leave int32")
     rule = dialect.rule(f"{node.op}:dynamic")
-    if rule == "fused" and not node.attrs.get("delegated", True):
+    if rule == "fused" and node.open_shapes:
         rule = dialect.rule(f"{node.op}:undelegated:dynamic")
     if rule == "fused":
         window = weights.shape[:-2], node.attrs.get("stride"), node.attrs.get("padding")

@@ -359,7 +359,7 @@ def test_open_shapes_keep_the_delegate_away(tmp_path: Path) -> None:
         path = tmp_path / "open.tflite"
         path.write_bytes(content)
         data = read_model(path)
-        assert data.graph.nodes[0].attrs["delegated"] is False
+        assert data.graph.nodes[0].open_shapes
         inputs = [arrays[0], *(data.tensors[n] for n in data.graph.nodes[0].inputs[1:])]
         expected, taken = litert(content, "xnnpack", arrays[0])
         assert not taken

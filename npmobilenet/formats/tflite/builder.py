@@ -28,7 +28,6 @@ from npmobilenet.formats.tflite.constants import (
 from npmobilenet.formats.tflite.flatbuffer import FileOperator, FileTensor, TFLiteFile
 from npmobilenet.graph import GraphBuilder, Tensor
 from npmobilenet.modeldata import Array
-from npmobilenet.ops import OPS
 
 MAX_ACTIVATION_RANK = 4
 MAX_ELEMENTS = 2**28  # of one tensor: 1 GiB of float32
@@ -205,9 +204,9 @@ class Importer:
         name = self._names[tensor.index]
         q = read_quantization(tensor, found, constant=False)
         integer = found != "float32" or any(self.builder.tensors[name].dtype != "float32" for name in inputs)
-        if "delegated" in OPS[kind].optional and integer and self._open_shapes(op):
-            attrs["delegated"] = False
         self.builder.node(kind, inputs, name, dtype=found, quantization=q, source=f"#{tensor.index}", **attrs)
+        if kind.endswith("conv2d") and integer and self._open_shapes(op):
+            self.builder.nodes[-1] = replace(self.builder.nodes[-1], open_shapes=True)
         if rows or (rows is None and not self.in_rows.isdisjoint(inputs)):
             self.in_rows.add(name)
         self._check_shape(op, tensor, name)
