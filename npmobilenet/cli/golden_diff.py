@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from npmobilenet.cli.golden_record import progress, short_names
-from npmobilenet.cli.options import json_option, layout_option, names_option
-from npmobilenet.cli.output import Column, on_terminal, print_facts, print_json, print_line, print_table
+from npmobilenet.cli.options import json_option, layout_option, names_option, seconds_option
+from npmobilenet.cli.output import Column, compile_notice, on_terminal, print_facts, print_json, print_line, print_table
 from npmobilenet.errors import short_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ NOTES = 6  # of single tensors
 @click.argument("b", metavar="B")
 @names_option()
 @click.option(
-    "--model", metavar="MODEL", help="Where neither dump has a manifest: the model whose order and names hold."
+    "--model",
+    metavar="MODEL",
+    help="The model: the cause of the first divergence is looked for, and order and names are its.",
 )
 @layout_option()
 @click.option("--lsb", type=click.IntRange(min=0), default=0, show_default=True,
@@ -35,10 +37,11 @@ NOTES = 6  # of single tensors
               help="Let floats differ by so much.")  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="List the tensors that are equal as well.")
 @click.option("--html", "report", metavar="FILE", help="Write a report with a picture of each diverging layer.")
+@seconds_option()
 @json_option()
 def diff(
     a: str, b: str, names: str | None, model: str | None, layout: str, lsb: int, ulp: int, atol: float,
-    everything: bool, report: str | None, as_json: bool,
+    everything: bool, report: str | None, seconds: float, as_json: bool,
 ) -> int:  # fmt: skip
     """Compare two dumps, tensor by tensor; exit 1 if they differ.
 
@@ -50,14 +53,11 @@ def diff(
     from npmobilenet.measure.evaluate import check_output
 
     target = None if report is None else check_output(report, (".html",), (a, b))
-    engine = None
-    if model is not None:
-        from npmobilenet.model import load
-
-        engine = load(model)
     tolerance = golden.Tolerance(lsb, ulp, atol)
-    with progress("tensors") as listener:
-        result = golden.diff(a, b, names=names, model=engine, layout=layout, tolerance=tolerance, progress=listener)
+    with compile_notice(), progress("tensors") as listener:
+        result = golden.diff(
+            a, b, names=names, model=model, layout=layout, tolerance=tolerance, seconds=seconds, progress=listener
+        )
     if target is not None:
         golden.write_report(result, target)
     if as_json:
@@ -90,9 +90,7 @@ def _print(result: Diff, everything: bool, report: str | None) -> None:
         some = ", ".join(map(short_name, result.missing[:3])) + (", ..." if len(result.missing) > 3 else "")
         facts.append(("not compared", f"{len(result.missing)} that one of them lacks: {some}"))
     facts.append(("verdict", result.verdict))
-    first = result.first
-    if first is not None:
-        facts += _named("why", [first.problem, *first.hints] if first.problem else first.hints)
+    facts += _named("why", result.why)
     if report is not None:
         facts.append(("report", report))
     print_facts(facts)

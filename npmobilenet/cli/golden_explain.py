@@ -103,7 +103,13 @@ def _print(found: Explanation, everything: bool) -> None:
     _print_meanings(found)
     print_line()
     verdict: list[tuple[str, object]] = [("verdict", found.verdict)]
-    verdict += [("" if i else "perhaps", s.text) for i, s in enumerate(found.likely_bugs)]
+    verdict += [("" if i else "needs", s.text) for i, s in enumerate(found.needed)]
+    if found.cause is not None:
+        verdict.append(("cause", found.cause.text))
+    elif found.needed:
+        verdict.append(
+            ("cause", "one value alone proves none: give the dump as INPUT, and its whole layer is looked at")
+        )
     print_facts(verdict)
 
 

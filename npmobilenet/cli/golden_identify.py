@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from npmobilenet.cli.golden_record import progress, short_names
-from npmobilenet.cli.options import json_option, layout_option, names_option
+from npmobilenet.cli.options import json_option, layout_option, names_option, seconds_option
 from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
 from npmobilenet.errors import short_name
 
@@ -24,8 +24,11 @@ DIFFERS = 1
 @names_option()
 @layout_option()
 @click.option("--all", "everything", is_flag=True, help="List also the tensors that follow the dialect found.")
+@seconds_option()
 @json_option()
-def identify(model: str, dump: str, names: str | None, layout: str, everything: bool, as_json: bool) -> int:
+def identify(
+    model: str, dump: str, names: str | None, layout: str, everything: bool, seconds: float, as_json: bool
+) -> int:  # fmt: skip
     """Tell which dialect a dump of MODEL follows; exit 1 if no single one.
 
     Each layer is computed by itself from the dump's own inputs of that layer, under every dialect, so that a layer that
@@ -34,7 +37,7 @@ def identify(model: str, dump: str, names: str | None, layout: str, everything: 
     from npmobilenet import golden
 
     with compile_notice(), progress("tensors") as listener:
-        found = golden.identify(model, dump, names=names, layout=layout, progress=listener)
+        found = golden.identify(model, dump, names=names, layout=layout, seconds=seconds, progress=listener)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -56,6 +56,12 @@ def names_option(what: str = "Their names to ours: a .json object or a .csv file
     return click.option("--map", "names", metavar="FILE", help=what)
 
 
+def seconds_option() -> Option:
+    """`--seconds` that the search for causes may take."""
+    return click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
+                        help="How long causes are looked for at most; what wasn't tried then is said.")  # fmt: skip
+
+
 def layout_option() -> Option:
     """`--layout` of a foreign dump."""
     orders = click.Choice(["auto", "nhwc", "nchw"])

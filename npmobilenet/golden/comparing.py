@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npmobilenet.errors import InputError
+from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.errors import InputError, NpMobilenetError
+from npmobilenet.golden.causes import locating
+from npmobilenet.golden.causes.building import Fed, cause_of, cause_of_input
+from npmobilenet.golden.causes.patterns import find_patterns
+from npmobilenet.golden.causes.search import SECONDS, Finding
 from npmobilenet.golden.diff_verdict import Comparison, Diff, TensorDiff, Tolerance
 from npmobilenet.golden.digest import diff_digests, is_digest
-from npmobilenet.golden.dump import Dump, Entry, catalogue
+from npmobilenet.golden.dump import INPUT, Dump, Entry, catalogue
 from npmobilenet.golden.foreign_dumps import NameMap, ShapeMatch, read_map
-from npmobilenet.golden.inputs import DumpPath, DumpView
-from npmobilenet.golden.likely_causes import find_patterns
-from npmobilenet.model import Model
-from npmobilenet.modeldata import Array
+from npmobilenet.golden.inputs import DumpPath, DumpView, ModelSource, data_of
+from npmobilenet.modeldata import Array, ModelData
 
 
 def diff(
@@ -30,28 +33,32 @@ def diff(
     b: DumpPath,
     *,
     names: NameMap | str | os.PathLike[str] | None = None,
-    model: Model | None = None,
+    model: ModelSource | None = None,
     layout: str = "auto",
     tolerance: Tolerance | None = None,
+    seconds: float = SECONDS,
     progress: Callable[[int, int], object] | None = None,
 ) -> Diff:
     """Compare two dumps; `a` is the one to go by. Either may be foreign, as `Dump` reads it.
 
     `names` maps the foreign dump's names to ours (a dict, or the path of a .json or .csv file). The order and the
-    quantization come from the manifest of `a` or else `b`, or from `model` if given. `layout` is the foreign arrays'
-    of rank 4: "nhwc", "nchw", or "auto", which looks at the shapes.
+    quantization come from the manifest of `a` or else `b`, or from `model` if given; then the cause of the first
+    divergence is looked for as well, for at most so many `seconds`. `layout` is the foreign arrays' of rank 4: "nhwc",
+    "nchw", or "auto", which looks at the shapes.
 
     Either may be the file of a digest (`digest.py`), too: then a tensor is equal or not, and no more is known.
 
     Raises `InputError` for dumps that can't be read or have nothing in common.
     """
+    data = None if model is None else data_of(model)
     if is_digest(a) or is_digest(b):
-        return diff_digests(a, b, names=names, model=model, layout=layout, tolerance=tolerance)
+        return diff_digests(a, b, names=names, model=data, layout=layout, tolerance=tolerance)
     one, other = (d if isinstance(d, Dump) else Dump(d) for d in (a, b))
     tolerance = tolerance or Tolerance()
-    known = _known(one, other, model)
+    known = _known(one, other, data)
     mapping = read_map(names)
     sides = [DumpView(dump, known, mapping, layout) for dump in (one, other)]
+    _settle_types(sides)
     notes = [note for side, letter in zip(sides, "AB", strict=True) for note in side.notes(letter)]
     if one.manifest and other.manifest:
         notes += _manifest_notes(one, other)
@@ -65,10 +72,60 @@ def diff(
             progress(len(rows), len(shared))
     missing = [entry.name for entry in known if not all(entry.name in side.files for side in sides)]
     left_over = {letter: list(side.left_over) for side, letter in zip(sides, "AB", strict=True)}
-    return Diff(str(one.path), str(other.path), rows, missing, left_over, notes, tolerance)
+    result = Diff(str(one.path), str(other.path), rows, missing, left_over, notes, tolerance)
+    if result.first is not None:
+        _locate(result, known, sides)
+        if data is not None and not result.taken:
+            dialect = one.manifest.dialect if one.manifest is not None else next(iter(DIALECTS))
+            result.cause = _cause(result.first, data, sides, dialect, seconds)
+    return result
 
 
-def _known(one: Dump, other: Dump, model: Model | None) -> list[Entry]:
+def _settle_types(sides: Sequence[DumpView]) -> None:
+    """How one dump's 8-bit type stands for the other's: by the first tensor that both have and that tells."""
+    for side, other in (sides, sides[::-1]):
+
+        def mistakes(side: DumpView = side, other: DumpView = other) -> float:
+            for name in side.entries:
+                if name in side and name in other:
+                    try:
+                        a, b = side[name], other[name]
+                    except InputError:
+                        continue
+                    if a.shape == b.shape and a.dtype == b.dtype and a.dtype.itemsize == 1:
+                        return float(np.mean(a != b))
+            return 0.0
+
+        side.settle_type(mistakes)
+
+
+def _locate(result: Diff, known: Sequence[Entry], sides: Sequence[DumpView]) -> None:
+    """The nodes that the first fault may lie in, and whether the dump was taken rightly at all."""
+    locating.locate(result, known)
+    first = result.first
+    assert first is not None
+    foreign = sides[1].dump.manifest is None
+    if foreign and first.comparison is not None and locating.taken_too_late(result, sides[0], sides[1]):
+        result.taken = locating.PRESERVE
+
+
+def _cause(
+    first: TensorDiff, data: ModelData, sides: Sequence[DumpView], dialect: str, seconds: float
+) -> Finding | None:  # fmt: skip
+    """Why the first tensor diverges, from what B has before it; inputs of the model that B lacks are taken from A."""
+    if first.comparison is None:
+        return None
+    try:
+        if first.entry.op == INPUT:
+            tensor = data.graph.tensors[first.name]
+            return cause_of_input(tensor, sides[0][first.name], sides[1][first.name], seconds)
+        values = Fed(sides[1], sides[0], data.graph.inputs)
+        return cause_of(data, first.entry, sides[1][first.name], values, dialect, seconds)
+    except NpMobilenetError:
+        return None
+
+
+def _known(one: Dump, other: Dump, model: ModelData | None) -> list[Entry]:
     """The catalogue to match against; without manifest and model, the names that both have, in natural order."""
     if model is not None:
         return catalogue(model.graph)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from npmobilenet.errors import InputError
+from npmobilenet.golden.causes.locating import locate
 from npmobilenet.golden.diff_verdict import Diff, TensorDiff, Tolerance
 from npmobilenet.golden.dump import MAX_BYTES, Dump, Entry, catalogue
 from npmobilenet.golden.foreign_dumps import NameMap, read_map
@@ -25,7 +26,7 @@ from npmobilenet.golden.inputs import DumpView, little_endian, load_input, model
 from npmobilenet.golden.recording import EVERYTHING, choose, run_taps
 from npmobilenet.images.inputs import Inputs
 from npmobilenet.model import Model, load
-from npmobilenet.modeldata import Array
+from npmobilenet.modeldata import Array, ModelData
 
 MAGIC = b"npmobilenet-digest "
 VERSION = 1
@@ -154,7 +155,7 @@ def _parsed(lines: Sequence[str]) -> Digest:
 
 def diff_digests(
     a: Dump | str | os.PathLike[str], b: Dump | str | os.PathLike[str], *,
-    names: NameMap | str | os.PathLike[str] | None = None, model: Model | None = None, layout: str = "auto",
+    names: NameMap | str | os.PathLike[str] | None = None, model: ModelData | None = None, layout: str = "auto",
     tolerance: Tolerance | None = None,
 ) -> Diff:  # fmt: skip
     """Compare two digests, or a digest and a dump: which tensors are equal, and no more. As `comparing.diff`."""
@@ -185,10 +186,12 @@ def diff_digests(
     missing = [entry.name for entry in known if not (entry.name in one and entry.name in other)]
     left_over = {letter: left for (_, left), letter in zip(found, "AB", strict=True)}
     paths = [str(d.path) if isinstance(d, Dump) else os.fspath(d) for d in (a, b)]
-    return Diff(paths[0], paths[1], rows, missing, left_over, notes, Tolerance())
+    result = Diff(paths[0], paths[1], rows, missing, left_over, notes, Tolerance())
+    locate(result, known)
+    return result
 
 
-def _known(sides: Sequence[Digest | Dump], model: Model | None) -> list[Entry]:
+def _known(sides: Sequence[Digest | Dump], model: ModelData | None) -> list[Entry]:
     """The tensors in order: with ops and inputs where a model or a manifest tells them, of a digest's shapes."""
     first = next(side for side in sides if isinstance(side, Digest))
     lines = {entry.name: entry for entry in first.entries}

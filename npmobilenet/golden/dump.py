@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from npmobilenet.errors import InputError
-from npmobilenet.formats.npy import MAX_MEMBERS, Archive, read_npy
+from npmobilenet.formats.array_files import ENDS, SHAPES, Shape, read_array, read_arrays, read_shapes
+from npmobilenet.formats.npy import MAX_MEMBERS, Archive
 from npmobilenet.graph import Graph, Node, Quantization, Tensor
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.taps import ACC, ACCUMULATING, PRE, shown_tensor, split_prefix
@@ -118,18 +119,11 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
     """An entry of the manifest."""
     q = entry.quantization
     return {
-        "name": entry.name,
-        "file": entry.file,
-        "shape": list(entry.shape),
-        "dtype": entry.dtype,
-        "op": entry.op,
+        "name": entry.name, "file": entry.file, "shape": list(entry.shape), "dtype": entry.dtype, "op": entry.op,
         "quantization": None if q is None else {
             "scale": list(q.scale), "zero_point": list(q.zero_point), "axis": q.axis,
         },
-        "source": entry.source,
-        "aliases": list(entry.aliases),
-        "inputs": list(entry.inputs),
-        "sha256": entry.sha256,
+        "source": entry.source, "aliases": list(entry.aliases), "inputs": list(entry.inputs), "sha256": entry.sha256,
     }  # fmt: skip
 
 
@@ -195,15 +189,10 @@ class Manifest:
 def to_json(manifest: Manifest) -> bytes:
     """The manifest's text, a tensor in each line; equal manifests give equal bytes."""
     facts = {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "model": dict(manifest.model),
-        "input": dict(manifest.input),
-        "dialect": manifest.dialect,
-        "kernels": manifest.kernels,
-        "batch": manifest.batch,
+        "format": FORMAT, "schema": SCHEMA, "model": dict(manifest.model), "input": dict(manifest.input),
+        "dialect": manifest.dialect, "kernels": manifest.kernels, "batch": manifest.batch,
         "versions": dict(manifest.versions),
-    }
+    }  # fmt: skip
     head = json.dumps(facts, indent=1, allow_nan=False).removesuffix("\n}")
     tensors = ",\n  ".join(json.dumps(entry_to_json(entry), allow_nan=False) for entry in manifest.entries)
     return f'{head},\n "tensors": [\n  {tensors}\n ]\n}}\n'.encode()
@@ -263,9 +252,10 @@ def _texts(value: Any) -> dict[str, str]:
 
 
 class Dump:
-    """A folder of .npy files, or an .npz archive, with a manifest of this project's or without one.
+    """A folder of files with one array each (.npy, .csv, .json; raw .bin, whose shapes may stand in shapes.json or
+    shapes.csv), an .npz archive, a .json file of arrays by name, or what TFLite Micro's layer-by-layer tool writes.
 
-    `manifest` is None for a foreign dump. `files` maps each array's name (its file's name without ".npy") to its file.
+    `manifest` is None for a foreign dump. `files` maps each array's name (its file's name without its end) to its file.
 
     Raises `InputError` if it can't be read, or its manifest is damaged.
     """
@@ -273,24 +263,33 @@ class Dump:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._archive: Archive | None = None
+        self._arrays: dict[str, Array] = {}
+        self._shapes: dict[str, Shape] = {}
         try:
             is_folder = self.path.is_dir()
             names = [p.name for p in self.path.iterdir()] if is_folder else []
         except (OSError, ValueError) as error:
             raise InputError(f"'{path}' can't be read: {error}") from error
-        if not is_folder:
-            if self.path.suffix == ".npy":
-                raise InputError(f"'{path}' is a single array: expected a folder of .npy files, or an .npz archive")
-            if self.path.is_file() and self.path.suffix != ".npz":
-                raise InputError(f"'{path}': expected a folder of .npy files, or an .npz archive")
+        if not is_folder and self.path.suffix == ".npy":
+            raise InputError(f"'{path}' is a single array: expected a folder of .npy files, or an .npz archive")
+        if not is_folder and (self.path.suffix == ".npz" or not self.path.is_file()):
             self._archive = Archive(self.path)
             names = self._archive.names
+        elif not is_folder:
+            self._arrays = read_arrays(self.path)
         if len(names) > MAX_MEMBERS:
             raise InputError(f"'{path}' holds {len(names):,} files, at most {MAX_MEMBERS:,} are allowed")
-        self.files = {name.removesuffix(".npy"): name for name in sorted(names) if name.endswith(".npy")}
+        folder = set(names) if is_folder else set()
+        for name in folder & set(SHAPES):
+            self._shapes |= read_shapes(self.path / name)
+        self.files = {name: name for name in self._arrays}
+        for name in sorted(set(names) - {MANIFEST, *SHAPES}):
+            stem, _, end = name.rpartition(".")
+            if stem and end in (ENDS if is_folder else ("npy",)):
+                self.files.setdefault(stem, name)
         self.manifest = self._read_manifest() if MANIFEST in names else None
         if not self.files:
-            raise InputError(f"'{path}' holds no .npy files: expected a dump, one array in each file")
+            raise InputError(f"'{path}' holds no .npy, .bin, .csv or .json files: expected one array in each file")
 
     def _read_manifest(self) -> Manifest:
         where = self.path / MANIFEST
@@ -327,8 +326,12 @@ class Dump:
         """The array of a file, by the name in `files`. Raises `InputError`."""
         if name not in self.files:
             raise InputError(f"'{self.path}' has no array '{name}'")
+        if name in self._arrays:
+            return self._arrays[name]
         member = self.files[name]
-        return read_npy(self.path / member) if self._archive is None else self._archive.read(member)
+        if self._archive is not None:
+            return self._archive.read(member)
+        return read_array(self.path / member, self._shapes.get(name, self._shapes.get(member)))
 
     def __getitem__(self, name: str) -> Array:
         """The array of a tensor or tap by its name in the manifest, or of a file. Raises `InputError`."""

@@ -1,16 +1,15 @@
 """One value taken apart: what it is computed from, step by step, under every dialect, and which of them gives V.
 
 All arithmetic is the project's own: the node is cut down to the one element (single_node.py), run by the uncompiled
-reference kernels, and its calls are watched (derivation.py). Usual slips of an implementation are tried out by the
-engine itself on a changed node: without its bias, with another zero point, ... Two that change the rounding shift the
-engine's own product.
+reference kernels, and its calls are watched (derivation.py). What one value would need is said as such; causes are
+looked for over the whole layer of a dump (causes/).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -18,9 +17,12 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.arithmetic.fixedpoint import Requantization
-from npmobilenet.errors import InputError, NpMobilenetError, PlanError
+from npmobilenet.errors import InputError, PlanError
+from npmobilenet.golden.causes.building import cause_of
+from npmobilenet.golden.causes.search import SECONDS, Finding
 from npmobilenet.golden.derivation import Derivation, Product, derive, outside, products, same_value, zero_point_of
 from npmobilenet.golden.foreign_dumps import NameMap
+from npmobilenet.golden.identifying import settle_type
 from npmobilenet.golden.inputs import (
     ModelSource,
     ValueSource,
@@ -43,11 +45,10 @@ from npmobilenet.golden.single_node import (
     requantization,
     run,
     scalar,
-    with_quantization,
 )
-from npmobilenet.graph import Node, Quantization, Tensor
+from npmobilenet.graph import Node, Tensor
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.taps import ACC, ACCUMULATING
+from npmobilenet.runtime.taps import ACC
 
 
 @dataclass
@@ -55,7 +56,8 @@ class Explanation:
     """One value of a model. `value` is ours, under `dialect`; `got` the value in question, if there is one.
 
     `products`, `bias` and `accumulator` are there for nodes that accumulate. `matching` lists the dialects that give
-    `got`, `likely_bugs` slips that would.
+    `got`; where none does, `needed` says what accumulator would, and `cause` what explains all of the layer's values in
+    a dump.
     """
 
     model: str
@@ -75,7 +77,8 @@ class Explanation:
     refusals: dict[str, str] = field(default_factory=dict)
     got: Number | None = None
     matching: list[str] = field(default_factory=list)
-    likely_bugs: list[LikelyBug] = field(default_factory=list)
+    needed: list[Needed] = field(default_factory=list)
+    cause: Finding | None = None
 
     @property
     def is_integer(self) -> bool:
@@ -115,7 +118,8 @@ class Explanation:
                  "steps_left_out": d.trace.left_out, "note": d.note, "value": d.value}
                 for d in self.derivations
             ],
-            "suspects": [{"what": s.text, "kind": s.kind} for s in self.likely_bugs],
+            "needed": [{"what": s.text, "kind": s.kind} for s in self.needed],
+            "cause": None if self.cause is None else self.cause.to_dict(),
         }  # fmt: skip
 
 
@@ -138,6 +142,7 @@ def explain(
     dialect: str = "tflite-reference",
     names: NameMap | str | os.PathLike[str] | None = None,
     layout: str = "auto",
+    seconds: float = SECONDS,
 ) -> Explanation:
     """Derive one value: `tensor[index]` of a model for an input.
 
@@ -154,10 +159,11 @@ def explain(
         raise InputError(f"'{tensor}' is an input of the model: nothing computes it")
     wanted = [n for n in node.inputs if not data.graph.tensors[n].constant]
     values: dict[str, Array]
-    if is_dump(x):
-        dump = view_of(data, x, names, layout)  # type: ignore[arg-type]
-        values = {n: dump[n] for n in wanted}
-        theirs = dump.get(prefix + name)
+    view = view_of(data, x, names, layout) if is_dump(x, names) else None  # type: ignore[arg-type]
+    if view is not None:
+        settle_type(data, view)
+        values = {n: view[n] for n in wanted}
+        theirs = view.get(prefix + name)
     else:
         values = run_values(model_of(model, dialect), x, wanted)  # type: ignore[arg-type]
         theirs = None
@@ -168,7 +174,12 @@ def explain(
     if got is None and theirs is not None:
         got = scalar(theirs[tuple(index)])
     what = isolate(data, node, values, tuple(index))
-    return _explain(data.info.name, what, prefix, dialect, got)
+    found = _explain(data.info.name, what, prefix, dialect, got)
+    own = theirs is not None and found.got == scalar(theirs[tuple(index)])
+    if view is not None and theirs is not None and own and not found.matching and found.got != found.value:
+        entry = view.entries[prefix + name]
+        found.cause = cause_of(data, entry, theirs, view, dialect, seconds)
+    return found
 
 
 def _explain(name: str, what: IsolatedNode, prefix: str, dialect: str, got: Number | None) -> Explanation:
@@ -190,8 +201,8 @@ def _explain(name: str, what: IsolatedNode, prefix: str, dialect: str, got: Numb
         found.got = int(got) if what.is_integer and what.dtype(stage) != "float32" else scalar(np.float32(got))
         fits = [d for part in derivations if same_value(part.value, found.got) for d in part.dialects]
         found.matching = [d for d in DIALECTS if d in fits]
-        if not found.matching and what.is_integer:
-            found.likely_bugs = likely_bugs(what, cut, dialect, int(got), stage, found.accumulator)
+        if not found.matching and what.is_integer and stage == "output" and isinstance(found.accumulator, int):
+            found.needed = _factor(cut, dialect, int(got), found.accumulator)
     return found
 
 
@@ -209,113 +220,22 @@ def _add_sum(found: Explanation, what: IsolatedNode, cut: IsolatedNode) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Usual slips
+# What a value would need
 
 
 @dataclass(frozen=True)
-class LikelyBug:
-    """A slip that gives the value in question; `kind` is a short name of it."""
+class Needed:
+    """What would give the value in question; `kind` is a short name of it. No cause: one value proves none."""
 
     kind: str
     text: str
-
-
-def likely_bugs(
-    what: IsolatedNode, cut: IsolatedNode, dialect: str, got: int, stage: str, accumulator: int | float | None
-) -> list[LikelyBug]:
-    """The slips that give `got`, the likeliest first; for other ops than accumulating ones, those of their clamp."""
-    found = []
-    for kind, text, value in _tries(what, cut, dialect, stage):
-        if value == got:
-            found.append(LikelyBug(kind, f"{got} is what comes out {text}"))
-    if stage == "output" and isinstance(accumulator, int):
-        bounds = _factor(cut, dialect, got, accumulator)
-        if bounds and bounds[0].kind == "range":  # where much is cut off, other channels agree by chance
-            found = [*bounds, *(s for s in found if not s.kind.startswith("channel"))]
-        found = found or bounds
-    return found
-
-
-def _tries(what: IsolatedNode, cut: IsolatedNode, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
-    node = cut.node
-    if node.op not in ACCUMULATING:
-        return
-    if stage == "output":
-        for kind, text, mode in (
-            ("truncation", "if the fraction is cut off toward zero instead of rounded", "zero"),
-            ("floor", "if the fraction is cut off toward minus infinity (a plain right shift)", "floor"),
-        ):
-            yield kind, text, _truncated(cut, dialect, mode)
-        yield "no clamp", "without the clamp, modulo 2^8", _wrapped(cut, dialect)
-    if node.attrs.get("activation", "none") != "none":
-        bare = replace(cut, node=replace(node, attrs={**node.attrs, "activation": "none"}))
-        yield "activation", "without the activation", _value(bare, dialect, stage)
-    zeros = np.zeros_like(cut.arrays[2])
-    yield "bias", "without the bias", _value(replace(cut, arrays=(*cut.arrays[:2], zeros)), dialect, stage)
-    for position, whose in ((0, "input"), (1, "weights")):
-        q = cut.operands[position].quantization
-        if q is not None and any(q.zero_point):
-            bare = with_quantization(cut, position, Quantization(q.scale, (0,) * len(q.scale), q.axis))
-            yield "zero point", f"with 0 as the zero point of its {whose}", _value(bare, dialect, stage)
-    if node.op != "fully_connected":
-        yield "padding", "if the padding holds 0 instead of the input's zero point", _zero_padding(cut, dialect, stage)
-    yield from _other_channels(what, dialect, stage)
-
-
-def _value(cut: IsolatedNode, dialect: str, stage: str) -> int | None:
-    """What the engine gives for a changed node; None where it refuses."""
-    try:
-        return int(run(cut, dialect, "python", stage)[cut.at])
-    except NpMobilenetError:
-        return None
-
-
-def _zero_padding(cut: IsolatedNode, dialect: str, stage: str) -> int | None:
-    """The window with zeros, as stored, where it leaves the image."""
-    (top, bottom), (left, right) = cut.node.attrs["padding"]
-    if top + bottom + left + right == 0:
-        return None
-    x = np.pad(cut.arrays[0], ((0, 0), (top, bottom), (left, right), (0, 0)))
-    node = replace(cut.node, attrs={**cut.node.attrs, "padding": ((0, 0), (0, 0))})
-    operands = (replace(cut.operands[0], shape=(1, *x.shape[1:])), *cut.operands[1:])
-    return _value(replace(cut, node=node, operands=operands, arrays=(x, *cut.arrays[1:])), dialect, stage)
-
-
-def _truncated(cut: IsolatedNode, dialect: str, mode: str) -> int | None:
-    r = requantization(cut, dialect)
-    if r is None:
-        return None
-    real = int(run(cut, dialect, "python", "accumulator")[cut.at]) * _exact_factor(r)
-    whole = int(real) if mode == "zero" else real.numerator // real.denominator
-    return min(max(whole + r.zero_point, r.low), r.high)
 
 
 def _exact_factor(r: Requantization) -> Fraction:
     return int(r.multiplier[0]) * Fraction(2) ** (int(r.shift[0]) - 31)
 
 
-def _wrapped(cut: IsolatedNode, dialect: str) -> int | None:
-    """The value before the clamp, its low 8 bits."""
-    before = _value(cut, dialect, "preactivation")
-    return None if before is None else int(np.array(before & 255, np.uint8).view(cut.result.dtype))
-
-
-def _other_channels(what: IsolatedNode, dialect: str, stage: str) -> Iterator[tuple[str, str, int | None]]:
-    """The same sum with another channel's scale, where each has its own; and the neighbours' values."""
-    q, c = what.operands[1].quantization, what.at[-1]
-    if q is not None and len(q.scale) > 1:
-        for other, which in ((0, "channel 0"), (c - 1, "the channel before"), (c + 1, "the channel behind")):
-            if 0 <= other < len(q.scale) and other != c:
-                scales = (*q.scale[:c], q.scale[other], *q.scale[c + 1 :])
-                cut = crop(with_quantization(what, 1, Quantization(scales, q.zero_point, q.axis)), what.at)
-                yield "channel scale", f"with the scale of {which} ({other})", _value(cut, dialect, stage)
-    for other in (c - 1, c + 1):
-        if 0 <= other < what.result.shape[-1]:
-            at = (*what.at[:-1], other)
-            yield "channel", f"for channel {other}: channels are shifted", _value(crop(what, at), dialect, stage)
-
-
-def _factor(cut: IsolatedNode, dialect: str, got: int, accumulator: int) -> list[LikelyBug]:
+def _factor(cut: IsolatedNode, dialect: str, got: int, accumulator: int) -> list[Needed]:
     """How far off the factor, or the accumulator, would have to be."""
     r = requantization(cut, dialect)
     if r is None or accumulator == 0 or not int(r.multiplier[0]):
@@ -325,17 +245,17 @@ def _factor(cut: IsolatedNode, dialect: str, got: int, accumulator: int) -> list
     if got in (r.low, r.high):
         bound = int((steps_away + (Fraction(1, 2) if got == r.low else Fraction(-1, 2))) / factor)
         side = "at most" if got == r.low else "at least"
-        text = f"it needs an accumulator of {side} about {bound} instead of {accumulator}: {got} ends the range"
-        return [LikelyBug("range", text)]
+        text = f"an accumulator of {side} about {bound} instead of {accumulator}: {got} ends the range"
+        return [Needed("range", text)]
     ratio = steps_away / (accumulator * factor)
     low, high = (int((steps_away + half) / factor) for half in (Fraction(-1, 2), Fraction(1, 2)))
-    text = f"it needs an accumulator from about {low} to {high} instead of {accumulator}"
+    text = f"an accumulator from about {low} to {high} instead of {accumulator}"
     if ratio > 0:
         text += f", or a factor {float(ratio):.4g} times as large"
-    return [LikelyBug("accumulator", text), *_bits(cut, accumulator, low, high)]
+    return [Needed("accumulator", text), *_bits(cut, accumulator, low, high)]
 
 
-def _bits(cut: IsolatedNode, accumulator: int, low: int, high: int) -> list[LikelyBug]:
+def _bits(cut: IsolatedNode, accumulator: int, low: int, high: int) -> list[Needed]:
     """How many single flipped bits of weights would do it."""
     found, tried = 0, products(cut, cut.at)
     for product in (p for p in tried if p.value is not None):
@@ -344,4 +264,4 @@ def _bits(cut: IsolatedNode, accumulator: int, low: int, high: int) -> list[Like
             flipped = int(np.array(int(product.weight) & 255 ^ 1 << bit, np.uint8).view(cut.operands[1].dtype))
             found += low <= accumulator + x * (flipped - int(product.weight)) <= high
     text = f"{found} of {8 * len(tried)} single flipped bits of its weights would give such an accumulator"
-    return [LikelyBug("bit", text)] if found else []
+    return [Needed("bit", text)] if found else []

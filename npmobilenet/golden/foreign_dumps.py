@@ -91,8 +91,7 @@ def match_names(dump: Dump, known: Sequence[Entry], names: NameMap) -> NameMatch
     finder = _Finder(known)
     files: dict[str, str] = {}
     left_over: list[str] = []
-    absent = [name for name in names if name.removesuffix(".npy") not in dump.files]
-    if absent:
+    if absent := [name for name in names if name.removesuffix(".npy") not in dump.files]:
         raise InputError(f"the name map speaks of '{absent[0]}', which is no array of '{dump.path}'")
     mapped = {theirs.removesuffix(".npy"): ours for theirs, ours in names.items()}
     own = {entry.file.removesuffix(".npy"): entry.name for entry in dump.entries}
@@ -221,12 +220,37 @@ def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], shape[3], shape[1], shape[2])
 
 
-def fit(found: Array, shape: tuple[int, ...], dtype: str, q: Quantization | None, layout: str) -> ShapeMatch:
-    """A found array as `dtype` of `shape` (N, H, W, C); `q` is the quantization of the wanted tensor."""
+VIEW, OFFSET = "view", "offset"  # how uint8 stands for int8, or int8 for uint8
+_SAID = {VIEW: "the same bytes, x.view(np.{0})", OFFSET: "128 away, (x ^ 128).view(np.{0})"}
+
+
+def fit(
+    found: Array, shape: tuple[int, ...], dtype: str, q: Quantization | None, layout: str, eight_bits: str = ""
+) -> ShapeMatch:  # fmt: skip
+    """A found array as `dtype` of `shape` (N, H, W, C); `q` is the quantization of the wanted tensor; `eight_bits` says
+    how the other 8-bit type stands for it: VIEW, OFFSET, or "" where it isn't known.
+    """
+    raw = found.dtype == np.uint8 and found.ndim == 1 and np.dtype(dtype).itemsize > 1
+    if raw and found.size == math.prod(shape) * np.dtype(dtype).itemsize:  # a raw file whose dtype nothing told
+        found = found.view(np.dtype(dtype).newbyteorder("<")).astype(dtype)
     fitted = _shaped(found, shape, layout)
+    other = {"int8": "uint8", "uint8": "int8"}.get(dtype, "")
+    if fitted.array is not None and eight_bits and fits_other(fitted.array, other):
+        small = fitted.array.astype(other)
+        small = small if eight_bits == VIEW else (small.view(np.uint8) ^ 128).view(other)
+        said = f"{found.dtype} where {dtype} is expected; {_SAID[eight_bits].format(dtype)}, told by the input"
+        return ShapeMatch(small.view(dtype), notes=[*fitted.notes, said])
     if fitted.array is not None and str(fitted.array.dtype) != dtype:
         fitted = _typed(fitted, np.dtype(dtype), q)
     return fitted
+
+
+def fits_other(array: Array, other: str) -> bool:
+    """Whether an array is of the other 8-bit type, or whole numbers that fit into it."""
+    if not other or str(array.dtype) == other:
+        return bool(other)
+    wide = array.dtype.kind in "iu" and array.dtype.itemsize > 1 and array.size > 0
+    return bool(wide and np.iinfo(other).min <= int(array.min()) and int(array.max()) <= np.iinfo(other).max)
 
 
 def _shaped(found: Array, shape: tuple[int, ...], layout: str) -> ShapeMatch:
@@ -294,7 +318,8 @@ def _whole(array: Array) -> Array | None:
 
 def _offset(array: Array, wanted: np.dtype[Any]) -> str:
     if {str(array.dtype), str(wanted)} == {"int8", "uint8"}:
-        return "; int8 and uint8 forms of one model differ by 128: (x.astype(int) ^ 128) turns one into the other"
+        ways = f"x.view(np.{wanted}) if they are the same bytes, (x ^ 128).view(np.{wanted}) if 128 was added"
+        return f"; {ways}: the input in the dump would tell which"
     return "; accumulators instead of outputs? Theirs may be named acc:NAME in the map" if wanted.itemsize < 4 else ""
 
 
@@ -315,8 +340,7 @@ def _quantized(
             status="dtype",
         )
     limits = np.iinfo(str(wanted))
-    whole = nearest + zero
-    if whole.min() < limits.min or whole.max() > limits.max:
+    if (whole := nearest + zero).min() < limits.min or whole.max() > limits.max:
         return ShapeMatch(problem=f"{what}; as multiples of its scale they leave {wanted}'s range", status="dtype")
     note = f"{what}; dequantized values, compared as integers by scale {q.scale[0]:g} and zero point {zero}"
     return ShapeMatch(whole.astype(wanted), notes=[*fitted.notes, note])

@@ -7,7 +7,8 @@ early divergence doesn't spoil what comes after it. Where a dump lacks a node's 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,15 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import InputError, NpMobilenetError, short_name
+from npmobilenet.golden.causes.building import cause_of, chain_of, run_chain
+from npmobilenet.golden.causes.patterns import find_patterns
+from npmobilenet.golden.causes.search import SECONDS, Finding
 from npmobilenet.golden.comparing import compare
 from npmobilenet.golden.diff_verdict import Comparison
 from npmobilenet.golden.dump import Entry, catalogue
 from npmobilenet.golden.foreign_dumps import NameMap
 from npmobilenet.golden.inputs import DumpPath, DumpView, ModelSource, data_of, model_facts, view_of
-from npmobilenet.golden.likely_causes import find_cause, find_patterns
-from npmobilenet.golden.single_node import STAGES, IsolatedNode, isolate, run
-from npmobilenet.graph import Node
+from npmobilenet.golden.single_node import STAGES
 from npmobilenet.modeldata import Array, ModelData
 
 FLOAT = "float32"  # what stands for the one arithmetic of float32 nodes
@@ -32,7 +34,8 @@ FLOAT = "float32"  # what stands for the one arithmetic of float32 nodes
 class Row:
     """One tensor (or tap) of the dump. `counts`: differing values under each dialect; `fits`: those with none.
 
-    `note` says why it wasn't checked, or what it was computed from. `hints` and `cause` speak of what fits none.
+    `note` says why it wasn't checked, or what it was computed from. `hints`, `finding` and its text `cause` speak of
+    what fits none.
     """
 
     entry: Entry
@@ -41,6 +44,7 @@ class Row:
     note: str = ""
     hints: list[str] = field(default_factory=list)
     cause: str = ""
+    finding: Finding | None = None
     largest: str = ""
 
     @property
@@ -131,7 +135,8 @@ class Identification:
             "tensors": [
                 {"name": row.name, "op": row.entry.op, "source": row.entry.source, "total": row.total,
                  "differing": row.counts, "fits": row.fits, "telling": row.telling, "note": row.note,
-                 "largest": row.largest, "hints": row.hints, "cause": row.cause}
+                 "largest": row.largest, "hints": row.hints, "cause": row.cause,
+                 "finding": None if row.finding is None else row.finding.to_dict()}
                 for row in self.rows
             ],
         }  # fmt: skip
@@ -143,23 +148,48 @@ def identify(
     *,
     names: NameMap | str | os.PathLike[str] | None = None,
     layout: str = "auto",
+    seconds: float = SECONDS,
     progress: Callable[[int, int], object] | None = None,
 ) -> Identification:
-    """Find the dialect that a dump follows. `names` and `layout` are for foreign dumps, as in `diff`.
+    """Find the dialect that a dump follows, and causes of what no dialect gives, as far as `seconds` suffice.
+
+    `names` and `layout` are for foreign dumps, as in `diff`.
 
     Raises `InputError` if the dump can't be read, has nothing in common with the model, or can't be checked at all.
     """
     data = data_of(model)
     values = view_of(data, dump, names, layout)
+    settle_type(data, values)
     other = _other_model(data, values)
     try:
         rows = _rows(data, values, progress)
     except InputError as error:
         raise InputError(f"'{values.dump.path}' {other}, so it says nothing of this one" if other else error) from error
     notes = values.notes("the dump")
-    return Identification(
+    found = Identification(
         data.info.name, str(values.dump.path), rows, [*notes, *([f"the dump {other}"] if other else [])]
     )
+    _add_causes(data, found, values, seconds)
+    return found
+
+
+def settle_type(data: ModelData, values: DumpView) -> None:
+    """Which way a dump of the other 8-bit type is meant: as its first nodes give what follows them."""
+
+    def mistakes() -> float:
+        for node in data.graph.nodes:
+            if node.output in values and data.graph.tensors[node.output].dtype in ("int8", "uint8"):
+                try:
+                    chain = chain_of(data, node.output, values)
+                    _, done = run_chain(data, chain, values, next(iter(DIALECTS)), "output")
+                    found = values[node.output]
+                except NpMobilenetError:
+                    continue
+                if found.shape == done[node.output].shape:
+                    return float(np.mean(found != done[node.output]))
+        return 0.0
+
+    values.settle_type(mistakes)
 
 
 def _other_model(data: ModelData, values: DumpView) -> str:
@@ -190,70 +220,54 @@ def _row(data: ModelData, entry: Entry, values: DumpView) -> Row:
     found = values[entry.name]
     row.total = found.size
     try:
-        chain = _chain(data, entry.tensor, values)
+        chain = chain_of(data, entry.tensor, values)
     except InputError as error:
         row.note = str(error)
         return row
     if len(chain) > 1:
         row.note = f"from {len(chain)} nodes: the dump lacks what lies between"
-    integer = any(_isolated(data, node, {}).is_integer for node in chain)
-    outputs: dict[str, tuple[IsolatedNode, Array]] = {}
+    tensors = data.graph.tensors
+    integer = any(tensors[n].dtype != FLOAT for node in chain for n in (*node.inputs, node.output))
+    outputs: dict[str, Array] = {}
     for dialect in DIALECTS if integer else [next(iter(DIALECTS))]:
         try:
-            what, output = _compute(data, chain, values, dialect, STAGES[entry.prefix])
+            output = run_chain(data, chain, values, dialect, STAGES[entry.prefix])[1][chain[-1].output]
         except NpMobilenetError as error:
             row.note = row.note or str(error)
             continue
         if output.shape != found.shape:
             row.note = f"the dump's batch is {found.shape[0]}, its inputs give {output.shape[0]}"
             return row
-        outputs[dialect] = what, output
+        outputs[dialect] = output
         row.counts[dialect if integer else FLOAT] = compare(output, found).count
     if row.counts and not row.fits:
         _explain_misfit(row, outputs, found)
     return row
 
 
-def _chain(data: ModelData, name: str, values: DumpView) -> list[Node]:
-    """The nodes to run for a tensor, from what the dump has. Raises `InputError` if a graph's input is missing."""
-    needed: set[str] = set()
-    front = [name]
-    while front:
-        node = data.graph.producers.get(front.pop())
-        if node is None:
-            raise InputError("the model's input is missing, and nothing between it and this tensor is there")
-        if node.name in needed:
-            continue
-        needed.add(node.name)
-        front += [n for n in node.inputs if not data.graph.tensors[n].constant and n not in values]
-    return [node for node in data.graph.nodes if node.name in needed]
-
-
-def _isolated(data: ModelData, node: Node, values: Mapping[str, Array]) -> IsolatedNode:
-    """The node with whatever values there are: for its tensors, not to be run."""
-    empty = {n: values.get(n, np.zeros(0)) for n in node.inputs}
-    return isolate(data, node, empty)
-
-
-def _compute(
-    data: ModelData, chain: list[Node], values: DumpView, dialect: str, stage: str
-) -> tuple[IsolatedNode, Array]:
-    """The last node of the chain, and what it gives."""
-    done: dict[str, Array] = {}
-    for node in chain:
-        given = {n: done[n] if n in done else values[n] for n in node.inputs if not data.graph.tensors[n].constant}
-        what = isolate(data, node, given)
-        last = node is chain[-1]
-        done[node.output] = run(what, dialect, stage=stage if last else "output")
-    return what, done[chain[-1].output]
-
-
-def _explain_misfit(row: Row, outputs: dict[str, tuple[IsolatedNode, Array]], found: Array) -> None:
-    """Hints, from the dialect that comes nearest, and a cause where one can be proved."""
+def _explain_misfit(row: Row, outputs: dict[str, Array], found: Array) -> None:
+    """Hints, from the dialect that comes nearest."""
     nearest = min(outputs, key=lambda d: row.counts.get(d, row.counts.get(FLOAT, 0)))
-    what, output = outputs[nearest]
-    difference: Comparison = compare(output, found)
+    difference: Comparison = compare(outputs[nearest], found)
     row.largest = f"{difference.largest} {difference.unit}"
-    row.hints = find_patterns(output, found, difference, row.entry.quantization)
-    if what.is_integer and not row.note:
-        row.cause = find_cause({d: pair[1] for d, pair in outputs.items()}, what, found, STAGES[row.entry.prefix])
+    row.hints = find_patterns(outputs[nearest], found, difference, row.entry.quantization)
+
+
+def _add_causes(data: ModelData, found: Identification, values: DumpView, seconds: float) -> None:
+    """Causes of the tensors that no dialect gives: of each node, what comes first of accumulators and output."""
+    end = time.monotonic() + seconds
+    seen: dict[str, str] = {}
+    odd = [row for row in found.exceptions if not row.fits]
+    for i, row in enumerate(odd):
+        node = row.entry.tensor
+        if node in seen:
+            row.cause = seen[node] and f"see {seen[node]}"
+            continue
+        left = end - time.monotonic()
+        if left <= 0:
+            row.cause = f"{seconds:.0f} s were up before its cause was looked for"
+            continue
+        seen[node] = row.name
+        finding = cause_of(data, row.entry, values[row.name], values, found.best, max(left / (len(odd) - i), 5.0))
+        row.finding = finding
+        row.cause = finding.text

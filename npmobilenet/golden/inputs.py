@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,18 @@ from npmobilenet.errors import InputError, nearest, short_name
 from npmobilenet.formats.model_path import load_data
 from npmobilenet.formats.npy import Archive, read_npy
 from npmobilenet.golden.dump import Dump, Entry, catalogue
-from npmobilenet.golden.foreign_dumps import LAYOUTS, NameMap, ShapeMatch, detect, fit, match_names, read_map
+from npmobilenet.golden.foreign_dumps import (
+    LAYOUTS,
+    OFFSET,
+    VIEW,
+    NameMap,
+    ShapeMatch,
+    detect,
+    fit,
+    fits_other,
+    match_names,
+    read_map,
+)  # fmt: skip
 from npmobilenet.graph import Graph, Tensor
 from npmobilenet.images.inputs import Inputs
 from npmobilenet.images.recipes import value_range
@@ -161,15 +174,19 @@ def model_of(model: ModelSource, dialect: str) -> Model:
     return Model(model, dialect=dialect) if isinstance(model, ModelData) else load(model, dialect=dialect)
 
 
-def is_dump(source: ValueSource) -> bool:
-    """Whether values come from a dump, rather than from a run on an input: a folder, or an archive with a manifest."""
+def is_dump(source: ValueSource, names: object = None) -> bool:
+    """Whether values come from a dump, rather than from a run on an input: a folder, an archive with a manifest, or any
+    file of arrays where a name map is given.
+    """
     if isinstance(source, Dump):
         return True
     if not isinstance(source, (str, os.PathLike)):
         return False
     path = Path(source)
     try:
-        return path.is_dir() or (path.suffix == ".npz" and path.is_file() and Dump(path).manifest is not None)
+        if path.is_dir() or (path.suffix == ".npz" and path.is_file() and Dump(path).manifest is not None):
+            return True
+        return path.is_file() and (bool(names) or path.suffix in (".json", ".flatbuffer", ".fb", ".lbl"))
     except (OSError, ValueError):
         return False
 
@@ -185,7 +202,7 @@ class DumpView:
         self.own = {entry.name: entry for entry in dump.entries}
         matching = match_names(dump, known, {} if dump.manifest else names)
         self.files, self.left_over = matching.files, matching.left_over
-        self.layout = "nhwc" if dump.manifest else layout
+        self.layout, self.eight_bits = "nhwc" if dump.manifest else layout, ""
         if self.layout == "auto":
             pairs = [(dump.read(stem).shape, self.entries[name].shape) for name, stem in self.files.items()]
             self.layout = detect(pairs)
@@ -212,9 +229,32 @@ class DumpView:
         edited = own is not None and self.dump.changed(own, array)
         return array, ["edited since it was recorded"] if edited else []
 
+    def settle_type(self, mistakes: Callable[[], float]) -> None:
+        """Where the dump has the other 8-bit type, find how it stands for the right one: what makes fewer mistakes."""
+        others = [e for name, e in self.entries.items() if name in self.files and e.dtype in ("int8", "uint8")]
+        if self.dump.manifest is not None or not any(self._other_type(entry) for entry in others):
+            return
+        made = {}
+        for self.eight_bits in (VIEW, OFFSET):
+            made[self.eight_bits] = mistakes()
+        best = min(made, key=lambda how: made[how])
+        self.eight_bits = best if made[VIEW] != made[OFFSET] else ""
+
+    def _other_type(self, entry: Entry) -> bool:
+        """Whether an array's values show that it is of the other 8-bit type."""
+        array = self.dump.read(self.files[entry.name])
+        other = "uint8" if entry.dtype == "int8" else "int8"
+        limits = np.iinfo(entry.dtype)
+        beyond = (
+            array.dtype.kind in "iu"
+            and array.size
+            and not (limits.min <= int(array.min()) and int(array.max()) <= limits.max)
+        )
+        return str(array.dtype) == other or bool(beyond and fits_other(array, other))
+
     def fit(self, array: Array, entry: Entry, shape: tuple[int, ...]) -> ShapeMatch:
         """An array of this dump as one of the entry's dtype and of the given shape."""
-        return fit(array, shape, entry.dtype, entry.quantization, self.layout)
+        return fit(array, shape, entry.dtype, entry.quantization, self.layout, self.eight_bits)
 
     def __getitem__(self, name: str) -> Array:
         """An entry's array, in its dtype and, but for the batch, its shape. Raises `InputError`."""
@@ -222,7 +262,9 @@ class DumpView:
             raise InputError(f"'{self.dump.path}' has no array for '{name}'")
         entry = self.entries[name]
         array, _ = self.read(entry)
-        batch = array.shape[0] if array.ndim == len(entry.shape) else entry.shape[0]
+        one = math.prod(entry.shape[1:])
+        flat = array.ndim == 1 and len(entry.shape) > 1 and array.size % one == 0
+        batch = array.size // one if flat else array.shape[0] if array.ndim == len(entry.shape) else entry.shape[0]
         fitted = self.fit(array, entry, (batch, *entry.shape[1:]))
         if fitted.array is None:
             raise InputError(f"'{self.dump.path}': '{self.files[entry.name]}' for '{entry.name}': {fitted.problem}")
@@ -251,9 +293,11 @@ def run_values(model: Model, source: Inputs | str | os.PathLike[str], names: Ite
 
 
 def find_tensor(graph: Graph, name: str) -> tuple[str, str]:
-    """A tap's prefix and its tensor for a name, an endpoint or "#12". Raises `InputError`."""
+    """A tap's prefix and its tensor for a name, an endpoint, "#12", or a pattern of one. Raises `InputError`."""
     prefix, bare = split_prefix(name)
     tensor = graph.endpoints.get(bare, bare)
+    if tensor not in graph.tensors and set("*?[") & set(bare):
+        tensor = _only_match(graph, bare)
     if tensor not in graph.tensors or graph.tensors[tensor].constant:
         known = [*graph.endpoints, *(n for n, t in graph.tensors.items() if not t.constant)]
         as_shown = [name for name in known if short_name(name) == bare]
@@ -266,3 +310,13 @@ def find_tensor(graph: Graph, name: str) -> tuple[str, str]:
         what = f"computed by {node.op}" if node else "an input"
         raise InputError(f"'{name}': '{tensor}' is {what}; only {', '.join(ACCUMULATING)} have accumulators")
     return prefix, tensor
+
+
+def _only_match(graph: Graph, pattern: str) -> str:
+    """The one computed tensor whose name or endpoint matches; the pattern itself if none does."""
+    names = {n: n for n, t in graph.tensors.items() if not t.constant} | dict(graph.endpoints)
+    found = list(dict.fromkeys(tensor for name, tensor in names.items() if fnmatch.fnmatchcase(name, pattern)))
+    if len(found) > 1:
+        shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+        raise InputError(f"'{pattern}' matches {len(found)} tensors ({shown}): one is expected")
+    return found[0] if found else pattern

@@ -103,15 +103,6 @@ def requantization(what: IsolatedNode, dialect: str) -> Requantization | None:
     return next((arg for step in calls for arg in step.args if isinstance(arg, Requantization)), None)
 
 
-def with_quantization(what: IsolatedNode, position: int, q: Quantization) -> IsolatedNode:
-    """The node with another quantization of an operand or, behind the last, of its result."""
-    if position == len(what.operands):
-        return replace(what, result=replace(what.result, quantization=q))
-    operands = list(what.operands)
-    operands[position] = replace(operands[position], quantization=q)
-    return replace(what, operands=tuple(operands))
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Cutting
 

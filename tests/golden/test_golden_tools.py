@@ -26,7 +26,8 @@ import npmobilenet as nm
 from npmobilenet import golden
 from npmobilenet.errors import InputError, NpMobilenetError, PlanError
 from npmobilenet.formats import weightfile
-from npmobilenet.golden import comparing, foreign_dumps, inputs, likely_causes, recording
+from npmobilenet.golden import comparing, foreign_dumps, inputs, recording
+from npmobilenet.golden.causes import patterns
 from npmobilenet.golden.dump import catalogue, from_json, sanitized, stems
 from npmobilenet.graph import GraphBuilder, Quantization
 from npmobilenet.images import heat_map
@@ -335,7 +336,7 @@ def test_nan_and_zeros() -> None:
 
 
 def hinted(a: Any, b: Any, q: Quantization | None = None) -> str:
-    return " / ".join(likely_causes.find_patterns(a, b, comparing.compare(a, b), q))
+    return " / ".join(patterns.find_patterns(a, b, comparing.compare(a, b), q))
 
 
 def test_hints_name_the_pattern() -> None:

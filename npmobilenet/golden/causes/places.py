@@ -1,0 +1,106 @@
+"""Hypotheses on results whatever the op: in other places, moved, not written, another tensor's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.golden.causes.case import Case, Change
+from npmobilenet.golden.causes.shuffles import distinct, orders
+from npmobilenet.modeldata import Array
+
+
+def places(c: Case) -> Iterator[Change]:
+    """The right values in other places, or another tensor's values."""
+    shape = c.ours.shape
+    for name, array in c.later.items():
+        if array.shape == shape and array.dtype == c.ours.dtype:
+            yield Change(f"it holds what '{name}' should hold", values=array)
+    for name, array in c.others.items():
+        if array.size == c.ours.size and array.dtype == c.ours.dtype:
+            yield Change(f"it holds the values of '{name}' (another buffer)",
+                         values=array.reshape(c.ours.shape))  # fmt: skip
+    for text, order in distinct(orders(shape[-1])):
+        yield Change(f"its output: {text}", values=c.ours[..., order])
+    if len(shape) == 4:
+        for axis, what in ((1, "rows"), (2, "columns")):
+            yield Change(f"its output has its {what} in reverse order", values=np.flip(c.ours, axis))
+            for d in (1, -1, 2, -2):
+                yield Change(f"its output has its {what} rolled by {d}", values=np.roll(c.ours, d, axis))
+                yield Change(
+                    f"its output's {what} are late by {d}: the first stands twice",
+                    values=np.take(c.ours, np.clip(np.arange(c.ours.shape[axis]) - d, 0, c.ours.shape[axis] - 1), axis),
+                )
+        if shape[1] == shape[2] > 1:
+            yield Change("its output has rows and columns swapped", values=c.ours.swapaxes(1, 2))
+        yield Change("its output is written to memory as NCHW and read as NHWC",
+                     values=c.ours.transpose(0, 3, 1, 2).reshape(c.ours.shape))  # fmt: skip
+        yield Change(
+            "its output is written to memory as NHWC and read as NCHW",
+            values=c.ours.reshape(c.ours.shape[0], c.ours.shape[3], *c.ours.shape[1:3]).transpose(0, 2, 3, 1),
+        )
+    if shape[0] > 1:
+        yield Change("its images are in another order (rolled by 1)", values=np.roll(c.ours, 1, 0))
+        yield Change("all images are the first", values=np.repeat(c.ours[:1], len(c.ours), 0))
+
+
+def values(c: Case) -> Iterator[Change]:
+    """The right values moved or with bits stuck, whatever the op."""
+    if c.ours.dtype not in (np.int8, np.uint8):
+        return
+    own = np.iinfo(c.ours.dtype)
+    for d in (1, -1, 2, -2, 3, -3):
+        yield Change(f"all its values are off by {d:+d}",
+                     values=np.clip(c.ours.astype(np.int64) + d, own.min, own.max))  # fmt: skip
+    yield Change(
+        "its values are off by 128 (x ^ 128): int8 and uint8", values=(c.ours.view(np.uint8) ^ 128).view(c.ours.dtype)
+    )
+    yield Change("its values are negated", values=np.clip(-c.ours.astype(np.int64), own.min, own.max))
+    for bit in range(8):
+        mask = np.uint8(1 << bit)
+        yield Change(
+            f"bit {bit} of every value is stuck at 0", values=(c.ours.view(np.uint8) & ~mask).view(c.ours.dtype)
+        )
+        yield Change(
+            f"bit {bit} of every value is stuck at 1", values=(c.ours.view(np.uint8) | mask).view(c.ours.dtype)
+        )
+
+
+def unwritten(c: Case) -> Iterator[Change]:
+    """A part of the output that wasn't written: it holds one value, or another tensor's, from some place on."""
+    if c.finish is not None or not c.wrong.any() or c.wrong.all():
+        return
+    wrong = c.wrong
+    for text, region in _regions(wrong):
+        inside = c.found[region]
+        if inside.size == wrong.sum() and inside.size < 4:
+            continue
+        if (inside == inside.flat[0]).all() and inside.size > 1:
+            value = inside.flat[0]
+            yield Change(f"{text} hold {value} (never written?)",
+                         values=np.where(region, value, c.ours))  # fmt: skip
+        for name, array in c.others.items():
+            if array.size == wrong.size and array.dtype == c.found.dtype:
+                other = array.reshape(wrong.shape)
+                yield Change(f"{text} hold the values of '{name}' (another buffer)",
+                             values=np.where(region, other, c.ours))  # fmt: skip
+
+
+def _regions(wrong: Array) -> Iterator[tuple[str, Array]]:
+    """Parts of the tensor that hold all differences: the last rows, columns, channels, bytes."""
+    flat = np.flatnonzero(wrong.reshape(-1))
+    names = {4: ("images", "rows", "columns", "channels"), 2: ("images", "channels")}.get(wrong.ndim)
+    for axis, name in enumerate(names or ()):
+        touched = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
+        size = wrong.shape[axis]
+        if size > 1 and len(touched) < size:
+            region = np.zeros(wrong.shape, bool)
+            index: list[Any] = [slice(None)] * wrong.ndim
+            index[axis] = slice(int(touched[0]), int(touched[-1]) + 1)
+            region[tuple(index)] = True
+            yield f"{name} {touched[0]} to {touched[-1]} of {size}", region
+    span = np.zeros(wrong.size, bool)
+    span[flat[0] : flat[-1] + 1] = True
+    yield f"values {flat[0]:,} to {flat[-1]:,} in memory order", span.reshape(wrong.shape)

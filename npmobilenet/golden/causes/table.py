@@ -1,0 +1,75 @@
+"""The table of hypotheses: one row for each kind, the likeliest and cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.errors import NpMobilenetError
+from npmobilenet.golden.causes import bits, constants, elementwise, geometry, moves, places, pools, results, tables
+from npmobilenet.golden.causes.case import Case, Change
+from npmobilenet.golden.single_node import run
+from npmobilenet.runtime.taps import ACCUMULATING
+
+WINDOWS = ("conv2d", "depthwise_conv2d")
+POOLS = ("average_pool", "max_pool")
+BEFORE, BEHIND, ANYWHERE = "before", "behind", "anywhere"  # on which side of the accumulators
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of cause: its name, the ops that it may occur in (none named: all), the side of the accumulators on which
+    it lies, and what makes its changes. `last`: only where nothing else explains everything.
+    """
+
+    kind: str
+    ops: tuple[str, ...]
+    side: str
+    make: Callable[[Case], Iterator[Change]]
+    last: bool = False
+
+
+def _dialects(c: Case) -> Iterator[Change]:
+    """Another dialect's rounding."""
+    for name in DIALECTS:
+        if name != c.dialect:
+            try:
+                values = run(c.what, name, stage=c.stage)
+            except NpMobilenetError:
+                continue
+            yield Change(f"it rounds as {name} does", values=values)
+
+
+ROWS = (
+    Row("dialect", (), BEHIND, _dialects),
+    Row("single number", ACCUMULATING, BEFORE, bits.single_numbers),
+    Row("bias", ACCUMULATING, BEFORE, constants.bias),
+    Row("padding and window", WINDOWS, BEFORE, geometry.windows),
+    Row("padding's value", WINDOWS, BEFORE, geometry.fillings),
+    Row("zero point or type of operands", ACCUMULATING, BEFORE, constants.zero_points),
+    Row("clamp or zero point", ACCUMULATING, BEHIND, results.clamps),
+    Row("activation fused later", ACCUMULATING, BEHIND, results.fused),
+    Row("multiplier", ACCUMULATING, BEHIND, results.factors),
+    Row("rounding", ACCUMULATING, BEHIND, results.roundings),
+    Row("multiplier's bits", ACCUMULATING, BEHIND, results.short_multipliers),
+    Row("accumulator", ACCUMULATING, BEFORE, results.limits),
+    Row("weights", ACCUMULATING, BEFORE, constants.weights),
+    Row("products left out", ACCUMULATING, BEFORE, constants.taps),
+    Row("sum or product", ("add", "sub", "mul"), ANYWHERE, elementwise.binary),
+    Row("pool", POOLS, ANYWHERE, pools.pool),
+    Row("mean", ("mean",), ANYWHERE, pools.mean),
+    Row("function", ("activation", "leaky_relu", "quantize"), ANYWHERE, tables.table),
+    Row("softmax", ("softmax",), ANYWHERE, tables.softmax),
+    Row("resize", ("resize_bilinear", "resize_nearest"), ANYWHERE, moves.resize),
+    Row("concat", ("concat",), ANYWHERE, moves.concat),
+    Row("moved values", ("pad", "reshape", "transpose", "slice"), ANYWHERE, moves.moves),
+    Row("scale", (), ANYWHERE, results.scales),
+    Row("buffer", (), ANYWHERE, geometry.stale),
+    Row("order of the input", (*ACCUMULATING, *POOLS, "mean"), BEFORE, geometry.inputs),
+    Row("order of the output", (), ANYWHERE, places.places),
+    Row("values", (), BEHIND, places.values),
+    Row("unwritten", (), ANYWHERE, places.unwritten),
+    Row("multiplier's bits and rounding", ACCUMULATING, BEHIND, results.short_and_rounded, last=True),
+    Row("shared bias", ACCUMULATING, BEFORE, bits.shared_bias, last=True),
+)

@@ -1,0 +1,129 @@
+"""Arrays as people write them down: raw bytes, CSV, JSON, TFLite Micro's layer-by-layer debugger; and damaged ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from npmobilenet.errors import InputError
+from npmobilenet.formats.array_files import (
+    read_array,
+    read_arrays,
+    read_shapes,
+)
+from npmobilenet.golden import Dump
+
+A = np.arange(-6, 6, dtype=np.int8).reshape(1, 2, 2, 3)
+
+
+def test_raw_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(A.tobytes())
+    (tmp_path / "b.raw").write_bytes(np.array([1, -2], "<i4").tobytes())
+    (tmp_path / "shapes.csv").write_text("name,dtype,shape\na,int8,1x2x2x3\nb.raw,int32,2\n")
+    shapes = read_shapes(tmp_path / "shapes.csv")
+    assert shapes == {"a": ("int8", (1, 2, 2, 3)), "b.raw": ("int32", (2,))}
+    dump = Dump(tmp_path)
+    assert np.array_equal(dump.read("a"), A)
+    assert dump.read("b").tolist() == [1, -2]
+    flat = read_array(tmp_path / "a.bin")
+    assert (flat.dtype, flat.shape) == (np.uint8, (12,))
+    (tmp_path / "shapes.csv").unlink()
+    (tmp_path / "shapes.json").write_text(json.dumps({"a": [1, 2, 2, 4], "b": {"shape": [2], "dtype": "int32"}}))
+    with pytest.raises(InputError, match="its shape says"):
+        Dump(tmp_path).read("a")
+    assert Dump(tmp_path).read("b").tolist() == [1, -2]
+
+
+@pytest.mark.parametrize("text", ['{"a": {"dtype": "object", "shape": [1]}}', '{"a": [-1]}', "[1]", '{"a": 3}', "{"])
+def test_bad_shapes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "shapes.json").write_text(text)
+    with pytest.raises(InputError, match="list of shapes"):
+        read_shapes(tmp_path / "shapes.json")
+
+
+def test_text(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "a.csv", A.reshape(-1, 3), "%d", ",")
+    assert read_array(tmp_path / "a.csv").tolist() == list(range(-6, 6))
+    (tmp_path / "b.csv").write_text("value;other\n0.5; 1e-3\n")
+    assert read_array(tmp_path / "b.csv").tolist() == [0.5, 1e-3]
+    (tmp_path / "c.csv").write_text("1,2\nx,3\n")
+    with pytest.raises(InputError, match="numbers"):
+        read_array(tmp_path / "c.csv")
+
+
+def test_json(tmp_path: Path) -> None:
+    named = {"a": A.tolist(), "b": {"shape": [2, 1], "dtype": "float32", "data": [0.1, 2]}, "comment": "none"}
+    (tmp_path / "d.json").write_text(json.dumps(named))
+    dump = Dump(tmp_path / "d.json")
+    assert np.array_equal(dump.read("a"), A)
+    assert dump.read("b").dtype == np.float32
+    assert sorted(dump.files) == ["a", "b"]
+    for bad in ("[1]", '{"a": [[1], [2, 3]]}', '{"a": {"shape": [3], "data": [1]}}', '{"a": ["x"]}', "{"):
+        (tmp_path / "d.json").write_text(bad)
+        with pytest.raises(InputError):
+            Dump(tmp_path / "d.json")
+
+
+def layer_by_layer(tensors: list[tuple[int, Any]]) -> bytes:
+    """A flatbuffer as TFLite Micro's tool writes it: the first tensor is the input (layer_by_layer_schema.fbs)."""
+    flatbuffers = pytest.importorskip("flatbuffers")
+    b = flatbuffers.Builder(0)
+    codes = {"float32": 0, "int32": 2, "uint8": 3, "int8": 9}
+
+    def table(index: int, array: Any) -> int:
+        data = b.CreateByteVector(array.tobytes())
+        b.StartVector(4, array.ndim, 4)
+        for size in reversed(array.shape):
+            b.PrependInt32(size)
+        shape = b.EndVector()
+        b.StartObject(7)
+        b.PrependUint32Slot(1, index, 0)
+        b.PrependUOffsetTRelativeSlot(2, shape, 0)
+        b.PrependInt8Slot(3, codes[str(array.dtype)], 0)
+        b.PrependUOffsetTRelativeSlot(4, data, 0)
+        b.PrependUint32Slot(5, array.nbytes, 0)
+        return int(b.EndObject())
+
+    def tables(some: list[int]) -> int:
+        b.StartVector(4, len(some), 4)
+        for one in reversed(some):
+            b.PrependUOffsetTRelative(one)
+        return int(b.EndVector())
+
+    made = [table(*pair) for pair in tensors]
+    outputs = tables(made[1:])
+    b.StartObject(2)
+    b.PrependUOffsetTRelativeSlot(0, outputs, 0)
+    subgraphs = tables([b.EndObject()])
+    inputs = tables(made[:1])
+    b.StartObject(2)
+    b.PrependUOffsetTRelativeSlot(0, inputs, 0)
+    b.PrependUOffsetTRelativeSlot(1, subgraphs, 0)
+    b.Finish(b.EndObject())
+    return bytes(b.Output())
+
+
+def test_the_layer_by_layer_debuggers_file(tmp_path: Path) -> None:
+    other = np.array([[1.5, -2.0]], np.float32)
+    path = tmp_path / "debug.bin"
+    path.write_bytes(layer_by_layer([(0, A), (7, other), (12, A + 1)]))
+    arrays = read_arrays(path)
+    assert sorted(arrays) == ["0", "12", "7"]
+    assert np.array_equal(arrays["0"], A)
+    assert arrays["7"].tolist() == other.tolist()
+    assert Dump(path).read("12").dtype == np.int8
+    whole = path.read_bytes()
+    random = np.random.RandomState(0)
+    for i in range(300):
+        damaged = bytearray(whole[: random.randint(len(whole))] if i % 3 == 0 else whole)
+        for _ in range(3):
+            if damaged:
+                damaged[random.randint(len(damaged))] = random.randint(256)
+        path.write_bytes(bytes(damaged))
+        with contextlib.suppress(InputError):
+            read_arrays(path)
