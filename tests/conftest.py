@@ -60,7 +60,7 @@ SLOW = (
     "test_fit_on_flowers", "test_nothing_else_opens_a_socket",
     "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
     "test_golden_tools_cli.py::test_record",
-    "test_sums_by_every_way", "test_teachable_machine_of_keras_and_tflite_agree",
+    "test_some_are_planted_again", "test_sums_by_every_way", "test_teachable_machine_of_keras_and_tflite_agree",
     "test_tasks_are_compiled_once", "test_tiles_are_compiled_once",
     "test_tiles_that_end_by_lines", "test_the_page_of_claims_is_current", "test_without_a_cache_everything_works",
 )  # fmt: skip

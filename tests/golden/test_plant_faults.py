@@ -1,0 +1,45 @@
+"""Planted faults: the table of results is of the faults that there are, and a few are planted anew."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import plant_faults  # noqa: E402
+from faults import FAULTS  # noqa: E402
+
+AGAIN = ("fraction cut off toward minus infinity", "one weight's bit 7")
+
+
+def test_the_table_is_of_these_faults() -> None:
+    (table,) = plant_faults.TABLE.findall(plant_faults.PAGE.read_text(encoding="utf-8"))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    results = rows[1:]
+    assert [(row[0], row[1].partition(",")[0]) for row in results] == [(f.name, f.model) for f in FAULTS]
+    assert len(results) >= 60
+    assert sum(row[3] == "yes" for row in results) >= 59
+    assert sum(row[4] == "yes" for row in results) >= 54
+    assert sum(row[4] == "wrong" for row in results) == 0
+    (said,) = re.findall(r"Of (\d+) faults", table)
+    assert int(said) == len(FAULTS)
+
+
+def test_faults_are_of_every_kind() -> None:
+    assert {f.form for f in FAULTS} >= {"npy", "npz", "bin", "csv", "json", "view"}
+    assert {f.where for f in FAULTS} >= {0, 0.5, 1}
+    assert {f.lacks for f in FAULTS} == {"", "before", "behind"}
+    assert len({f.model for f in FAULTS}) >= 4
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_some_are_planted_again(name: str) -> None:
+    place, fault = next((i, f) for i, f in enumerate(FAULTS) if f.name == name and f.model.startswith("flowers"))
+    result = plant_faults.plant(fault, place)
+    assert result.located
+    assert result.named == "yes", result.text
