@@ -9,7 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization
+from npmobilenet.arithmetic.fixedpoint import (
+    INT32_MAX,
+    INT32_MIN,
+    Requantization,
+    Rounding,
+    everywhere,
+    in_vectors,
+    rounding,
+)
 from npmobilenet.arithmetic.ranges import (
     LEAST_SCALE,
     LIMITS,
@@ -110,16 +118,17 @@ def requantization(
         for c, f in enumerate(factors if each else factors[:1])
     ] * (1 if each else len(factors))
     low, high = xnnpack_range(node, result) if rule == "float32" else activation_range(node, result)
-    eights = node.op == "depthwise_conv2d" and rule == "upward"
+    where = everywhere(rounding(rule))
+    if node.op == "depthwise_conv2d" and rule == "upward":
+        where = in_vectors(Rounding.UPWARD, Rounding.DOUBLE, len(factors), NEON_LANES)
     return Requantization(
         np.array([m for m, _ in fixed], np.int32),
         np.array([s for _, s in fixed], np.int32),
         factors,
-        REQUANTIZATIONS.index(rule),
+        where,
         zero_point_of(result),
         low,
         high,
-        len(factors) - len(factors) % NEON_LANES if eights else INT32_MAX,
     )
 
 
@@ -131,7 +140,7 @@ def preactivation(full: Requantization) -> Requantization:
 def raw(channels: int) -> Requantization:
     """No step: the accumulators themselves."""
     zeros = np.zeros(channels, np.int32)
-    return Requantization(zeros, zeros, np.zeros(channels), 0, 0, INT32_MIN, INT32_MAX)
+    return Requantization(zeros, zeros, np.zeros(channels), everywhere(Rounding.NONE), 0, INT32_MIN, INT32_MAX)
 
 
 def accumulator_quantization(x: Tensor, weights: Tensor) -> Quantization | None:
@@ -177,7 +186,7 @@ def dead_channels(requant: Requantization, bound: Array) -> Array:
     greatest accumulator (`bound`) and of all that an int32 can hold after overflowing. Teachable Machine's converter
     makes such channels of filters that training has emptied: bias +-2147483647, scale 1e-20.
     """
-    if requant.rule in (REQUANTIZATIONS.index("float32"), REQUANTIZATIONS.index("float64")):
+    if requant.rule.inside in (Rounding.FLOAT32, Rounding.FLOAT64):
         most: Array = np.maximum(bound, -INT32_MIN) * requant.scale[: len(bound)]
         return most < 0.5
     dead: Array = requant.multiplier[: len(bound)] == 0

@@ -10,23 +10,20 @@ from typing import NamedTuple
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Rounding, VectorRule, everywhere, in_vectors, rounding
 from npmobilenet.errors import PlanError
 from npmobilenet.modeldata import Array
 from npmobilenet.ops import Node, Tensor
 
-# How rows are quantized, and how sums are scaled: positions are the codes of kernels/reference/dynamic_range.py.
-INPUTS = ("symmetric", "asymmetric", "asymmetric_reciprocal")
-ORDERS = ("channel_first", "product", "row_first", "fused")
 LANES = 4  # channels that TFLite's optimized depthwise kernel scales together; the rest go by "row_first"
 MOST_STEP = 255 * 127  # of a product: an input less its zero point, a weight
 
 
 class DynamicRange(NamedTuple):
-    """Codes of INPUTS and ORDERS; channels before order[0] go by order[1], the others by order[2]."""
+    """How rows are quantized, and how the sums of each channel are scaled."""
 
     quantization: int
-    order: tuple[int, int, int]
+    order: VectorRule
     by_rows: bool = False  # whether each row along the last dimension has a scale, and not each image
 
 
@@ -54,15 +51,15 @@ def rules(node: Node, weights: Tensor, dialect: Dialect) -> DynamicRange:
     if rule == "fused":
         window = weights.shape[:-2], node.attrs.get("stride"), node.attrs.get("padding")
         pointwise = window == ((1, 1), (1, 1), ((0, 0), (0, 0)))
-        order = (channels, ORDERS.index(rule), 0)
-        return DynamicRange(INPUTS.index("asymmetric_reciprocal"), order, pointwise or node.op == "fully_connected")
+        flat = pointwise or node.op == "fully_connected"
+        return DynamicRange(Rounding.ASYMMETRIC_RECIPROCAL, everywhere(Rounding.FUSED), flat)
     single = len(q.scale) == 1 and node.op == "conv2d"
     asymmetric = node.attrs.get("asymmetric", False) if node.op == "fully_connected" else not single
     if rule == "vectors":
-        order = (channels - channels % LANES, ORDERS.index("channel_first"), ORDERS.index("row_first"))
+        order = in_vectors(Rounding.CHANNEL_FIRST, Rounding.ROW_FIRST, channels, LANES)
     else:
-        order = (channels, ORDERS.index("product" if single else rule), 0)
-    kind = INPUTS.index("asymmetric" if asymmetric else "symmetric")
+        order = everywhere(Rounding.PRODUCT if single else rounding(rule))
+    kind = Rounding.ASYMMETRIC if asymmetric else Rounding.SYMMETRIC
     return DynamicRange(kind, order, node.op == "fully_connected")
 
 

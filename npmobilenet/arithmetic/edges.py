@@ -1,45 +1,33 @@
 """Quantize and dequantize: float32 to 8 bits, 8 bits to another scale or to float32.
 
-Optimized TFLite works in vectors of 8 or 16 elements, and on what is left over at the end by another rule: `Split` says
-how many elements of an image come before that. Images are taken one at a time, so that an image's result doesn't depend
-on the batch that it is in (the runtime, given a batch, counts it as a whole).
+Optimized TFLite works in vectors of 8 or 16 elements, and on what is left over at the end by another rule. Images are
+taken one at a time, so that an image's result doesn't depend on the batch that it is in (the runtime, given a batch,
+counts it as a whole).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import Requantization
+from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding, VectorRule, everywhere, in_vectors, rounding
 from npmobilenet.arithmetic.ranges import LIMITS, scale_of, zero_point_of
 from npmobilenet.arithmetic.tables import rescaling
 from npmobilenet.errors import PlanError
 from npmobilenet.ops import Node, Tensor
 
-# How a float32 becomes an integer; the position is the code of kernels/reference/quantize.py.
-QUANTIZATIONS = ("quotient32", "reciprocal", "quotient64")
+T = TypeVar("T")
+ByPlace = tuple[T, T, VectorRule]  # a thing and another, and which of them (0, 1) is for an element of an image
 
 
-class Split(NamedTuple):
-    """Rules for the first `elements` of an image, and for those after them."""
-
-    first: str
-    rest: str
-    elements: int
-
-
-def _blocks(x: Tensor, lanes: int) -> int:
-    return x.size // lanes * lanes
-
-
-def quantizing(x: Tensor, dialect: Dialect) -> Split:
-    """The rules of QUANTIZATIONS for a float32 input."""
+def quantizing(x: Tensor, dialect: Dialect) -> VectorRule:
+    """The rules of Rounding for a float32 input."""
     rule = dialect.rule("quantize", "float32")
     if rule == "blocks8":
-        return Split("reciprocal", "quotient64", _blocks(x, 8))
-    return Split(rule, rule, x.size)
+        return in_vectors(Rounding.RECIPROCAL, Rounding.QUOTIENT64, x.size, 8)
+    return everywhere(rounding(rule))
 
 
 def check_types(node: Node, x: Tensor, result: Tensor) -> None:
@@ -61,8 +49,8 @@ def delegated(x: Tensor, result: Tensor) -> bool:
     return x.dtype == result.dtype and bool(np.float32(1 / 256) <= ratio <= np.float32(128))
 
 
-def requantizing(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Requantization, Requantization, int]:
-    """From one scale to another: the steps for the first elements of an image and for the rest, and the first's count.
+def requantizing(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> ByPlace[Requantization]:
+    """From one scale to another.
 
     The factor is s_in / s_out in float64; XNNPACK rounds the float32 quotient to a multiple of 1/256, ties to even.
     Source: LiteRT, tflite/kernels/quantize.cc, Prepare, and internal/optimized/optimized_ops.h, Requantize, commit
@@ -71,24 +59,23 @@ def requantizing(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tup
     rule = dialect.rule("quantize", x.dtype)
     if rule == "multiplier8" and delegated(x, result):
         factor = float(np.rint(np.float32(256) * (scale_of(x) / scale_of(result)))) / 256
-        split = Split("single", "single", x.size)
+        inside, outside, which = "single", "single", everywhere(0)
     else:
         factor = float(scale_of(x)) / float(scale_of(result))
         rule = dialect.rule("quantize", "undelegated") if rule == "multiplier8" else rule
-        split = Split(rule, rule, x.size)
+        inside, outside, which = rule, rule, everywhere(0)
         if rule == "blocks16":
-            split = Split("upward", "double", _blocks(x, 16))
-    limits = LIMITS[result.dtype]
-    first, rest = (rescaling(node, factor, x, result, name, limits) for name in (split.first, split.rest))
-    return first, rest, split.elements
+            inside, outside, which = "upward", "double", in_vectors(0, 1, x.size, 16)
+    first, rest = (rescaling(node, factor, x, result, name, LIMITS[result.dtype]) for name in (inside, outside))
+    return first, rest, which
 
 
-def dequantizing(x: Tensor, dialect: Dialect) -> Split:
+def dequantizing(x: Tensor, dialect: Dialect) -> ByPlace[str]:
     """The rules: "exact", (q - z) * s rounded once; "two_products", q * s - z * s, both and their sum rounded."""
     rule = dialect.rule("dequantize")
     if rule == "blocks8":
-        return Split("two_products", "exact", _blocks(x, 8))
-    return Split(rule, rule, x.size)
+        return "two_products", "exact", in_vectors(0, 1, x.size, 8)
+    return rule, rule, everywhere(0)
 
 
 def dequantized(q: int, x: Tensor, rule: str) -> np.float32:

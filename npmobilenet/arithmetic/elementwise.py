@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS
+from npmobilenet.arithmetic.fixedpoint import Rounding, VectorRule, everywhere, in_vectors, rounding
 from npmobilenet.arithmetic.ranges import (
     LIMITS,
     activation_range,
@@ -28,18 +28,12 @@ from npmobilenet.ops import Node, Tensor, misfit
 
 LEFT_SHIFT = 20  # of operands before they are scaled: 9 bits (a difference of two 8-bit values) and 20 make 29
 
-# How a sum is taken; the position is the code that kernels/reference/binary.py switches on and explains.
-SUMS = ("double", "single", "fused", "floor", "linear")
-# How a NEON kernel narrows the rescaled product to 16 bits before it adds the zero point.
-NARROWINGS = ("none", "saturate", "wrap")
-
 
 class Sum(NamedTuple):
     """Parameters of add_q: out = zero_point + (x - zero_x) * s_x / s_out +- (y - zero_y) * s_y / s_out.
 
     sign: 1 for addition, -1 for subtraction. multiplier_*, shift_*: as fixedpoint.quantize_multiplier gives them; for
-    the rule "linear" integers in units of 2^-shift. rule: code of SUMS for elements outside full vectors, lanes: for
-    those inside; element i of an image is inside when i % run < full. low, high: the clamp.
+    the rule "linear" integers in units of 2^-shift. rule: of Rounding, for each element. low, high: the clamp.
     """
 
     zero_x: int
@@ -51,10 +45,7 @@ class Sum(NamedTuple):
     sign: int
     multiplier: int
     shift: int
-    rule: int
-    lanes: int
-    run: int
-    full: int
+    rule: VectorRule
     zero_point: int
     low: int
     high: int
@@ -63,8 +54,7 @@ class Sum(NamedTuple):
 class Product(NamedTuple):
     """Parameters of mul_q: out = zero_point + (x - zero_x) * (y - zero_y) * (s_x * s_y / s_out).
 
-    multiplier, shift, scale: the factor in brackets, as integers and as float64. rule: code of
-    fixedpoint.REQUANTIZATIONS. narrow: code of NARROWINGS for elements inside full vectors; run, full: as in Sum.
+    multiplier, shift, scale: the factor in brackets, as integers and as float64. rule: of Rounding, for each element.
     """
 
     zero_x: int
@@ -72,10 +62,7 @@ class Product(NamedTuple):
     multiplier: int
     shift: int
     scale: float
-    rule: int
-    narrow: int
-    run: int
-    full: int
+    rule: VectorRule
     zero_point: int
     low: int
     high: int
@@ -127,10 +114,6 @@ def broadcast_run(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, bool]:
     return (y4, False) if y4 > 1 else (y3, True)
 
 
-def _full(run: int, lanes: int) -> int:
-    return run - run % lanes
-
-
 def _delegated_sum(x: Tensor, y: Tensor, result: Tensor) -> bool:
     """Whether the delegate hands the addition or subtraction to XNNPACK: 2^-10 <= s_in / s_out < 2^8 for both.
 
@@ -172,16 +155,16 @@ def _fixed_sum(node: Node, x: Tensor, y: Tensor, result: Tensor, rule: str) -> S
             f"node '{node.name}' ({node.op}): its output's scale {s_out:.3g} is less than 2^-19 of an operand's "
             f"({largest / 2:.3g}); TFLite doesn't define the result: quantize the tensor '{result.name}' anew"
         )
-    run, full, lanes = 1, 0, "double" if rule == "neon" else rule
     if rule == "neon":
         run, single = broadcast_run(x.shape, y.shape)
-        wide = result.dtype == "int8" and not single
-        full, lanes = _full(run, 16 if wide else 8), "fused" if wide else "floor"
-        rule = "double"
+        inside, lanes = (Rounding.FUSED, 16) if result.dtype == "int8" and not single else (Rounding.FLOOR, 8)
+        where = in_vectors(inside, Rounding.DOUBLE, run, lanes)
+    else:
+        where = everywhere(rounding(rule))
     low, high = activation_range(node, result)
-    sign, codes = -1 if node.op == "sub" else 1, (SUMS.index(rule), SUMS.index(lanes))
+    sign = -1 if node.op == "sub" else 1
     return Sum(zero_point_of(x), m_x, shift_x, zero_point_of(y), m_y, shift_y, sign, multiplier, shift,
-               *codes, run, full, zero_point_of(result), low, high)  # fmt: skip
+               where, zero_point_of(result), low, high)  # fmt: skip
 
 
 def _linear_sum(node: Node, x: Tensor, y: Tensor, result: Tensor) -> Sum:
@@ -196,10 +179,9 @@ def _linear_sum(node: Node, x: Tensor, y: Tensor, result: Tensor) -> Sum:
     shift = 20 - (math.frexp(float(max(factors)))[1] - 1)
     m_x, m_y = (int(np.rint(f * np.float32(2.0**shift))) for f in factors)
     sign = -1 if node.op == "sub" else 1
-    code = SUMS.index("linear")
     low, high = xnnpack_range(node, result)
-    return Sum(zero_point_of(x), m_x, 0, zero_point_of(y), m_y, 0, sign, 1, shift, code, code, 1, 0,
-               zero_point_of(result), low, high)  # fmt: skip
+    return Sum(zero_point_of(x), m_x, 0, zero_point_of(y), m_y, 0, sign, 1, shift,
+               everywhere(Rounding.LINEAR), zero_point_of(result), low, high)  # fmt: skip
 
 
 def multiplication(node: Node, x: Tensor, y: Tensor, result: Tensor, dialect: Dialect) -> Product:
@@ -215,15 +197,16 @@ def multiplication(node: Node, x: Tensor, y: Tensor, result: Tensor, dialect: Di
     if rule == "float32" and not np.float32(2**-16) <= factor < np.float32(2**8):
         rule = dialect.rule(node.op, "undelegated")
     low, high = (xnnpack_range if rule == "float32" else activation_range)(node, result)
-    run, full, narrow = 1, 0, "none"
     if rule == "neon":
         run, single = broadcast_run(x.shape, y.shape)
-        full, rule = _full(run, 16 if result.dtype == "int8" else 8), "double"
-        narrow = "wrap" if single and result.dtype == "uint8" else "saturate"
+        inside = Rounding.WRAPPED if single and result.dtype == "uint8" else Rounding.SATURATED
+        where = in_vectors(inside, Rounding.DOUBLE, run, 16 if result.dtype == "int8" else 8)
+    else:
+        where = everywhere(rounding(rule))
     multiplier, shift = multiplier_of(node, float(factor), [x, y], result)
     return Product(
-        zero_point_of(x), zero_point_of(y), multiplier, shift, float(factor), REQUANTIZATIONS.index(rule),
-        NARROWINGS.index(narrow), run, full, zero_point_of(result), low, high,
+        zero_point_of(x), zero_point_of(y), multiplier, shift, float(factor), where,
+        zero_point_of(result), low, high,
     )  # fmt: skip
 
 

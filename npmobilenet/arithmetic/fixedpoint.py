@@ -8,34 +8,86 @@ compiles them: `kernels/compiler/jit.py`), and so do the golden tools. Which run
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
-# How an accumulator becomes a value of the output's scale. The position in this tuple is the code that kernels switch
-# on, as with ops.ACTIVATIONS.
-REQUANTIZATIONS = ("none", "double", "upward", "single", "float32", "float64")
+
+class Rounding(IntEnum):
+    """How kernels round: they switch on the number, and traces print the name.
+
+    The first row is of accumulators (`requantize`); then what sums have besides, and products (binary.py below
+    kernels/reference/); floats made integers (quantize.py); inputs and sums of dynamic range (dynamic_range.py).
+    """
+
+    (
+        NONE, DOUBLE, UPWARD, SINGLE, FLOAT32, FLOAT64,
+        FUSED, FLOOR, LINEAR, SATURATED, WRAPPED,
+        QUOTIENT32, RECIPROCAL, QUOTIENT64,
+        SYMMETRIC, ASYMMETRIC, ASYMMETRIC_RECIPROCAL, CHANNEL_FIRST, PRODUCT, ROW_FIRST,
+    ) = range(20)  # fmt: skip
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    __repr__ = __str__
+
+
+REQUANTIZATIONS = ("none", "double", "upward", "single", "float32", "float64")  # those of accumulators, by name
+
+
+def rounding(name: str) -> Rounding:
+    """The rule of that name."""
+    return Rounding[name.upper()]
+
+
+class VectorRule(NamedTuple):
+    """Which rule holds where. A runtime's full vectors take `inside`; what fills none follows `outside`.
+
+    Of each `run` elements of an image, counted in memory order, the first `full` are inside (`rule_at`). Channels count
+    as elements of a pixel. Most rules hold `everywhere`.
+    """
+
+    inside: int
+    outside: int
+    run: int
+    full: int
+
+
+def everywhere(rule: int) -> VectorRule:
+    """One rule for all elements."""
+    return VectorRule(rule, rule, INT32_MAX, INT32_MAX)
+
+
+def in_vectors(inside: int, outside: int, run: int, lanes: int) -> VectorRule:
+    """`inside` for the elements that fill vectors of `lanes`, run by run."""
+    full = run - run % lanes
+    return VectorRule(inside, outside, run, full) if full else everywhere(outside)
+
+
+def rule_at(i, rule):
+    """The rule of a VectorRule for element i of an image."""
+    return rule.inside if i % rule.run < rule.full else rule.outside
 
 
 class Requantization(NamedTuple):
     """All that a kernel needs to turn accumulators (int32) into its output: `requantized` below is the formula.
 
     multiplier, shift: int32, one for each output channel; real factor = multiplier * 2^(shift - 31).
-    scale: float64, the same real factors as the float rules take them. rule: code of REQUANTIZATIONS.
+    scale: float64, the same real factors as the float rules take them. rule: of Rounding, for each channel.
     zero_point, low, high: the output's zero point and the range that it is clamped to.
-    tail: the first channel that follows "double" instead of `rule`: one that a runtime's vectors leave over.
     """
 
     multiplier: Any
     shift: Any
     scale: Any
-    rule: int
+    rule: VectorRule
     zero_point: int
     low: int
     high: int
-    tail: int = INT32_MAX
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
@@ -197,16 +249,16 @@ def float64_rounding(acc, scale):
 
 
 def requantize(acc, multiplier, shift, scale, rule):
-    """The accumulator in units of the output's scale, by rule number `rule` of REQUANTIZATIONS."""
-    if rule == 1:
+    """The accumulator in units of the output's scale, by a rule of Rounding."""
+    if rule == Rounding.DOUBLE:
         return double_rounding(acc, multiplier, shift)
-    if rule == 2:
+    if rule == Rounding.UPWARD:
         return upward_rounding(acc, multiplier, shift)
-    if rule == 3:
+    if rule == Rounding.SINGLE:
         return single_rounding(acc, multiplier, shift)
-    if rule == 4:
+    if rule == Rounding.FLOAT32:
         return float32_rounding(acc, scale)
-    if rule == 5:
+    if rule == Rounding.FLOAT64:
         return float64_rounding(acc, scale)
     return np.int64(acc)
 
@@ -216,6 +268,5 @@ def requantized(acc, c, r):
 
     The sum with the zero point wraps like C's int32: only a scaled accumulator at the very ends of int32 can tell.
     """
-    rule = r.rule if c < r.tail else 1
-    v = wrap32(requantize(acc, r.multiplier[c], r.shift[c], r.scale[c], rule) + r.zero_point)
+    v = wrap32(requantize(acc, r.multiplier[c], r.shift[c], r.scale[c], rule_at(c, r.rule)) + r.zero_point)
     return min(max(v, r.low), r.high)

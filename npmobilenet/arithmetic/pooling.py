@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, REQUANTIZATIONS
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Rounding, VectorRule, everywhere, in_vectors, rounding
 from npmobilenet.arithmetic.ranges import (
     LIMITS,
     activation_range,
@@ -36,18 +36,16 @@ class Pool(NamedTuple):
 class Mean(NamedTuple):
     """Parameters of mean_q: out = offset + requantized(start + sum of x).
 
-    multiplier, shift, scale: the factor s_in / (H * W * s_out), as integers and as float64. rule: code of
-    fixedpoint.REQUANTIZATIONS; lanes: that of the first `full` channels. offset: added in integers, or, under the rule
-    "float32", real_offset before the rounding to an integer. low, high: the clamp.
+    multiplier, shift, scale: the factor s_in / (H * W * s_out), as integers and as float64. rule: of Rounding, for
+    each channel. offset: added in integers, or, under the rule "float32", real_offset before the rounding to an
+    integer. low, high: the clamp.
     """
 
     start: int
     multiplier: int
     shift: int
     scale: float
-    rule: int
-    lanes: int
-    full: int
+    rule: VectorRule
     offset: int
     real_offset: np.float32
     low: int
@@ -105,10 +103,16 @@ def _centred_mean(node: Node, x: Tensor, result: Tensor, rule: str) -> Mean:
     multiplier, shift = multiplier_of(node, factor, [x], result)
     extra = min(count.bit_length() - 1, 32, 31 + shift)
     multiplier, shift = (multiplier << extra) // count, shift - extra
-    code = REQUANTIZATIONS.index(rule)
     start = -zero_point_of(x) * count
     return Mean(
-        start, multiplier, shift, factor / count, code, code, 0, zero_point_of(result), np.float32(0), *low_high
+        start,
+        multiplier,
+        shift,
+        factor / count,
+        everywhere(rounding(rule)),
+        zero_point_of(result),
+        np.float32(0),
+        *low_high,
     )
 
 
@@ -129,10 +133,9 @@ def _biased_mean(node: Node, x: Tensor, result: Tensor) -> Mean:
         factor = float(s_in / (np.float32(_counted(x)) * s_out))
     check_factor(node, abs(float(moved)), [x], result)  # infinite for the greatest scales
     multiplier, shift = multiplier_of(node, factor, [x], result)
-    full = result.shape[-1] - result.shape[-1] % 16
-    codes = REQUANTIZATIONS.index("double"), REQUANTIZATIONS.index("upward")
+    where = in_vectors(Rounding.UPWARD, Rounding.DOUBLE, result.shape[-1], 16)
     offset = zero_point_of(result) - int(moved)
-    return Mean(0, multiplier, shift, factor, *codes, full, offset, np.float32(0), *LIMITS[result.dtype])
+    return Mean(0, multiplier, shift, factor, where, offset, np.float32(0), *LIMITS[result.dtype])
 
 
 def _float_mean(node: Node, x: Tensor, result: Tensor) -> Mean:
@@ -146,5 +149,5 @@ def _float_mean(node: Node, x: Tensor, result: Tensor) -> Mean:
     factor = scale_of(x) / scale_of(result) * (np.float32(1) / count)
     offset = np.float32(zero_point_of(result)) - count * np.float32(zero_point_of(x)) * factor
     multiplier, shift = multiplier_of(node, float(factor), [x], result)
-    code = REQUANTIZATIONS.index("float32")
-    return Mean(0, multiplier, shift, float(factor), code, code, 0, 0, offset, *LIMITS[result.dtype])
+    where = everywhere(Rounding.FLOAT32)
+    return Mean(0, multiplier, shift, float(factor), where, 0, offset, *LIMITS[result.dtype])

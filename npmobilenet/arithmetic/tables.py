@@ -12,7 +12,7 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
 from npmobilenet.arithmetic.exponential import exp_float32, exp_float64
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization, round_away32
+from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding, everywhere, round_away32, rounding
 from npmobilenet.arithmetic.ranges import LIMITS, activation_range, multiplier_of, real_factor, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.ops import Node, Tensor, misfit
@@ -78,7 +78,7 @@ def clipping(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Requant
 
 class Prelu(NamedTuple):
     """Parameters of prelu_q: zero points of input, alpha and output; multipliers and shifts of values from zero on and
-    of those below; code of fixedpoint.REQUANTIZATIONS; the clamp.
+    of those below; a Rounding; the clamp.
     """
 
     zero_points: tuple[int, int, int]
@@ -96,7 +96,7 @@ def prelu(node: Node, x: Tensor, alpha: Tensor, result: Tensor, dialect: Dialect
     """
     up, down = real_factor(node, [x], result), real_factor(node, [x, alpha], result)
     (m0, s0), (m1, s1) = multiplier_of(node, float(up), [x], result), multiplier_of(node, float(down), [x], result)
-    rule = REQUANTIZATIONS.index(dialect.rule("prelu"))
+    rule = rounding(dialect.rule("prelu"))
     zeros = zero_point_of(x), zero_point_of(alpha), zero_point_of(result)
     return Prelu(zeros, (m0, m1), (s0, s1), rule, *LIMITS[result.dtype])
 
@@ -127,7 +127,7 @@ def leaky_relu(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple
 def _of_8_bits(factor: float, result: Tensor) -> Requantization:
     """(v * factor + 128) >> 8: "single" by the multiplier factor * 2^16 and the shift 7."""
     arrays = np.array([int(factor) << 16], np.int64), np.array([7], np.int32), np.array([factor / 256])
-    return Requantization(*arrays, REQUANTIZATIONS.index("single"), zero_point_of(result), *LIMITS[result.dtype])
+    return Requantization(*arrays, everywhere(Rounding.SINGLE), zero_point_of(result), *LIMITS[result.dtype])
 
 
 def rescaling(
@@ -136,7 +136,7 @@ def rescaling(
     """A Requantization of one channel by a real factor, from the scale of x to the result's."""
     multiplier, shift = multiplier_of(node, factor, [x], result)
     arrays = np.array([multiplier], np.int32), np.array([shift], np.int32), np.array([factor], np.float64)
-    return Requantization(*arrays, REQUANTIZATIONS.index(rule), zero_point_of(result), *limits)
+    return Requantization(*arrays, everywhere(rounding(rule)), zero_point_of(result), *limits)
 
 
 def check_logistic(node: Node, result: Tensor) -> None:

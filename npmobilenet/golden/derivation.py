@@ -19,7 +19,7 @@ import numpy as np
 
 import npmobilenet
 from npmobilenet.arithmetic.dialects import DIALECTS, Dialect
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
+from npmobilenet.arithmetic.fixedpoint import Requantization, VectorRule
 from npmobilenet.errors import PlanError
 from npmobilenet.golden.single_node import (
     VECTOR,
@@ -39,7 +39,7 @@ _PACKAGE = Path(npmobilenet.__file__).parent
 WATCHED = tuple(str(_PACKAGE / place) for place in ("arithmetic", "kernels/reference"))
 MOST_CALLS = 5000
 # Parameters that the node's description has.
-PLACES = ("stride", "pad", "padding", "dilation", "kernel", "taps", "zero_points")
+PLACES = ("stride", "pad", "padding", "dilation", "kernel", "taps", "zero_points", "which")
 
 
 @dataclass
@@ -71,10 +71,10 @@ def watch(argument: float | None = None) -> Iterator[Trace]:
     stack: list[TracedCall | None] = []
 
     def listener(frame: FrameType, event: str, result: Any) -> None:
-        if event not in ("call", "return") or not frame.f_code.co_filename.startswith(WATCHED):
+        code = frame.f_code
+        if event not in ("call", "return") or not code.co_filename.startswith(WATCHED) or code.co_name == "rule_at":
             return
         if event == "call":
-            code = frame.f_code
             names = code.co_varnames[: code.co_argcount]
             arguments = {name: scalar(frame.f_locals[name]) for name in names}
             wanted = argument is None or bool(stack) or next(iter(arguments.values()), None) == argument
@@ -132,7 +132,8 @@ def subtrees(calls: list[TracedCall]) -> list[list[TracedCall]]:
 def parameters(step: Step) -> dict[str, Any]:
     """The numbers that a kernel call is given beside its arrays: scalars, tuples of them, fields of records.
 
-    An array of one number for each channel is given by its first; what says where the kernel reads is left out.
+    An array of one number for each channel is given by its first; what says where the kernel reads is left out. A rule
+    that doesn't hold everywhere is given as a dict.
     """
     found: dict[str, Any] = {}
     for name, value in zip(argument_names(step), step.args, strict=True):
@@ -142,7 +143,10 @@ def parameters(step: Step) -> dict[str, Any]:
 
 
 def _collect(found: dict[str, Any], name: str, value: Any) -> None:
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(value, VectorRule):
+        rule = {key: scalar(part) for key, part in value._asdict().items()}
+        found[name] = rule if value.inside != value.outside else rule["inside"]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
         for key, part in zip(value._fields, value, strict=True):
             row = isinstance(part, np.ndarray) and part.ndim == 1 and part.size > 0
             by_channel = row and (part.size <= 2 or isinstance(value, Requantization))  # and not a table
@@ -238,9 +242,6 @@ def outside(what: IsolatedNode, at: tuple[int, ...]) -> int:
 TABLES = ("activation", "quantize", "dequantize")  # computed for all 256 values when they read integers
 
 
-BY_PLACE = ("run", "full", "split", "tail")  # parameters that say where in the layer a rule holds
-
-
 @dataclass
 class Derivation:
     """How some dialects (`dialects`, which agree in every step) get their value.
@@ -300,7 +301,8 @@ def _derivation(what: IsolatedNode, dialect: Dialect, stage: str) -> Derivation:
     asked = scalar(cut.arrays[0].reshape(-1)[0]) if what.node.op in TABLES and cut.cropped else None
     with watch(asked) as made:
         calls, out = steps(cut, dialect.name, "python", stage)
-    given = {k: v for step in calls for k, v in parameters(step).items() if k not in BY_PLACE}
+    place = "outside" if vector is False else "inside"
+    given = {k: v[place] if isinstance(v, dict) else v for step in calls for k, v in parameters(step).items()}
     trace = traced(calls, cut.copies)
     if asked is not None:  # a function of one value: what made the table's entry
         groups = subtrees(made.calls)
@@ -342,6 +344,6 @@ def rule_of(dialect: Dialect, what: IsolatedNode, calls: Sequence[Step]) -> tupl
     op, dtype = what.node.op, what.operands[0].dtype
     kinds = [what.node.attrs.get("function", ""), dtype, "", f"undelegated:{dtype}", "undelegated"]
     rows = [dialect.rules[key] for kind in kinds if (key := f"{op}:{kind}".rstrip(":")) in dialect.rules]
-    used = [REQUANTIZATIONS[arg.rule] for step in calls for arg in step.args if isinstance(arg, Requantization)]
+    used = [str(arg.rule.inside) for step in calls for arg in step.args if isinstance(arg, Requantization)]
     rule = next((row for row in rows if row.name in used), rows[0] if rows else None)
     return (rule.name, rule.source) if rule is not None else ("", "")

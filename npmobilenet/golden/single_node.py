@@ -6,14 +6,14 @@ Whatever is computed here is computed by the engine's own binders and kernels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import dialect as dialect_named
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Requantization
+from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding, VectorRule
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import Node, Quantization, Tensor
 from npmobilenet.kernels import as_functions, kernel_set
@@ -155,27 +155,20 @@ def _channel(tensor: Tensor, c: int, copies: int) -> Quantization | None:
 def in_vector(calls: Sequence[Step], what: IsolatedNode, at: tuple[int, ...]) -> bool | None:
     """Whether element `at` is one that the runtime computes in a full vector; None where that makes no difference.
 
-    The kernel's arguments say where vectors end, each kind of parameters in fields of its own:
-    - `run` and `full` (elementwise.Sum, Product): of each `run` elements the first `full`;
-    - `full` alone (pooling.Mean): the first `full` channels;
-    - `tail` (fixedpoint.Requantization): the channels before `tail`;
-    - an argument `split` (lookup_q, quantize_q): the elements of an image before it.
+    The VectorRule among the kernel's arguments says it.
     """
-    place = 0
-    for i, size in zip(at[1:], what.result.shape[1:], strict=True):
-        place = place * size + i
-    for step in calls:
-        for name, value in zip(argument_names(step), step.args, strict=True):
-            fields = getattr(value, "_fields", ())
-            if "run" in fields:
-                return None if value.full == 0 else place % value.run < value.full
-            if "full" in fields:
-                return None if value.full == 0 else at[-1] < value.full
-            if "tail" in fields and value.tail < INT32_MAX:
-                return bool(at[-1] < value.tail)
-            if name == "split":
-                return None if value >= what.result.size else place < int(value)
-    return None
+    place = int(np.ravel_multi_index(at[1:], what.result.shape[1:])) if len(at) > 1 else 0
+    rules = (rule for step in calls for rule in vector_rules(step.args) if rule.inside != rule.outside)
+    return next((place % rule.run < rule.full for rule in rules), None)
+
+
+def vector_rules(args: tuple[Any, ...]) -> Iterator[VectorRule]:
+    """Those among a kernel's arguments."""
+    for value in args:
+        if isinstance(value, VectorRule):
+            yield value
+        elif isinstance(value, tuple):
+            yield from vector_rules(value)
 
 
 def argument_names(step: Step) -> tuple[str, ...]:
@@ -310,7 +303,12 @@ def element_inputs(cut: IsolatedNode) -> dict[str, Number]:
 
 
 def scalar(value: Any) -> Any:
-    """A number as a plain Python one (float32 as the shortest decimal that gives it back), None for anything else."""
+    """A number as a plain Python one (float32 as the shortest decimal that gives it back), a rule as its name.
+
+    None for anything else.
+    """
+    if isinstance(value, Rounding):
+        return str(value)
     if isinstance(value, np.float32):
         return float(str(value))
     if isinstance(value, np.generic):

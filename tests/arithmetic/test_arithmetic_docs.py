@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,6 +19,7 @@ from cases import q, run_q, single_q
 from npmobilenet.arithmetic import convolution, elementwise, pooling, resize, softmax, tables
 from npmobilenet.arithmetic import fixedpoint as fp
 from npmobilenet.arithmetic.dialects import DIALECTS, dialect
+from npmobilenet.golden.single_node import IsolatedNode, steps, vector_rules
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.reference import activation as activation_kernels
 from npmobilenet.kernels.reference import binary as binary_kernels
@@ -94,7 +96,7 @@ RULES = ("double", "upward", "single", "float32", "float64")
 
 
 def requantize(acc: int, factor: float, rule: str) -> int:
-    return int(fp.requantize(acc, *fp.quantize_multiplier(factor), factor, fp.REQUANTIZATIONS.index(rule)))
+    return int(fp.requantize(acc, *fp.quantize_multiplier(factor), factor, fp.rounding(rule)))
 
 
 def roundings() -> Lines:
@@ -224,7 +226,7 @@ def add_steps() -> Lines:
         ("x = 5: 5 - 10", 5 - p.zero_x, p.multiplier_x, p.shift_x),
         ("y = -9: -9 + 4", -9 - p.zero_y, p.multiplier_y, p.shift_y),
     ):
-        scaled = int(binary_kernels.common_unit(v, multiplier, shift, elementwise.SUMS.index("double")))
+        scaled = int(binary_kernels.common_unit(v, multiplier, shift, fp.Rounding.DOUBLE))
         total += scaled
         body.append((label, v, v * 2**20, f"{multiplier} * 2^({shift} - 31)", scaled))
     result = int(fp.double_rounding(total, p.multiplier, p.shift))
@@ -401,6 +403,38 @@ def resize_out() -> Lines:
     return rows(("pixels", "dialect", "distances", "output"), body)
 
 
+# -- vectors -----------------------------------------------------------------------------------------------------------
+
+IMAGE, GATE = (1, 3, 5, 19), (1, 1, 1, 19)
+
+
+def vectors() -> Lines:
+    """Where vectors take another rule than what they leave over: as the kernels are told it, of 8 bits."""
+    one = q(1, 0)
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for name, dtype in itertools.product(NAMES, ("int8", "uint8")):
+        image, gate = (IMAGE, dtype, one), (GATE, dtype, one)
+        graphs = {
+            "`add`": single_q("add", [image, image], [], (dtype, one)),
+            "`add` of a gate": single_q("add", [image, gate], [], (dtype, one)),
+            "`mul`": single_q("mul", [image, image], [], (dtype, one)),
+            "`mul` by one value": single_q("mul", [image, ((1, 1, 1, 1), dtype, one)], [], (dtype, one)),
+            "`mean`": single_q("mean", [image], [], (dtype, one), keepdims=True),
+            "`depthwise_conv2d`": single_q("depthwise_conv2d", [image],
+                                           [((1, 1, 19), dtype, one), ((19,), "int32", one)], (dtype, one), **WINDOW),
+            "`quantize` of floats": single_q("quantize", [(IMAGE, "float32", None)], [], (dtype, one)),
+        }  # fmt: skip
+        for label, graph in graphs.items():
+            tensors = tensors_of(graph)
+            arrays = tuple(np.zeros(t.shape, t.dtype) for t in tensors[:-1])
+            calls, _ = steps(IsolatedNode(graph.nodes[0], tuple(tensors[:-1]), arrays, tensors[-1]), name, "python")
+            for rule in (rule for step in calls for rule in vector_rules(step.args) if rule.inside != rule.outside):
+                place = f"of each {rule.run}, the first {rule.full}"
+                found.setdefault((label, dtype, place, rule.inside, rule.outside), []).append(name)
+    return rows(("op", "dtype", "elements", "rule", "the others", "dialect"),
+                [(*row, ", ".join(names)) for row, names in found.items()])  # fmt: skip
+
+
 # -- the table of rules ------------------------------------------------------------------------------------------------
 
 
@@ -444,7 +478,7 @@ EXAMPLES: dict[str, Callable[[], Lines]] = {
         scales, multipliers, roundings, followed, conv_sum, conv_out, conv_factors, depthwise, fully_connected,
         add_steps, add_out, sub_out, mul_out, pool_out, mean_out, mean_lanes, hard_swish, relu_out, logistic_out,
         logistic_parts, softmax_steps, softmax_parts, quantize_out, requantize_out, dequantize_out, concat_out,
-        resize_out, rules,
+        resize_out, rules, vectors,
     )
 } | {f"sources-{name}": sources(*ops) for name, ops in SECTIONS.items()}  # fmt: skip
 

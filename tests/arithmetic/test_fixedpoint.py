@@ -275,7 +275,7 @@ def _requantized(acc: Any, step: Any, out: Any) -> None:
 @pytest.mark.parametrize("name", fp.REQUANTIZATIONS)
 @pytest.mark.parametrize("tail", [fp.INT32_MAX, 300, 0])
 def test_requantized(name: str, tail: int) -> None:
-    """The rule by its number, `double` from `tail` on, the zero point, the clamp; a sum beyond int32 wraps."""
+    """The rule, `double` from `tail` on, the zero point, the clamp; a sum beyond int32 wraps."""
     assert set(ORACLES) == set(fp.REQUANTIZATIONS)
     rng = np.random.default_rng(6)
     scale = 2.0 ** rng.uniform(-20, 4, 600)
@@ -284,8 +284,8 @@ def test_requantized(name: str, tail: int) -> None:
     acc = np.clip(acc, LOW, HIGH).astype(np.int32)
     multiplier, shift = (np.array(v, np.int32) for v in zip(*fixed, strict=True))
     for zero_point, low, top in ((3, -128, 127), (-128, -128, 127), (200, 200, 255), (0, LOW, HIGH), (255, LOW, HIGH)):
-        code = fp.REQUANTIZATIONS.index(name)
-        step = fp.Requantization(multiplier, shift, scale, code, zero_point, low, top, tail)
+        where = fp.VectorRule(fp.rounding(name), fp.Rounding.DOUBLE, fp.INT32_MAX, tail)
+        step = fp.Requantization(multiplier, shift, scale, where, zero_point, low, top)
         expected = []
         for c in range(600):
             rule = ORACLES[name if c < tail else "double"]

@@ -162,6 +162,10 @@ def test_the_steps_are_those_of_the_rule(model: nm.Model, dump: golden.Dump) -> 
     assert "shift_away" in named[REFERENCE]
     assert "float32_rounding" in named["xnnpack"]
     assert "single_rounding" in named["tflite-single-rounding"]
+    rounded = next(call for call in found.derivations[0].trace.calls if call.name == "requantize")
+    assert rounded.arguments["rule"] == found.derivations[0].parameters["rule"] == "double"
+    shown = json.loads(json.dumps(found.to_dict()))["derivations"][0]
+    assert shown["parameters"]["rule"] == "double"
     swish = golden.explain(model, dump, "swish", (0, 1, 1, 1))
     assert swish.derivations[0].rule == "fixed16"
     first = swish.derivations[0].trace.calls[0]
@@ -438,6 +442,8 @@ def test_exported_files_are_enough_to_compute_with(model: nm.Model, tmp_path: Pa
             scaled = np.floor(np.abs(acc * factor) + 0.5) * np.sign(acc) + p["zero_point"]
             assert (np.clip(scaled, p["low"], p["high"]) == vectors[node["output"]["name"]]).all()
             assert (p["rule"], seen) == ("float64", 1)
+        if node["op"] == "add":
+            assert node["parameters"]["rule"] == "double"
         if node["op"] == "activation":
             x = vectors[node["inputs"][0]["name"]]
             assert (files["table"][x.view(np.uint8)] == vectors[node["output"]["name"]]).all()

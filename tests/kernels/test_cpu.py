@@ -116,12 +116,13 @@ def test_settings_of_numba_have_caches_of_their_own(monkeypatch: pytest.MonkeyPa
 
 PROGRAM = """
 import numpy as np
+from npmobilenet.arithmetic.fixedpoint import everywhere
 from npmobilenet.kernels import kernel_set
 from npmobilenet.kernels.compiler.jit import isa
 fast = kernel_set("fast")
 x, out = np.arange(-128, 128, dtype=np.int8).reshape(1, -1), np.zeros((1, 256), np.int8)
 tables = np.arange(512).astype(np.int8).reshape(2, 256)
-fast.lookup_q(x, tables, 256, out)
+fast.lookup_q(x, tables, everywhere(0), out)
 ones, product = np.ones((3, 8), np.float32), np.zeros((3, 8), np.float32)
 fast.pointwise_conv2d_f32(ones, fast.pack("pointwise_conv2d_f32", np.eye(8, dtype=np.float32)), ones[0], 0, product)
 print(isa(), (out == x).all(), (product == 2).all())

@@ -14,7 +14,16 @@ import numba
 import numpy as np
 import pytest
 
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
+from npmobilenet.arithmetic.fixedpoint import (
+    INT32_MAX,
+    INT32_MIN,
+    Requantization,
+    Rounding,
+    VectorRule,
+    everywhere,
+    requantized,
+    rounding,
+)
 from npmobilenet.kernels.compiler.jit import ISAS, LANES, isa
 from npmobilenet.kernels.fast.depthwise_conv2d_q import depthwise_conv2d_q, pack_depthwise_conv2d_q
 from npmobilenet.kernels.vectorcode.depthwise_s8 import (
@@ -150,7 +159,8 @@ def step_of(channels: int, rule: str = "none", zero_point: int = 0, limits: tupl
     """Parameters filled up to whole panels, as the binder fills them; the factors are 1/16."""
     count = -(-channels // 64) * 64
     m, s = np.full(count, 2**30, np.int32), np.full(count, -3, np.int32)
-    return Requantization(m, s, m * 2.0 ** (s - 31), REQUANTIZATIONS.index(rule), zero_point, *limits, tail)
+    where = VectorRule(rounding(rule), Rounding.DOUBLE, INT32_MAX, tail)
+    return Requantization(m, s, m * 2.0 ** (s - 31), where, zero_point, *limits)
 
 
 def sums(x: Array, w: Array, bias: Array, zeros: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int],
@@ -230,7 +240,10 @@ def test_outputs_under_two_rules() -> None:
         expected = [requantized(int(a), i % channels, step) for i, a in enumerate(acc.reshape(-1))]
         for linear in (False, True):
             assert computed(what, step, dtype, linear).reshape(-1).tolist() == expected, (number, tail, linear)
-        plain = [requantized(int(a), i % channels, step._replace(tail=INT32_MAX)) for i, a in enumerate(acc.flat)]
+        plain = [
+            requantized(int(a), i % channels, step._replace(rule=everywhere(Rounding.UPWARD)))
+            for i, a in enumerate(acc.flat)
+        ]
         differ += plain != expected
     assert differ
 

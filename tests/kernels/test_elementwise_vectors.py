@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.arithmetic.elementwise import Product, Sum
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Rounding, VectorRule, everywhere
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
 from npmobilenet.kernels.fast import activation as fast_activation
 from npmobilenet.kernels.fast.activation import lookup_q
@@ -73,19 +74,22 @@ def all_pairs(dtype: str) -> tuple[Array, Array]:
     return x.ravel().astype(dtype), y.ravel().astype(dtype)
 
 
+IN_RUNS = VectorRule(Rounding.DOUBLE, Rounding.DOUBLE, 7, 4)
+
+
 def a_sum(y: tuple[int, int], end: tuple[int, int], zeros: tuple[int, int, int], limits: tuple[int, int],
           x: tuple[int, int] = (HALF, 0), sign: int = 1) -> Sum:  # fmt: skip
-    return Sum(zeros[0], *x, zeros[1], *y, sign, *end, 0, 0, 1, 0, zeros[2], *limits)
+    return Sum(zeros[0], *x, zeros[1], *y, sign, *end, everywhere(Rounding.DOUBLE), zeros[2], *limits)
 
 
 def a_product(end: tuple[int, int], zeros: tuple[int, int, int], limits: tuple[int, int]) -> Product:
-    return Product(*zeros[:2], *end, end[0] * 2.0 ** (end[1] - 31), 1, 0, 1, 0, zeros[2], *limits)
+    return Product(*zeros[:2], *end, end[0] * 2.0 ** (end[1] - 31), everywhere(Rounding.DOUBLE), zeros[2], *limits)
 
 
 def of_reference(x: Array, y: Array, p: Any) -> Array:
     """One by one, in plain Python."""
     function: Callable[..., Any] = reference.sum_of if isinstance(p, Sum) else reference.product_of
-    found = [function(a, b, p, 0) for a, b in zip(x.ravel().tolist(), y.ravel().tolist(), strict=True)]
+    found = [function(a, b, p, p.rule.inside) for a, b in zip(x.ravel().tolist(), y.ravel().tolist(), strict=True)]
     clamped: Array = np.array([min(max(int(v), p.low), p.high) for v in found]).reshape(x.shape).astype(x.dtype)
     return clamped
 
@@ -204,7 +208,7 @@ def test_every_value_of_a_unit(lanes: int) -> None:
     for shift in range(-31, 1):
         for multiplier in (0, *MULTIPLIERS, *rng.integers(HALF, 2**31, 2).tolist()):
             unit(lanes)(v, multiplier, shift, out)
-            expected = [common_unit(int(value), multiplier, shift, 0) for value in v[order]]
+            expected = [common_unit(int(value), multiplier, shift, Rounding.DOUBLE) for value in v[order]]
             assert out.tolist() == expected, (multiplier, shift)
 
 
@@ -240,7 +244,7 @@ def test_lookup_with_two_tables(dtype: str, result: str) -> None:
         entry = x.view(np.uint8)
         for split in {0, 1, size // 3, size - 1, size, size + 5}:
             out = np.zeros(x.shape, kind)
-            lookup_q(x, tables, split, out)
+            lookup_q(x, tables, VectorRule(0, 1, INT32_MAX, split), out)
             expected = np.where(np.arange(size) < split, tables[0][entry], tables[1][entry])
             assert np.array_equal(out, expected), (size, split)
 
@@ -263,7 +267,7 @@ def test_sums_by_every_way(dtype: str) -> None:
     usual = a_sum((1234567891, -1), (1987654321, -18), (limits[0] + 3, limits[1] - 9, 40), limits)
     swapped = a_sum((HALF, 0), (1987654321, -18), (limits[0] + 3, limits[1] - 9, 40), limits, (1234567891, -1))
     ways = [usual, swapped, usual._replace(multiplier_x=HALF + 1), usual._replace(sign=-1), usual._replace(zero_x=300),
-            usual._replace(shift=0), usual._replace(run=7, full=4), usual._replace(multiplier=0, shift=0)]  # fmt: skip
+            usual._replace(shift=0), usual._replace(rule=IN_RUNS), usual._replace(multiplier=0, shift=0)]  # fmt: skip
     for x, y in broadcasts(rng, dtype):
         shape = tuple(max(a, b) for a, b in zip(x.shape, y.shape, strict=True))
         for p in ways:
@@ -278,7 +282,7 @@ def test_products_by_every_way(dtype: str) -> None:
     rng, limits = np.random.default_rng(5), LIMITS[dtype]
     usual = a_product((1987654321, -6), (limits[0] + 3, limits[1] - 9, 40), limits)
     ways = [usual, usual._replace(shift=-1), usual._replace(shift=0), usual._replace(shift=3),
-            usual._replace(zero_y=-200), usual._replace(run=7, full=4)]  # fmt: skip
+            usual._replace(zero_y=-200), usual._replace(rule=IN_RUNS)]  # fmt: skip
     for x, y in broadcasts(rng, dtype):
         shape = tuple(max(a, b) for a, b in zip(x.shape, y.shape, strict=True))
         for p in ways:

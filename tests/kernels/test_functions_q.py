@@ -18,13 +18,13 @@ from tflite_export import litert_output
 from npmobilenet.arithmetic import edges, resize
 from npmobilenet.arithmetic.dialects import DIALECTS, dialect
 from npmobilenet.arithmetic.exponential import exp_float32
+from npmobilenet.arithmetic.fixedpoint import everywhere
 from npmobilenet.graph import Graph
 from npmobilenet.images.recipes import quantize_input
 from npmobilenet.kernels import kernel_set
 from npmobilenet.kernels.reference.softmax import exp_negative, one_over_one_plus
 from npmobilenet.ops import MAX_SIDE
-from npmobilenet.runtime.binding import NodeContext
-from npmobilenet.runtime.binding.functions import lookup_tables
+from npmobilenet.runtime.binding import NodeContext, bind
 
 LITERT = ("tflite-reference", "tflite-optimized", "xnnpack")
 
@@ -83,9 +83,9 @@ def test_tables_are_in_the_order_of_bits() -> None:
     node = graph.nodes[0]
     ends = graph.tensors["x0"], graph.tensors[node.output]
     ctx = NodeContext(node, [ends[0]], [given], ends[1], given, kernel_set("python"), dialect("tflite-reference"))
-    table, split = lookup_tables(ctx)
+    _, table, which, _ = bind(ctx)[0].args
     x = np.arange(256).astype(np.uint8).view(np.int8).reshape(1, -1)
-    assert (table.dtype, split) == (np.int8, given.size)
+    assert (table.dtype, which) == (np.int8, everywhere(0))
     whole = single_q("activation", [((1, 256), "int8", ends[0].quantization)], [], ("int8", ends[1].quantization),
                      function="relu")  # fmt: skip
     assert run_q(whole, [x], "python").tolist() == [table[0].tolist()]

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from cases import q, run_q, single_q
 
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
+from npmobilenet.arithmetic.fixedpoint import (
+    INT32_MAX,
+    INT32_MIN,
+    Requantization,
+    Rounding,
+    VectorRule,
+    everywhere,
+    requantized,
+    rounding,
+)
 from npmobilenet.graph import Graph, Quantization
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE
@@ -36,8 +45,8 @@ def step_of(rng: np.random.Generator, count: int, rule: str, dtype: str, shifts:
     m, s = rng.integers(2**30, 2**31, count), -rng.integers(*shifts, count)
     m[rng.random(count) < 0.05] = 0
     m, s = m.astype(np.int32), s.astype(np.int32)
-    code = REQUANTIZATIONS.index(rule)
-    return Requantization(m, s, m * 2.0 ** (s - 31.0), code, zero_point, low, high, tail)
+    where = VectorRule(rounding(rule), Rounding.DOUBLE, INT32_MAX, tail)
+    return Requantization(m, s, m * 2.0 ** (s - 31.0), where, zero_point, low, high)
 
 
 def acc_range_of(rng: np.random.Generator, step: Requantization) -> tuple[Array, Array]:
@@ -79,7 +88,7 @@ def test_thresholds() -> None:
         step = step_of(rng, 40, rule, dtype, (1, 23))._replace(zero_point=0, low=INT32_MIN, high=INT32_MAX)
         m = np.maximum(step.multiplier, 2**30)
         step, k = step._replace(multiplier=m), np.array([-300, -127, -2, -1, 0, 1, 2, 3, 128, 255])
-        found = thresholds(m, step.shift, np.full(40, step.rule), k)
+        found = thresholds(m, step.shift, np.full(40, step.rule.inside), k)
         for c, j in itertools.product(range(40), range(len(k))):
             t = int(found[c, j])
             if abs(t) < INT32_MAX:
@@ -125,14 +134,16 @@ def test_one_line_for_a_layer_of_one_factor() -> None:
         assert min(max(line(got, c, x) + 128, step.low), step.high) == requantized(x, c, step)
     assert not linear_requant(step, acc_range, "int32").patched.any()
     for rule in ("none", "float32", "float64"):
-        assert not linear_requant(step._replace(rule=REQUANTIZATIONS.index(rule)), acc_range, "uint8").patched.any()
+        assert not linear_requant(step._replace(rule=everywhere(rounding(rule))), acc_range, "uint8").patched.any()
 
 
 def test_channels_without_a_line() -> None:
     """Left shifts, and factors so small that float32 doesn't hold the accumulators, or so that steps lie too close."""
     m = np.full(64, 2**31 - 1, np.int32)
     for shift in (0, 3, -23, -31):
-        step = Requantization(m, np.full(64, shift, np.int32), m * 2.0 ** (shift - 31), 1, 0, -128, 127)
+        step = Requantization(
+            m, np.full(64, shift, np.int32), m * 2.0 ** (shift - 31), everywhere(Rounding.DOUBLE), 0, -128, 127
+        )
         assert not linear_requant(step, (np.full(64, -(2**30)), np.full(64, 2**30)), "int8").patched.any(), shift
 
 
@@ -143,7 +154,7 @@ def tile(lanes: int) -> Callable[..., None]:
 
     def run(acc, acc_step, rows, columns, channel, step, line, out, out_step):  # type: ignore[no-untyped-def]
         a, o = Cells(acc, 0, acc_step), Cells(out, 0, out_step)
-        inner(a, rows, columns, channel, step, step.rule, line, o)
+        inner(a, rows, columns, channel, step, step.rule.inside, line, o)
 
     run.__qualname__ = f"line_tile_{lanes}"
     return compile_kernel(run)

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, REQUANTIZATIONS, Requantization, requantized
+from npmobilenet.arithmetic.fixedpoint import (
+    INT32_MAX,
+    INT32_MIN,
+    REQUANTIZATIONS,
+    Requantization,
+    everywhere,
+    requantized,
+    rounding,
+)
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE, requantize_block
 from npmobilenet.kernels.vectorcode.generated import Cells
@@ -31,7 +39,7 @@ def tile(lanes: int) -> Callable[..., None]:
 
     def run(acc, acc_at, acc_step, rows, columns, channel, step, line, out, out_at, out_step):  # type: ignore[no-untyped-def]
         a, o = Cells(acc, acc_at, acc_step), Cells(out, out_at, out_step)
-        inner(a, rows, columns, channel, step, step.rule, line, o)
+        inner(a, rows, columns, channel, step, step.rule.inside, line, o)
 
     run.__qualname__ = f"tile_{lanes}"  # its cache files' name
     return compile_kernel(run)
@@ -40,7 +48,7 @@ def tile(lanes: int) -> Callable[..., None]:
 @compile_kernel
 def block(acc, acc_step, rows, columns, channel, step, out, out_at, out_step):  # type: ignore[no-untyped-def]
     a, o = Cells(acc, 0, acc_step), Cells(out, out_at, out_step)
-    requantize_block(a, rows, columns, channel, step, step.rule, o)
+    requantize_block(a, rows, columns, channel, step, step.rule.inside, o)
 
 
 def step_of(multiplier: Array, shift: Array, rule: str, dtype: str, zero_point: int = 0,
@@ -50,7 +58,7 @@ def step_of(multiplier: Array, shift: Array, rule: str, dtype: str, zero_point: 
     m, s = (np.pad(np.asarray(v, np.int32), (0, more)) for v in (multiplier, shift))
     low, high = limits or LIMITS[dtype]
     scale = m * 2.0 ** (s - 31.0)
-    step = Requantization(m, s, scale, REQUANTIZATIONS.index(rule), zero_point, low, high)
+    step = Requantization(m, s, scale, everywhere(rounding(rule)), zero_point, low, high)
     return linear_requant(step, (np.zeros(0), np.zeros(0)), "int32")
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import dialect as dialect_of
-from npmobilenet.arithmetic.elementwise import LEFT_SHIFT, SUMS, Sum
-from npmobilenet.arithmetic.fixedpoint import REQUANTIZATIONS, Requantization
+from npmobilenet.arithmetic.elementwise import LEFT_SHIFT, Product, Sum
+from npmobilenet.arithmetic.fixedpoint import Requantization
+from npmobilenet.arithmetic.pooling import Mean
 from npmobilenet.arithmetic.softmax import fixed_factor
 from npmobilenet.errors import InputError
 from npmobilenet.formats.npy import read_npy
@@ -211,15 +212,17 @@ def _parameters(what: IsolatedNode, dialect: str) -> tuple[dict[str, Any], dict[
                 channels = what.result.shape[-1]
                 arrays["multiplier"] = record.multiplier[:channels]
                 arrays["shift"] = record.shift[:channels].astype(np.int8)
-                given["rule"] = REQUANTIZATIONS[record.rule]
-                if given["rule"].startswith("float"):
+                if str(record.rule.inside).startswith("float"):
                     arrays["scale"] = record.scale[:channels]
-                for key in ("multiplier", "shift", "scale", *(["tail"] if record.tail >= channels else [])):
+                for key in ("multiplier", "shift", "scale"):
                     given.pop(key, None)
+                if record.rule.inside != record.rule.outside:
+                    given |= {"rule": str(record.rule.inside), "tail": record.rule.full}
             elif isinstance(record, Sum):
-                given |= {"rule": SUMS[record.rule], "lanes": SUMS[record.lanes], "left_shift": LEFT_SHIFT}
-            elif hasattr(record, "rule"):
-                given["rule"] = REQUANTIZATIONS[record.rule]
+                given |= {"rule": str(record.rule.outside), "lanes": str(record.rule.inside), "left_shift": LEFT_SHIFT}
+            if isinstance(record, (Sum, Product, Mean)) and record.rule.inside != record.rule.outside:
+                where = {"run": record.rule.run, "full": record.rule.full}
+                given |= {"rule": str(record.rule.outside), "lanes": str(record.rule.inside), **where}
         if what.node.op == "softmax":
             arrays["exponentials"] = step.args[names.index("exponentials")]
             if arrays["exponentials"].dtype == np.int32:

@@ -93,6 +93,8 @@ def _kind(kind: Any) -> Any:
         if kind.layout != "C":
             raise TypeError(f"a kernel got an array that isn't contiguous: {kind}")
         return types.Array(kind.dtype, kind.ndim, "C")
+    if isinstance(kind, types.IntEnumMember):
+        return types.int64  # kernels switch on the number
     if isinstance(kind, types.BaseNamedTuple):
         return types.NamedTuple([_kind(k) for k in kind.types], kind.instance_class)
     if isinstance(kind, types.BaseTuple):

@@ -83,15 +83,15 @@ def _look_up(x, at, count, tables, row, out):
     return lambda x, at, count, tables, row, out: lookup_vectors(x, at, tables.reshape(-1), 256 * row, out, at, count)
 
 
-def chunks_of_images(x, tables, split, out):
+def chunks_of_images(x, tables, which, out):
     """Units are chunks of images."""
     return Work(x.shape[0] * -(-x.shape[1] // CHUNK), COST * CHUNK)
 
 
 @task(chunks_of_images)
-def lookup_q(start, stop, x, tables, split, out):
-    """As the reference. Moves: threads take chunks of an image, in which one table serves up to `split`; where there
-    are instructions that look up a vector of bytes, they do.
+def lookup_q(start, stop, x, tables, which, out):
+    """As the reference. Moves: threads take chunks of an image, in which one table serves up to `which.full`; where
+    there are instructions that look up a vector of bytes, they do.
     """
     size = x.shape[1]
     flat_x, flat_out = x.reshape(-1), out.reshape(-1)
@@ -99,6 +99,6 @@ def lookup_q(start, stop, x, tables, split, out):
     for part in range(start, stop):
         n, first = part // parts, part % parts * CHUNK
         end = min(first + CHUNK, size)
-        middle = min(max(split, first), end)
-        look_up(flat_x, n * size + first, middle - first, tables, 0, flat_out)
-        look_up(flat_x, n * size + middle, end - middle, tables, 1, flat_out)
+        middle = min(max(which.full, first), end)  # a run is an image
+        look_up(flat_x, n * size + first, middle - first, tables, which.inside, flat_out)
+        look_up(flat_x, n * size + middle, end - middle, tables, which.outside, flat_out)

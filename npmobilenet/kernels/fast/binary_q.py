@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.arithmetic.fixedpoint import single_rounding
+from npmobilenet.arithmetic.fixedpoint import Rounding, single_rounding
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output_rows
 from npmobilenet.kernels.fast.gemm_s8 import LANE
@@ -176,14 +176,13 @@ def _double_product() -> Callable[..., None]:
     return segment
 
 
-# In the order of SUMS.
-_SUMS = (
-    _double_sum(),
-    _sum(_unit_single, _end_single),
-    _sum(_unit_fused, _end_wrapped),
-    _sum(_unit_floor, _end_wrapped),
-    _sum(_unit_linear, _end_linear),
-)
+_SUMS = {
+    Rounding.DOUBLE: _double_sum(),
+    Rounding.SINGLE: _sum(_unit_single, _end_single),
+    Rounding.FUSED: _sum(_unit_fused, _end_wrapped),
+    Rounding.FLOOR: _sum(_unit_floor, _end_wrapped),
+    Rounding.LINEAR: _sum(_unit_linear, _end_linear),
+}
 
 
 @register_jitable
@@ -215,9 +214,13 @@ def _wrapped_of(a, b, p):
     return np.int32(np.int16(_double_of(a, b, p) + np.int32(p.zero_point))) - np.int32(p.zero_point)
 
 
-# By rule (REQUANTIZATIONS), and in the order of NARROWINGS.
-_PRODUCTS = {1: _double_product(), 3: _segment(_single_of), 4: _segment(_float_of)}
-_NARROWED = {reference.SATURATE: _segment(_saturated_of), reference.WRAP: _segment(_wrapped_of)}
+_PRODUCTS = {
+    Rounding.DOUBLE: _double_product(),
+    Rounding.SINGLE: _segment(_single_of),
+    Rounding.FLOAT32: _segment(_float_of),
+    Rounding.SATURATED: _segment(_saturated_of),
+    Rounding.WRAPPED: _segment(_wrapped_of),
+}
 
 
 @register_jitable
@@ -236,7 +239,7 @@ def _fill(row, operand, spread, n):
             copy[c] = pixel[c]
 
 
-def _either(rest: Callable[..., None], full: Callable[..., None]) -> Callable[..., None]:
+def _either(full: Callable[..., None], rest: Callable[..., None]) -> Callable[..., None]:
     """A segment by one rule or the other; one copy of it where they are the same."""
 
     @register_jitable
@@ -253,15 +256,15 @@ def _either(rest: Callable[..., None], full: Callable[..., None]) -> Callable[..
     return alike if rest is full else either
 
 
-def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callable[..., None], name: str) -> Task:
-    """The kernel for a pair of rules: of the rest, and of full vectors.
+def _fast(full: Callable[..., None], rest: Callable[..., None], general: Callable[..., None], name: str) -> Task:
+    """The kernel for a pair of rules: of full vectors, and of the rest.
 
     Moves: where one operand has the result's shape and the other too, or is one value or one pixel (squeeze-excite's
     gate), threads take rows; what is spread is written out for a whole row, once for each image. Rows are cut where the
     rounding rule changes, or, where there is but one and no operand is spread, not even between each other; each piece
     is one vectorized loop of one rule. Any other broadcast goes through the reference loops.
     """
-    segment = _either(rest, full)
+    segment = _either(full, rest)
 
     def kernel(start, stop, x, y, p, out):
         _, height, width, channels = out.shape
@@ -269,7 +272,9 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
         if min(spread_x, spread_y) != FULL or max(spread_x, spread_y) == OTHER:
             general(x, y, p, out)
             return
-        rows = max(stop - start, 1) if max(spread_x, spread_y) == FULL and p.full == 0 else 1  # taken at a time
+        rows = 1  # taken at a time
+        if max(spread_x, spread_y) == FULL and p.rule.inside == p.rule.outside:
+            rows = max(stop - start, 1)
         long = width * channels
         flat_x, flat_y, flat_out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
         if spread_x != FULL:
@@ -287,10 +292,9 @@ def _fast(rest: Callable[..., None], full: Callable[..., None], general: Callabl
             moved = n * height * long
             i, last = first, first + rows * long
             while i < last:
-                end = last
-                inside = i % p.run < p.full
-                if p.full > 0:
-                    end = min(end, i - i % p.run + (p.full if inside else p.run))
+                place = i % p.rule.run
+                inside = place < p.rule.full
+                end = min(last, i - place + (p.rule.full if inside else p.rule.run))
                 x_at = moved + i if spread_x == FULL else i - first
                 y_at = moved + i if spread_y == FULL else i - first
                 segment(inside, flat_x, x_at, flat_y, y_at, p, flat_out, moved + i, end - i)
@@ -304,15 +308,15 @@ _add_general, _mul_general = register_jitable(reference.add_q), register_jitable
 
 
 @functools.cache
-def _add(rule: int, lanes: int) -> Task:
-    return _fast(_SUMS[rule], _SUMS[lanes], _add_general, f"add_q_{rule}{lanes}")
+def _add(inside: Rounding, outside: Rounding) -> Task:
+    return _fast(_SUMS[inside], _SUMS[outside], _add_general, f"add_q_{inside}_{outside}")
 
 
 @functools.cache
-def _mul(rule: int, narrow: int) -> Task:
-    return _fast(_PRODUCTS[rule], _NARROWED.get(narrow, _PRODUCTS[rule]), _mul_general, f"mul_q_{rule}{narrow}")
+def _mul(inside: Rounding, outside: Rounding) -> Task:
+    return _fast(_PRODUCTS[inside], _PRODUCTS[outside], _mul_general, f"mul_q_{inside}_{outside}")
 
 
 # A kernel for each pair of rules.
-add_q = TaskFamily("add_q", lambda x, y, p, out: _add(p.rule, p.lanes))
-mul_q = TaskFamily("mul_q", lambda x, y, p, out: _mul(p.rule, p.narrow))
+add_q = TaskFamily("add_q", lambda x, y, p, out: _add(*p.rule[:2]))
+mul_q = TaskFamily("mul_q", lambda x, y, p, out: _mul(*p.rule[:2]))

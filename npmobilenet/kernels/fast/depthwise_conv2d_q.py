@@ -24,7 +24,6 @@ from npmobilenet.kernels.vectorcode.depthwise_s8 import (
     raised,
 )
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
-from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING
 from npmobilenet.kernels.vectorcode.generated import Cells, borrowed, keep, one_of
 
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
@@ -185,14 +184,14 @@ def filter_block(form, words, filters, block, shift_step, acc, rows):
 
 @register_jitable
 def requantize(acc, pixels, columns, channel, requant, out):
-    """The outputs of a block of channels, see requantize_block. Those from requant.tail on follow the other rule."""
+    """The outputs of a block of channels, see requantize_block. Those from rule.full on follow the other rule."""
     acc, requant, out = borrowed((acc, requant, out))
-    head = columns if line_form(requant, channel, columns) else min(max(requant.tail - channel, 0), columns)
+    head = columns if line_form(requant, channel, columns) else min(max(requant.rule.full - channel, 0), columns)
     if head > 0:
-        requantize_block(acc, pixels, head, channel, requant, requant.rule, out)
+        requantize_block(acc, pixels, head, channel, requant, requant.rule.inside, out)
     if head < columns:
         acc, out = Cells(acc.data, acc.at + head, acc.step), Cells(out.data, out.at + head, out.step)
-        requantize_block(acc, pixels, columns - head, channel + head, requant, DOUBLE_ROUNDING, out)
+        requantize_block(acc, pixels, columns - head, channel + head, requant, requant.rule.outside, out)
 
 
 @register_jitable

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
-from npmobilenet.arithmetic.fixedpoint import Requantization
+from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding
 from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
-from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING, UPWARD
 from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, borrowed, one_of
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
@@ -86,8 +85,8 @@ def requantize_block(acc, rows, columns, channel, requant, rule, out):
     """
     acc, requant, out = borrowed((acc, requant, out))
     # "upward" differs from "double" only in ties below zero, which a clamp at or above the zero point hides (relu).
-    if rule == DOUBLE_ROUNDING and requant.low >= requant.zero_point:
-        rule = UPWARD
+    if rule == Rounding.DOUBLE and requant.low >= requant.zero_point:
+        rule = Rounding.UPWARD
     requantize_vectors(acc, rows, columns, channel, requant, rule, line_form(requant, channel, columns), out)
 
 
@@ -149,7 +148,9 @@ def gemm_block(lhs, sums, layer, out, count, panels, acc):
             number, sums_at = rows if columns > LANE else -rows, r if sums.size > 0 else -1
             sums_of(number, some, panel, RowSums(sums, sums_at), acc)
             target = Cells(out.data, to.at + r * out.step, out.step)
-            requantize_block(Cells(acc, 0, NR), rows, columns, channel, layer.requant, layer.requant.rule, target)
+            requantize_block(
+                Cells(acc, 0, NR), rows, columns, channel, layer.requant, layer.requant.rule.inside, target
+            )
             r += rows
 
 

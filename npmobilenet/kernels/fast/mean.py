@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.arithmetic.fixedpoint import rule_at
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.depthwise_conv2d import PIXELS, wide_run, wide_single
@@ -82,5 +83,5 @@ def mean_q(start, stop, x, p, out):
             for c in range(count):
                 acc[c] += np.int32(pixel[c])
         for c in range(count):
-            v = reference.mean_of(np.int64(acc[c]), p, p.lanes if first + c < p.full else p.rule)
+            v = reference.mean_of(np.int64(acc[c]), p, rule_at(first + c, p.rule))
             out[n, first + c] = min(max(v, p.low), p.high)

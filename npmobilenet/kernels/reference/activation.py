@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.arithmetic.fixedpoint import requantized
+from npmobilenet.arithmetic.fixedpoint import requantized, rule_at
 from npmobilenet.kernels.reference.arithmetic import exp32
 
 ZERO, ONE, THREE, SIX = np.float32(0), np.float32(1), np.float32(3), np.float32(6)
@@ -159,11 +159,11 @@ def rescaled(q, zero_point, requant):
     return requantized(q - zero_point, 0, requant)
 
 
-def lookup_q(x, tables, split, out):
-    """out[n,i] = tables[0 if i < split else 1, x[n,i] modulo 256].
+def lookup_q(x, tables, which, out):
+    """out[n,i] = tables[which, x[n,i] modulo 256].
 
-    A negative int8 thus has its two's complement as index: -1 is entry 255. The second table is for the last elements
-    of an image, which some runtimes compute by another rule: their vectors hold 8 or 16 elements.
+    A negative int8 thus has its two's complement as index: -1 is entry 255. `which` table (a VectorRule): the
+    first, or the second for elements that a runtime computes by another rule.
 
     x: (N, elements) uint8 or int8. tables: (2, 256) of out's dtype. out: (N, elements).
     """
@@ -171,4 +171,4 @@ def lookup_q(x, tables, split, out):
     for n in range(rows):
         for i in range(size):
             entry = np.int64(x[n, i]) & 255
-            out[n, i] = tables[0, entry] if i < split else tables[1, entry]
+            out[n, i] = tables[rule_at(i, which), entry]

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.arithmetic.fixedpoint import double_rounding, high_mul, requantize, shift_upward, single_rounding
+from npmobilenet.arithmetic.fixedpoint import (
+    Rounding,
+    double_rounding,
+    high_mul,
+    requantize,
+    rule_at,
+    shift_upward,
+    single_rounding,
+)
 from npmobilenet.kernels.reference.activation import activate
-
-# Positions in SUMS and NARROWINGS (arithmetic/elementwise.py).
-SINGLE, FUSED, FLOOR, LINEAR = 1, 2, 3, 4
-SATURATE, WRAP = 1, 2
 
 
 def add_f32(x, y, activation, out):
@@ -68,14 +72,14 @@ def common_unit(v, multiplier, shift, rule):
     -20), so that only high_mul rounds. floor: high_mul, then a plain shift right (VSHL by a negative count). linear:
     v * multiplier, in units of 2^-shift of the output's.
     """
-    if rule == LINEAR:
+    if rule == Rounding.LINEAR:
         return np.int64(v) * np.int64(multiplier)
-    if rule == FUSED:
+    if rule == Rounding.FUSED:
         left, right = max(20 + shift, 0), max(-20 - shift, 0)
         return high_mul((np.int64(v) << np.int64(left)) >> np.int64(right), multiplier)
-    if rule == FLOOR:
+    if rule == Rounding.FLOOR:
         return high_mul(np.int64(v) << np.int64(20), multiplier) >> np.int64(-shift)
-    if rule == SINGLE:
+    if rule == Rounding.SINGLE:
         return single_rounding(np.int64(v) << np.int64(20), multiplier, shift)
     return double_rounding(np.int64(v) << np.int64(20), multiplier, shift)
 
@@ -84,27 +88,30 @@ def sum_of(a, b, p, rule):
     """The unclamped output for two operands' values. NEON (fused, floor) adds the zero point in 16 bits, which wrap."""
     total = common_unit(a - p.zero_x, p.multiplier_x, p.shift_x, rule)
     total += p.sign * common_unit(b - p.zero_y, p.multiplier_y, p.shift_y, rule)
-    if rule == LINEAR:
+    if rule == Rounding.LINEAR:
         return shift_upward(total, p.shift) + p.zero_point
-    if rule == SINGLE:
+    if rule == Rounding.SINGLE:
         return single_rounding(total, p.multiplier, p.shift) + p.zero_point
     v = double_rounding(total, p.multiplier, p.shift) + p.zero_point
-    return wrap16(v) if rule in (FUSED, FLOOR) else v
+    return wrap16(v) if rule in (Rounding.FUSED, Rounding.FLOOR) else v
 
 
-def product_of(a, b, p, narrow):
-    """The unclamped output for two operands' values. NEON narrows to 16 bits before it adds the zero point."""
-    v = requantize((a - p.zero_x) * (b - p.zero_y), p.multiplier, p.shift, p.scale, p.rule)
-    if narrow == SATURATE:
+def product_of(a, b, p, rule):
+    """The unclamped output for two operands' values.
+
+    saturated, wrapped: double, narrowed to 16 bits in this way before NEON adds the zero point in 16 bits.
+    """
+    product = (a - p.zero_x) * (b - p.zero_y)
+    if rule == Rounding.SATURATED:
+        v = double_rounding(product, p.multiplier, p.shift)
         return wrap16(min(max(v, -32768), 32767) + p.zero_point)
-    return wrap16(v + p.zero_point) if narrow == WRAP else v + p.zero_point
+    if rule == Rounding.WRAPPED:
+        return wrap16(double_rounding(product, p.multiplier, p.shift) + p.zero_point)
+    return requantize(product, p.multiplier, p.shift, p.scale, rule) + p.zero_point
 
 
 def add_q(x, y, p, out):
     """out = x + y (or x - y, where p.sign is -1) in real numbers: sum_of, clamped.
-
-    Element i of an image, counted in memory order, is taken with the rule p.lanes where it lies in a full vector of the
-    runtime that p describes (i % p.run < p.full), and with p.rule elsewhere.
 
     x, y: rank 4, uint8 or int8, each dimension equal to out's or 1 (then repeated). p: arithmetic.elementwise.Sum.
     out: (N, H, W, C) of x's dtype.
@@ -117,14 +124,14 @@ def add_q(x, y, p, out):
                     i = (oy * width + ox) * channels + c
                     a = np.int64(x[n % x.shape[0], oy % x.shape[1], ox % x.shape[2], c % x.shape[3]])
                     b = np.int64(y[n % y.shape[0], oy % y.shape[1], ox % y.shape[2], c % y.shape[3]])
-                    v = sum_of(a, b, p, p.lanes if i % p.run < p.full else p.rule)
+                    v = sum_of(a, b, p, rule_at(i, p.rule))
                     out[n, oy, ox, c] = min(max(v, p.low), p.high)
 
 
 def mul_q(x, y, p, out):
     """out = x * y in real numbers: product_of, clamped. Squeeze-excite's gate is (N, 1, 1, C).
 
-    Shapes and dtypes as in add_q. p: arithmetic.elementwise.Product; p.narrow holds inside full vectors.
+    Shapes and dtypes as in add_q. p: arithmetic.elementwise.Product.
     """
     batch, height, width, channels = out.shape
     for n in range(batch):
@@ -134,5 +141,5 @@ def mul_q(x, y, p, out):
                     i = (oy * width + ox) * channels + c
                     a = np.int64(x[n % x.shape[0], oy % x.shape[1], ox % x.shape[2], c % x.shape[3]])
                     b = np.int64(y[n % y.shape[0], oy % y.shape[1], ox % y.shape[2], c % y.shape[3]])
-                    v = product_of(a, b, p, p.narrow if i % p.run < p.full else 0)
+                    v = product_of(a, b, p, rule_at(i, p.rule))
                     out[n, oy, ox, c] = min(max(v, p.low), p.high)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.arithmetic.fixedpoint import requantize
-
-FLOAT32 = 4  # position in fixedpoint.REQUANTIZATIONS
+from npmobilenet.arithmetic.fixedpoint import Rounding, requantize, rule_at
 
 
 def mean_f32(x, out):
@@ -30,14 +28,14 @@ def mean_f32(x, out):
 
 def mean_of(acc, p, rule):
     """The unclamped output for the sum `acc` of a channel's pixels."""
-    if rule == FLOAT32:
+    if rule == Rounding.FLOAT32:
         real = np.float32(acc) * np.float32(p.scale) + p.real_offset
         return np.int64(np.rint(min(max(real, np.float32(-2147483648.0)), np.float32(2147483520.0))))
     return requantize(acc + p.start, p.multiplier, p.shift, p.scale, rule) + p.offset
 
 
 def mean_q(x, p, out):
-    """out[n,c] = mean_of(sum over y, x of x[n,y,x,c]), clamped; the first p.full channels by the rule p.lanes.
+    """out[n,c] = mean_of(sum over y, x of x[n,y,x,c]), clamped.
 
     |sum| <= 255 H W, which fits into int32 for images of up to 8.4 million pixels.
 
@@ -50,5 +48,5 @@ def mean_q(x, p, out):
             for y in range(height):
                 for i in range(width):
                     acc += np.int64(x[n, y, i, c])
-            v = mean_of(acc, p, p.lanes if c < p.full else p.rule)
+            v = mean_of(acc, p, rule_at(c, p.rule))
             out[n, c] = min(max(v, p.low), p.high)

@@ -9,6 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from npmobilenet.arithmetic.fixedpoint import Rounding
 from npmobilenet.kernels.vectorcode.vector import (
     DOUBLE,
     FLOAT,
@@ -23,8 +24,6 @@ from npmobilenet.kernels.vectorcode.vector import (
     on_arm,
     vector,
 )
-
-NONE, DOUBLE_ROUNDING, UPWARD, SINGLE, FLOAT32, FLOAT64 = range(6)  # codes of fixedpoint.REQUANTIZATIONS
 
 
 def pairs(builder: Any, values: Any, lanes: int) -> tuple[Any, Any]:
@@ -128,10 +127,10 @@ class GeneralRequant:
     def by_rule(self) -> dict[int, Any]:
         """Rule code -> function of (builder, accumulators)."""
         return {
-            NONE: lambda builder, acc: acc,
-            DOUBLE_ROUNDING: self.double_rounding,
-            UPWARD: self.upward,
-            SINGLE: self.single,
-            FLOAT32: self.float32,
-            FLOAT64: self.float64,
+            Rounding.NONE: lambda builder, acc: acc,
+            Rounding.DOUBLE: self.double_rounding,
+            Rounding.UPWARD: self.upward,
+            Rounding.SINGLE: self.single,
+            Rounding.FLOAT32: self.float32,
+            Rounding.FLOAT64: self.float64,
         }

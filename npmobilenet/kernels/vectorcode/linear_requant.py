@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npmobilenet.arithmetic.fixedpoint import INT32_MIN, Requantization
+from npmobilenet.arithmetic.fixedpoint import INT32_MIN, Requantization, Rounding, VectorRule, rule_at
 from npmobilenet.kernels.compiler.jit import isa
-from npmobilenet.kernels.vectorcode.general_requant import DOUBLE_ROUNDING, SINGLE, UPWARD
 from npmobilenet.kernels.vectorcode.requant_rules import MOST_EXCEPTIONS
 
 Array = np.ndarray[Any, Any]
 
-RULES = (DOUBLE_ROUNDING, UPWARD, SINGLE) if isa() != "generic" else ()  # a machine without fma would have to call one
+# A machine without fma would have to call one.
+RULES = (Rounding.DOUBLE, Rounding.UPWARD, Rounding.SINGLE) if isa() != "generic" else ()
 CENTRES = {"uint8": 128, "int8": 0}  # taken off the output: values about zero have the finest float32
 DEEPEST = 22  # shifts to the right for which k 2^(31 + s) is an int64
 NO_EXCEPTION = INT32_MIN  # in `exceptions`
@@ -49,11 +49,10 @@ class LinearRequant(NamedTuple):
     multiplier: Any
     shift: Any
     scale: Any
-    rule: int
+    rule: VectorRule
     zero_point: int
     low: int
     high: int
-    tail: int
     slope: Any
     offset: Any
     below: Any
@@ -72,8 +71,8 @@ def thresholds(multiplier: Array, shift: Array, rule: Array, results: Array) -> 
     """
     m, s, rules = multiplier.astype(np.int64)[:, None], -shift.astype(np.int64)[:, None], rule[:, None]
     least = (results << s) - (np.int64(1) << (s - 1))
-    least += (rules == DOUBLE_ROUNDING) & (least < 0)
-    return -((np.int64(2**30) * (rules != SINGLE) - (least << np.int64(31))) // m)
+    least += (rules == Rounding.DOUBLE) & (least < 0)
+    return -((np.int64(2**30) * (rules != Rounding.SINGLE) - (least << np.int64(31))) // m)
 
 
 class _StepsWithin:
@@ -193,7 +192,7 @@ def fit_lines(
     layer.found = ((multiplier == 0) | (low >= high)) & ruled  # one result for all accumulators
     layer.offset[layer.found] = layer.below[layer.found] = min(max(zero_point, low), high) - centre
     # Where "double" shows results of both signs, a straight line doesn't fit: 2^-s lies between, and a step is less.
-    both = (rule == DOUBLE_ROUNDING) & (acc_range[0] < 0) & (low < zero_point)
+    both = (rule == Rounding.DOUBLE) & (acc_range[0] < 0) & (low < zero_point)
     for late in range(MOST_EXCEPTIONS + 1):
         layer.search(able & ~both, False, late)
         layer.search(able & both, True, late)
@@ -209,8 +208,8 @@ def linear_requant(requant: Requantization, acc_range: tuple[Array, Array], dtyp
     count, size = len(acc_range[0]), len(requant.multiplier)
     slope, offset, below = (np.zeros(size, np.float32) for _ in range(3))
     exceptions, there = np.full((size, MOST_EXCEPTIONS), NO_EXCEPTION, np.int32), np.zeros(size, bool)
-    if dtype in CENTRES and requant.rule in RULES:
-        rule = np.where(np.arange(count) < requant.tail, requant.rule, DOUBLE_ROUNDING)
+    if dtype in CENTRES and requant.rule.inside in RULES:
+        rule = np.array([rule_at(c, requant.rule) for c in range(count)])
         keys: Any = [requant.multiplier[:count], requant.shift[:count], rule]
         if all((key == key[0]).all() for key in keys):
             keys, acc_range = (

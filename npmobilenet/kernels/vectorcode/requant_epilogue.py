@@ -13,14 +13,9 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 from numba import types
 
+from npmobilenet.arithmetic.fixedpoint import Rounding
 from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range, for_range_slice
-from npmobilenet.kernels.vectorcode.general_requant import (
-    DOUBLE_ROUNDING,
-    FLOAT32,
-    SINGLE,
-    UPWARD,
-    GeneralRequant,
-)
+from npmobilenet.kernels.vectorcode.general_requant import GeneralRequant
 from npmobilenet.kernels.vectorcode.generated import Cells, generated, is_signed, outlined
 from npmobilenet.kernels.vectorcode.requant_rules import (
     CENTRED,
@@ -134,7 +129,7 @@ def _any_way(builder: Any, args: tuple[Tile, Any], lanes: int, signed: bool) -> 
         step = GeneralRequant(builder, *block.parameters_at(builder, column), lanes)
         for code, function in step.by_rule().items():
             with (
-                builder.if_then(builder.icmp_signed("==", block.rule, INT(code))),
+                builder.if_then(builder.icmp_signed("==", block.rule, INT(int(code)))),
                 for_range(builder, block.rows) as loop,
             ):
                 value = builder.add(function(builder, block.source(builder, loop.index, column)), zero_point)
@@ -194,9 +189,12 @@ def _short_way(builder: Any, args: tuple[Tile, Any], lanes: int, signed: bool) -
     block, requant = Block(builder, tile, lanes, signed), tile.requant
     narrow = NarrowToBytes(builder, requant.zero_point, requant.low, requant.high, lanes, signed)
     plain, leave = block.plain(builder), builder.append_basic_block()
-    is_rule = {code: builder.icmp_signed("==", block.rule, INT(code)) for code in (DOUBLE_ROUNDING, SINGLE, FLOAT32)}
-    once = builder.or_(builder.icmp_signed("==", block.rule, INT(UPWARD)), is_rule[SINGLE])
-    half = splat(builder, builder.select(is_rule[SINGLE], INT(0), INT(1 << 30)), lanes // 2)
+    is_rule = {
+        code: builder.icmp_signed("==", block.rule, INT(int(code)))
+        for code in (Rounding.DOUBLE, Rounding.SINGLE, Rounding.FLOAT32)
+    }
+    once = builder.or_(builder.icmp_signed("==", block.rule, INT(int(Rounding.UPWARD))), is_rule[Rounding.SINGLE])
+    half = splat(builder, builder.select(is_rule[Rounding.SINGLE], INT(0), INT(1 << 30)), lanes // 2)
     least = 1 if packs(lanes) else 2
     with for_range_slice(builder, INT(0), block.columns, INT(2 * lanes)) as (start, _):
         # The last vector of an odd number stands alone: then both are the same channels.
@@ -220,9 +218,9 @@ def _short_way(builder: Any, args: tuple[Tile, Any], lanes: int, signed: bool) -
         downs = [DownscaleRequant(builder, *block.parameters_at(builder, column), lanes) for column in columns]
         fits = builder.not_(_any(builder, builder.or_(*(down.short(builder, least) for down in downs))))
         ways = [
-            (builder.and_(is_rule[DOUBLE_ROUNDING], fits), DownscaleRequant.double, HALVED),
+            (builder.and_(is_rule[Rounding.DOUBLE], fits), DownscaleRequant.double, HALVED),
             (builder.and_(once, fits), DownscaleRequant.once, HALVED),
-            (is_rule[FLOAT32], DownscaleRequant.float32, SCALED),
+            (is_rule[Rounding.FLOAT32], DownscaleRequant.float32, SCALED),
         ]
         for wanted, way, form in ways:
             with builder.if_then(builder.and_(plain, wanted)):

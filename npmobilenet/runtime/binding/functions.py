@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.arithmetic import edges, elementwise, softmax, tables
+from npmobilenet.arithmetic.fixedpoint import everywhere
 from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.reference.activation import hard_swish_16, rescaled
@@ -17,27 +18,24 @@ from npmobilenet.modeldata import Array
 from npmobilenet.runtime.binding.context import NodeContext, Step, as_nhwc, code_of
 
 Function = Callable[[int], Any]
+Functions = edges.ByPlace[Function]
 
 
-def lookup_tables(ctx: NodeContext) -> tuple[Array, int]:
-    """What `lookup_q` gets for a node: two tables (2, 256), and the number of an image's elements under the first.
+def lookup(ctx: NodeContext, functions: Functions) -> list[Step]:
+    """Functions of one 8-bit value as tables (2, 256), and which of them an element is looked up in.
 
     Entry b is the function of the 8-bit value whose bits are b (for int8, entries from 128 on are negative values).
     """
-    makers = {"activation": _activation, "quantize": _requantize, "dequantize": _dequantize}
-    return _tables(ctx, makers[ctx.node.op](ctx))
-
-
-def _tables(ctx: NodeContext, functions: tuple[Function, Function, int]) -> tuple[Array, int]:
-    first, rest, split = functions
+    first, rest, which = functions
     high = LIMITS[ctx.operands[0].dtype][1]
     values = [b - 256 if b > high else b for b in range(256)]
     entries = [first(v) for v in values]
     others = entries if rest is first else [rest(v) for v in values]
-    return np.array([entries, others], ctx.result.dtype), split
+    made = np.array([entries, others], ctx.result.dtype)
+    return [Step(ctx.kernels.lookup_q, (_images(ctx.inputs[0]), made, which, _images(ctx.out)), ctx.node.name)]
 
 
-def _activation(ctx: NodeContext) -> tuple[Function, Function, int]:
+def _activation(ctx: NodeContext) -> Functions:
     node, x, result = ctx.node, ctx.operands[0], ctx.result
     function = node.attrs["function"]
     if x.dtype not in LIMITS or result.dtype != x.dtype:
@@ -57,34 +55,23 @@ def _activation(ctx: NodeContext) -> tuple[Function, Function, int]:
             f"node '{node.name}': {function} has no integer rule: TFLite has no such op and writes it as ADD with a "
             "fused RELU6, then MUL. Export the model through TensorFlow's converter, which does so"
         )
-    return one, one, x.size
+    return one, one, everywhere(0)
 
 
-def _requantize(ctx: NodeContext) -> tuple[Function, Function, int]:
-    first, rest, split = edges.requantizing(ctx.node, ctx.operands[0], ctx.result, ctx.dialect)
+def _requantize(ctx: NodeContext) -> Functions:
+    first, rest, which = edges.requantizing(ctx.node, ctx.operands[0], ctx.result, ctx.dialect)
     z_in = zero_point_of(ctx.operands[0])
-    return partial(rescaled, zero_point=z_in, requant=first), partial(rescaled, zero_point=z_in, requant=rest), split
+    return partial(rescaled, zero_point=z_in, requant=first), partial(rescaled, zero_point=z_in, requant=rest), which
 
 
-def _dequantize(ctx: NodeContext) -> tuple[Function, Function, int]:
+def _dequantize(ctx: NodeContext) -> Functions:
     x = ctx.operands[0]
-    first, rest, split = edges.dequantizing(x, ctx.dialect)
-    return partial(edges.dequantized, x=x, rule=first), partial(edges.dequantized, x=x, rule=rest), split
+    first, rest, which = edges.dequantizing(x, ctx.dialect)
+    return partial(edges.dequantized, x=x, rule=first), partial(edges.dequantized, x=x, rule=rest), which
 
 
 def _images(array: Array) -> Array:
     return array.reshape(array.shape[0], -1)
-
-
-def lookup(ctx: NodeContext, functions: tuple[Function, Function, int]) -> list[Step]:
-    """Functions of one 8-bit value as tables: of an image's first elements, of the rest, and how many are first."""
-    args = (_images(ctx.inputs[0]), *_tables(ctx, functions), _images(ctx.out))
-    return [Step(ctx.kernels.lookup_q, args, ctx.node.name)]
-
-
-def _lookup(ctx: NodeContext) -> list[Step]:
-    args = (_images(ctx.inputs[0]), *lookup_tables(ctx), _images(ctx.out))
-    return [Step(ctx.kernels.lookup_q, args, ctx.node.name)]
 
 
 def binary(ctx: NodeContext) -> list[Step]:
@@ -103,14 +90,14 @@ def binary(ctx: NodeContext) -> list[Step]:
 def activation(ctx: NodeContext) -> list[Step]:
     """Any shape, seen as one row of elements. Any function of one 8-bit value is a table."""
     if ctx.integer:
-        return _lookup(ctx)
+        return lookup(ctx, _activation(ctx))
     return [ctx.step("activation_f32", ctx.inputs[0].reshape(-1), code_of(ctx.node, "function"), ctx.out.reshape(-1))]
 
 
 def dequantize(ctx: NodeContext) -> list[Step]:
     """To float32: a table of 256 real values."""
     edges.check_types(ctx.node, ctx.operands[0], ctx.result)
-    return _lookup(ctx)
+    return lookup(ctx, _dequantize(ctx))
 
 
 def quantize(ctx: NodeContext) -> list[Step]:
@@ -118,11 +105,9 @@ def quantize(ctx: NodeContext) -> list[Step]:
     x, result = ctx.operands[0], ctx.result
     edges.check_types(ctx.node, x, result)
     if x.dtype != "float32":
-        return _lookup(ctx)
-    first, rest, split = edges.quantizing(x, ctx.dialect)
-    rules = edges.QUANTIZATIONS.index(first), edges.QUANTIZATIONS.index(rest)
+        return lookup(ctx, _requantize(ctx))
     step = (zero_point_of(result), *LIMITS[result.dtype])
-    args = (_images(ctx.inputs[0]), scale_of(result), rules, split, step, _images(ctx.out))
+    args = (_images(ctx.inputs[0]), scale_of(result), edges.quantizing(x, ctx.dialect), step, _images(ctx.out))
     return [Step(ctx.kernels.quantize_q, args, ctx.node.name)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.arithmetic import pooling, resize, tables
+from npmobilenet.arithmetic.fixedpoint import everywhere
 from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.reference.activation import rescaled
@@ -112,4 +113,4 @@ def leaky_relu(ctx: NodeContext) -> list[Step]:
     def one(q: int) -> Any:
         return rescaled(q, zero, up if q >= zero else down)  # type: ignore[no-untyped-call]
 
-    return lookup(ctx, (one, one, x.size))
+    return lookup(ctx, (one, one, everywhere(0)))

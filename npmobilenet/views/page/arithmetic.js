@@ -93,7 +93,7 @@ function rint(v) {
   return low % 2 === 0 ? low : low + 1;
 }
 
-// The accumulator in units of the output's scale, by the code of a rule (fixedpoint.py: REQUANTIZATIONS).
+// The accumulator in units of the output's scale, by the code of a rule (fixedpoint.py: Rounding).
 function requantize(acc, multiplier, shift, scale, rule, log) {
   if (rule === 1 || rule === 2) {
     const [left, right] = shift > 0n ? [shift, 0n] : [0n, -shift];
@@ -144,8 +144,11 @@ function clamped(v, p, log) {
 
 const each = (list, c) => (Array.isArray(list) ? list[c] : list);
 
+// Which rule holds for element i of an image (fixedpoint.py: VectorRule).
+const ruleAt = (i, rule) => (i % rule.run < rule.full ? rule.inside : rule.outside);
+
 function requantized(acc, c, r, log) {
-  const rule = c < r.tail ? r.rule : 1;
+  const rule = ruleAt(c, r.rule);
   const v = requantize(acc, big(each(r.multiplier, c)), big(each(r.shift, c)), each(r.scale, c), rule, log);
   return finish(wrap32(v), { ...r, zero_point: r.zero_point }, log);
 }
@@ -164,7 +167,8 @@ function singleRounding(v, multiplier, shift) {
   return wrap32((v * multiplier + (1n << (total - 1n))) >> total);
 }
 
-const SUMS = ["double", "single", "fused", "floor", "linear"];
+const SUMS = { 1: "double", 3: "single", 6: "fused", 7: "floor", 8: "linear" };
+const [SATURATED, WRAPPED] = [9, 10];
 
 function commonUnit(v, multiplier, shift, rule) {
   if (rule === "linear") return v * multiplier;
@@ -195,11 +199,12 @@ function sumOf(a, b, p, code, log) {
   return clamped(rule === "fused" || rule === "floor" ? wrap16(v) : v, p, log);
 }
 
-function productOf(a, b, p, narrow, log) {
+function productOf(a, b, p, rule, log) {
+  const narrow = rule === SATURATED || rule === WRAPPED;
   const acc = (a - big(p.zero_x)) * (b - big(p.zero_y));
   log.push([`(${a} − ${p.zero_x}) × (${b} − ${p.zero_y})`, acc]);
-  let v = requantize(acc, big(p.multiplier), big(p.shift), p.scale, p.rule, log);
-  if (narrow === 1) v = clamp(v, -32768n, 32767n);
+  let v = requantize(acc, big(p.multiplier), big(p.shift), p.scale, narrow ? 1 : rule, log);
+  if (rule === SATURATED) v = clamp(v, -32768n, 32767n);
   v += big(p.zero_point);
   log.push([`+ zero point ${p.zero_point}`, v]);
   return clamped(narrow ? wrap16(v) : v, p, log);

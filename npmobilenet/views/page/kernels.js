@@ -123,15 +123,14 @@ const place = ({ output, y, x, c }) => (y * output.width + x) * output.channels 
 function integerPair(rule) {
   return (job) => {
     const { inputs: [a, b], args: { p }, y, x, c, log } = job;
-    const inside = place(job) % p.run < p.full;
-    return rule(big(a.wrapped(y, x, c)), big(b.wrapped(y, x, c)), p, inside, log);
+    return rule(big(a.wrapped(y, x, c)), big(b.wrapped(y, x, c)), p, ruleAt(place(job), p.rule), log);
   };
 }
 
 function mean(job) {
   const { args: { p }, c, log } = job;
   const [acc] = summed(job, plainAdd);
-  const rule = c < p.full ? p.lanes : p.rule;
+  const rule = ruleAt(c, p.rule);
   if (rule === 4) {
     const real = f32(f32(acc * f32(p.scale)) + p.real_offset);
     log.push([`× ${f32(p.scale)} + ${p.real_offset} in float32`, real]);
@@ -147,18 +146,20 @@ function lookup(job) {
   const { inputs: [a], args, log } = job;
   const v = a.flat(place(job));
   log.push(["the input", v]);
-  const result = Number(args.tables[place(job) < args.split ? 0 : 1][v & 255]);
+  const result = Number(args.tables[ruleAt(place(job), args.which)][v & 255]);
   log.push([`entry ${v & 255} of the layer's table of 256 results`, result]);
   return result;
 }
 
+const [QUOTIENT32, RECIPROCAL] = [11, 12];
+
 function quantizeFloat(job) {
   const { inputs: [a], args, log } = job;
   const v = a.flat(place(job));
-  const rule = args.rules[place(job) < args.split ? 0 : 1];
+  const rule = ruleAt(place(job), args.rule);
   let steps;
-  if (rule === 0) steps = roundAway(f32(v / args.scale));
-  else if (rule === 1) steps = rint(f32(v * f32(1 / args.scale)));
+  if (rule === QUOTIENT32) steps = roundAway(f32(v / args.scale));
+  else if (rule === RECIPROCAL) steps = rint(f32(v * f32(1 / args.scale)));
   else steps = roundAway(clamp(v / args.scale, -16777216, 16777216));
   log.push(["the input", v], [`in steps of ${args.scale}, rounded`, steps]);
   const [zero, low, high] = args.limits;
@@ -213,8 +214,8 @@ const KERNELS = {
   depthwise_conv2d_f32: accumulate, depthwise_conv2d_q: accumulate, fully_connected_f32: accumulate,
   fully_connected_q: accumulate,
   add_f32: elementwise((a, b) => a + b), sub_f32: elementwise((a, b) => a - b), mul_f32: elementwise((a, b) => a * b),
-  add_q: integerPair((a, b, p, inside, log) => sumOf(a, b, p, inside ? p.lanes : p.rule, log)),
-  mul_q: integerPair((a, b, p, inside, log) => productOf(a, b, p, inside ? p.narrow : 0, log)),
+  add_q: integerPair(sumOf),
+  mul_q: integerPair(productOf),
   average_pool_f32: (job) => {
     const [acc, count] = summed(job, floatAdd);
     const v = f32(acc / Math.max(count, 1));
