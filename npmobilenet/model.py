@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.arithmetic.dialects import dialect as dialect_named
 from npmobilenet.errors import InputError, PlanError
 from npmobilenet.formats import Resolution, is_weight_file, read_model, weightfile
 from npmobilenet.formats.model_path import load_data
@@ -67,15 +67,13 @@ class Model:
         threads: int | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> None:
-        if dialect not in DIALECTS:
-            raise PlanError(f"dialect='{dialect}' is not one of {', '.join(DIALECTS)}")
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise PlanError(f"threads={threads!r}: expected a whole number of at least 1, or None for all cores")
         self.data = data
         self.graph: Graph = data.graph
         self.info: ModelInfo = data.info
         self.kernels = kernels
-        self.dialect = dialect
+        self.dialect = dialect_named(dialect).name
         self.threads = threads
         self.memory_limit = memory_limit
         self._tensors = {n: np.require(array, requirements=["C", "W"]) for n, array in data.tensors.items()}

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
-    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1040, "formats": 8350,
+    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1130, "formats": 8350,
     "images": 990, "kernels": 5200, "runtime": 1140, "model": 270, "measure": 1950, "quantize": 680, "golden": 5800,
     "views": 350, "cli": 2720,
 }  # fmt: skip

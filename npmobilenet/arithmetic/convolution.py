@@ -114,7 +114,7 @@ def requantization(
     assert weights.quantization is not None
     each = len(weights.quantization.scale) > 1
     fixed = [
-        multiplier_of(node, float(f), [x, weights], result, c if each else None)
+        multiplier_of(node, float(f), [x, weights], result, c if each else None, dialect.most_shift)
         for c, f in enumerate(factors if each else factors[:1])
     ] * (1 if each else len(factors))
     low, high = xnnpack_range(node, result) if rule == "float32" else activation_range(node, result)

@@ -25,14 +25,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Dialect:
-    """A named arithmetic. `runtime` says what it must equal, bit for bit.
+    """A named arithmetic. `runtime` says what it must equal, bit for bit, `evidence` how that is known.
 
     `rules` maps an op of ops.OPS, or "op:dtype" where the input's dtype matters ("activation:function"), to its rule.
+    `aliases` are other runtimes' names for it. `most_shift`: real factors from 2^most_shift on are refused; what lies
+    above MOST_SHIFT (ranges.py) is held there.
     """
 
     name: str
     runtime: str
     rules: Mapping[str, Rule]
+    evidence: str = ""
+    aliases: tuple[str, ...] = ()
+    most_shift: int = 30
+
+    @property
+    def title(self) -> str:
+        """Its name, and in brackets what else has this arithmetic."""
+        return f"{self.name} ({', '.join(self.aliases)})" if self.aliases else self.name
 
     def rule(self, op: str, dtype: str = "") -> str:
         """The rule's name for an op on inputs of a dtype."""
@@ -141,45 +151,75 @@ _XNNPACK = {
 }
 
 # What builds with TFLITE_SINGLE_ROUNDING change: MultiplyByQuantizedMultiplier, wherever it occurs.
+_ONCE = Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING")
+_FLAG = {
+    **dict.fromkeys(("add", "sub", "mul", "mean", "conv2d", "depthwise_conv2d", "activation", "prelu", "leaky_relu",
+                     "quantize"), _ONCE),
+    "softmax": Rule("single", f"{_REF}/softmax.h, TFLITE_SINGLE_ROUNDING"),
+    "resize_bilinear:int8": Rule("fixed10_upward", f"{_REF}/resize_bilinear.h, TFLITE_SINGLE_ROUNDING"),
+}  # fmt: skip
 _SINGLE_ROUNDING = {
     **_REFERENCE,
-    "add": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "sub": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "mul": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "mean": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "conv2d": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "depthwise_conv2d": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "activation": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "prelu": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "leaky_relu": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "softmax": Rule("single", f"{_REF}/softmax.h, TFLITE_SINGLE_ROUNDING"),
-    "quantize": Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING"),
-    "resize_bilinear:int8": Rule("fixed10_upward", f"{_REF}/resize_bilinear.h, TFLITE_SINGLE_ROUNDING"),
+    **_FLAG,
+    "depthwise_conv2d:uint8": Rule("double", f"{_REF}/depthwiseconv_uint8.h, DepthwiseConvRound<kAwayFromZero>"),
+    "depthwise_conv2d:grouped": _ONCE,  # a convolution there
 }
 
 # CMSIS-NN as it is built by default (not with CMSIS_NN_USE_SINGLE_ROUNDING), called by TFLite Micro; and TFLite Micro's
 # own reference kernels. Its sums and pools are the reference kernels'; its fully connected layer has integer factors.
+_MICRO = "TFLite Micro tensorflow/lite"
 _CMSIS_NN = {
     **_REFERENCE,
     "conv2d": Rule("double", "CMSIS-NN Include/arm_nnsupportfunctions.h, arm_nn_requantize, arm_requantize_mve"),
     "depthwise_conv2d": Rule("double", "CMSIS-NN Include/arm_nnsupportfunctions.h, arm_nn_requantize"),
     "fully_connected": Rule("double", "CMSIS-NN Source/NNSupportFunctions/arm_nn_vec_mat_mult_t_s8.c"),
+    "activation:sigmoid": Rule("fixed", f"{_MICRO}/kernels/internal/reference/integer_ops/logistic.h"),
+}
+# Both built with their flags, TFLITE_SINGLE_ROUNDING and CMSIS_NN_USE_SINGLE_ROUNDING. With vectors (MVE),
+# arm_requantize_mve and arm_requantize_mve_32x4, which all 8-bit kernels take, floor the product and round the shift:
+# that is one rounding, too. arm_requantize_mve_pred is "upward", and for weights of 4 bits alone.
+_ARM_ONCE = Rule("single", "CMSIS-NN Include/arm_nnsupportfunctions.h, CMSIS_NN_USE_SINGLE_ROUNDING")
+_MICRO_SINGLE_ROUNDING = {
+    **_CMSIS_NN,
+    **_FLAG,
+    **dict.fromkeys(("add", "mul", "conv2d", "depthwise_conv2d", "fully_connected"), _ARM_ONCE),
+    "activation:sigmoid": Rule("fixed_once", f"{_MICRO}/kernels/internal/reference/integer_ops/logistic.h"),
 }
 
+_LITERT = "run beside LiteRT: tests/kernels/test_litert_integer.py"
+_C = "tables of the C's results: tests/arithmetic/test_micro.py"
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({
     d.name: d
     for d in (
-        Dialect("tflite-reference", "LiteRT 2.3.0, OpResolverType.BUILTIN_REF", _REFERENCE),
-        Dialect("tflite-optimized", "LiteRT 2.3.0, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES", _OPTIMIZED),
-        Dialect("xnnpack", "LiteRT 2.3.0, default resolver (XNNPACK delegate) on x86-64", _XNNPACK),
-        Dialect("tflite-single-rounding", "the reference kernels built with TFLITE_SINGLE_ROUNDING", _SINGLE_ROUNDING),
-        Dialect("cmsis-nn", "CMSIS-NN 7 (commit 99f736a6) under TFLite Micro", _CMSIS_NN),
+        Dialect("tflite-reference", "LiteRT 2.3.0, OpResolverType.BUILTIN_REF", _REFERENCE, _LITERT),
+        Dialect(
+            "tflite-optimized", "LiteRT 2.3.0, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, x86-64", _OPTIMIZED,
+            _LITERT,
+        ),
+        Dialect("xnnpack", "LiteRT 2.3.0, default resolver (XNNPACK delegate), x86-64", _XNNPACK, _LITERT),
+        Dialect(
+            "tflite-single-rounding", "the reference kernels built with TFLITE_SINGLE_ROUNDING", _SINGLE_ROUNDING,
+            _C, most_shift=127,
+        ),
+        Dialect(
+            "cmsis-nn", "CMSIS-NN 7 (commit 99f736a6) under TFLite Micro, and its own kernels; ESP-NN's C", _CMSIS_NN,
+            _C, ("tflite-micro", "esp-nn"),
+        ),
+        Dialect(
+            "cmsis-nn-single-rounding", "as cmsis-nn, built with TFLITE_SINGLE_ROUNDING and "
+            "CMSIS_NN_USE_SINGLE_ROUNDING, with vectors (MVE) or without", _MICRO_SINGLE_ROUNDING,
+            _C, ("tflite-micro-single-rounding",), 127,
+        ),
     )
 })  # fmt: skip
 
+NAMES: Mapping[str, Dialect] = MappingProxyType(
+    {**DIALECTS, **{alias: d for d in DIALECTS.values() for alias in d.aliases}}
+)
+
 
 def dialect(name: str) -> Dialect:
-    """The dialect of that name. Raises `PlanError` for an unknown one."""
-    if name not in DIALECTS:
-        raise PlanError(f"dialect='{name}' is not one of {', '.join(DIALECTS)}")
-    return DIALECTS[name]
+    """The dialect of that name or alias. Raises `PlanError` for an unknown one."""
+    if name not in NAMES:
+        raise PlanError(f"dialect='{name}' is not one of {', '.join(NAMES)}")
+    return NAMES[name]

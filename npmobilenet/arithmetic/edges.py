@@ -66,7 +66,9 @@ def requantizing(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> ByP
         inside, outside, which = rule, rule, everywhere(0)
         if rule == "blocks16":
             inside, outside, which = "upward", "double", in_vectors(0, 1, x.size, 16)
-    first, rest = (rescaling(node, factor, x, result, name, LIMITS[result.dtype]) for name in (inside, outside))
+    first, rest = (
+        rescaling(node, factor, x, result, name, LIMITS[result.dtype], dialect.most_shift) for name in (inside, outside)
+    )
     return first, rest, which
 
 

@@ -192,7 +192,7 @@ def multiplication(node: Node, x: Tensor, y: Tensor, result: Tensor, dialect: Di
     xnnpack_delegate.cc, VisitBinaryNode (delegated: 2^-16 <= factor < 2^8), commit f67457790. XNNPACK,
     src/microparams-init.c, xnn_init_qs8_mul_minmax_scalar_params, commit 75db3c093b.
     """
-    factor = real_factor(node, [x, y], result)
+    factor = real_factor(node, [x, y], result, dialect.most_shift)
     rule = dialect.rule(node.op, result.dtype)
     if rule == "float32" and not np.float32(2**-16) <= factor < np.float32(2**8):
         rule = dialect.rule(node.op, "undelegated")
@@ -203,7 +203,7 @@ def multiplication(node: Node, x: Tensor, y: Tensor, result: Tensor, dialect: Di
         where = in_vectors(inside, Rounding.DOUBLE, run, 16 if result.dtype == "int8" else 8)
     else:
         where = everywhere(rounding(rule))
-    multiplier, shift = multiplier_of(node, float(factor), [x, y], result)
+    multiplier, shift = multiplier_of(node, float(factor), [x, y], result, most=dialect.most_shift)
     return Product(
         zero_point_of(x), zero_point_of(y), multiplier, shift, float(factor), where,
         zero_point_of(result), low, high,

@@ -75,21 +75,21 @@ def mean(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Mean:
     """Parameters of `mean` nodes. LiteRT's optimized kernel serves only where the dimensions are kept."""
     _check_pixels(node, _counted(x))
     rule = dialect.rule(node.op, x.dtype)
-    real_factor(node, [x], result)
+    real_factor(node, [x], result, dialect.most_shift)
     if rule == "float32":
         return _float_mean(node, x, result)
     if rule == "neon":
         if node.attrs["keepdims"]:
             return _biased_mean(node, x, result)
         rule = "double"
-    return _centred_mean(node, x, result, rule)
+    return _centred_mean(node, x, result, rule, dialect.most_shift)
 
 
 def _counted(x: Tensor) -> int:
     return x.shape[1] * x.shape[2]
 
 
-def _centred_mean(node: Node, x: Tensor, result: Tensor, rule: str) -> Mean:
+def _centred_mean(node: Node, x: Tensor, result: Tensor, rule: str, most: int) -> Mean:
     """The reference kernel's: zero points are subtracted first, and 1 / (H * W) goes into the integer multiplier.
 
     The multiplier of s_in / s_out is shifted left by floor(log2(H * W)) bits and divided, dropping the remainder, so
@@ -100,7 +100,7 @@ def _centred_mean(node: Node, x: Tensor, result: Tensor, rule: str) -> Mean:
     """
     count, low_high = _counted(x), LIMITS[result.dtype]
     factor = float(np.float64(scale_of(x)) / np.float64(scale_of(result)))
-    multiplier, shift = multiplier_of(node, factor, [x], result)
+    multiplier, shift = multiplier_of(node, factor, [x], result, most=most)
     extra = min(count.bit_length() - 1, 32, 31 + shift)
     multiplier, shift = (multiplier << extra) // count, shift - extra
     start = -zero_point_of(x) * count

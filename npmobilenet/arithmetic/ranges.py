@@ -15,7 +15,7 @@ LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 LEAST_SCALE = np.finfo(np.float32).tiny  # 2^-126: below it float32 loses digits, and 1 / scale overflows
 # The greatest shift to the left that every runtime defines: "shift >= -31 && shift <= 30" (LiteRT, tflite/kernels/
 # internal/common.cc, MultiplyByQuantizedMultiplier, commit f67457790). From 31 on `1 << shift` is no int32 in C; builds
-# with TFLITE_SINGLE_ROUNDING hold the factor at 2^30 instead.
+# with TFLITE_SINGLE_ROUNDING hold the factor at 2^30 instead (Dialect.most_shift).
 MOST_SHIFT = 30
 _BOUNDS = {"relu": (0.0, None), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0), "relu_0_to_1": (0.0, 1.0)}
 
@@ -80,17 +80,20 @@ def _scale_at(tensor: Tensor, channel: int | None) -> float:
 
 
 def multiplier_of(
-    node: Node, factor: float, top: Sequence[Tensor], bottom: Tensor | None, channel: int | None = None
-) -> tuple[int, int]:
+    node: Node, factor: float, top: Sequence[Tensor], bottom: Tensor | None, channel: int | None = None,
+    most: int = MOST_SHIFT,
+) -> tuple[int, int]:  # fmt: skip
     """A real factor as `(multiplier, shift)`; see quantize_multiplier. Every op's factor comes through here.
 
-    Raises `PlanError` where the factor isn't finite, or asks for a shift beyond MOST_SHIFT (`check_factor`).
+    Raises `PlanError` where the factor isn't below 2^`most` (`check_factor`). Shifts beyond MOST_SHIFT are held there.
+
+    Source: LiteRT, tflite/kernels/internal/quantization_util.cc, QuantizeMultiplier, commit f67457790.
     """
-    check_factor(node, factor, top, bottom, channel, MOST_SHIFT)
+    check_factor(node, factor, top, bottom, channel, most)
     multiplier, shift = quantize_multiplier(factor)
-    if shift > MOST_SHIFT:  # rounded up to 2^30
-        check_factor(node, 2.0**MOST_SHIFT, top, bottom, channel, MOST_SHIFT)
-    return multiplier, shift
+    if shift > most:  # rounded up to 2^30
+        check_factor(node, 2.0**most, top, bottom, channel, most)
+    return (multiplier, shift) if shift <= MOST_SHIFT else (INT32_MAX, MOST_SHIFT)
 
 
 def real_factor(node: Node, top: Sequence[Tensor], bottom: Tensor, most: int = MOST_SHIFT) -> np.float32:

@@ -6,14 +6,30 @@ The hard-swish rule itself is in kernels/reference/activation.py. Tables are mad
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
 from npmobilenet.arithmetic.exponential import exp_float32, exp_float64
-from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding, everywhere, round_away32, rounding
-from npmobilenet.arithmetic.ranges import LIMITS, activation_range, multiplier_of, real_factor, scale_of, zero_point_of
+from npmobilenet.arithmetic.fixedpoint import (
+    Requantization,
+    Rounding,
+    everywhere,
+    quantize_multiplier,
+    round_away32,
+    rounding,
+)
+from npmobilenet.arithmetic.ranges import (
+    LIMITS,
+    MOST_SHIFT,
+    activation_range,
+    multiplier_of,
+    real_factor,
+    scale_of,
+    zero_point_of,
+)
 from npmobilenet.errors import PlanError
 from npmobilenet.ops import Node, Tensor, misfit
 
@@ -72,8 +88,9 @@ def clipping(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Requant
     Source: LiteRT, tflite/kernels/activations.cc, ReluPrepare and QuantizedReluX, commit f67457790.
     """
     bounded = dataclasses.replace(node, attrs={"activation": node.attrs["function"]})
+    factor = real_factor(node, [x], result, dialect.most_shift)
     limits = activation_range(bounded, result)
-    return rescaling(node, float(real_factor(node, [x], result)), x, result, dialect.rule("activation"), limits)
+    return rescaling(node, float(factor), x, result, dialect.rule("activation"), limits, dialect.most_shift)
 
 
 class Prelu(NamedTuple):
@@ -94,8 +111,9 @@ def prelu(node: Node, x: Tensor, alpha: Tensor, result: Tensor, dialect: Dialect
 
     Source: LiteRT, tflite/kernels/activations.cc, PreluPrepare, internal/reference/prelu.h, commit f67457790.
     """
-    up, down = real_factor(node, [x], result), real_factor(node, [x, alpha], result)
-    (m0, s0), (m1, s1) = multiplier_of(node, float(up), [x], result), multiplier_of(node, float(down), [x], result)
+    most = dialect.most_shift
+    factors = (float(real_factor(node, top, result, most)) for top in ([x], [x, alpha]))
+    (m0, s0), (m1, s1) = (multiplier_of(node, factor, [x], result, most=most) for factor in factors)
     rule = rounding(dialect.rule("prelu"))
     zeros = zero_point_of(x), zero_point_of(alpha), zero_point_of(result)
     return Prelu(zeros, (m0, m1), (s0, s1), rule, *LIMITS[result.dtype])
@@ -120,8 +138,9 @@ def leaky_relu(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple
         if all(2.0**-8 <= abs(f) <= 2.0**7 for f in (up, down)):
             return tuple(_of_8_bits(float(f), result) for f in factors)  # type: ignore[return-value]
         rule = dialect.rule("leaky_relu", "undelegated")
-    limits = LIMITS[result.dtype]
-    return rescaling(node, float(up), x, result, rule, limits), rescaling(node, float(down), x, result, rule, limits)
+    limits, most = LIMITS[result.dtype], dialect.most_shift
+    first, rest = (rescaling(node, float(factor), x, result, rule, limits, most) for factor in (up, down))
+    return first, rest
 
 
 def _of_8_bits(factor: float, result: Tensor) -> Requantization:
@@ -131,10 +150,10 @@ def _of_8_bits(factor: float, result: Tensor) -> Requantization:
 
 
 def rescaling(
-    node: Node, factor: float, x: Tensor, result: Tensor, rule: str, limits: tuple[int, int]
+    node: Node, factor: float, x: Tensor, result: Tensor, rule: str, limits: tuple[int, int], most: int = MOST_SHIFT
 ) -> Requantization:
     """A Requantization of one channel by a real factor, from the scale of x to the result's."""
-    multiplier, shift = multiplier_of(node, factor, [x], result)
+    multiplier, shift = multiplier_of(node, factor, [x], result, most=most)
     arrays = np.array([multiplier], np.int32), np.array([shift], np.int32), np.array([factor], np.float64)
     return Requantization(*arrays, everywhere(rounding(rule)), zero_point_of(result), *limits)
 
@@ -143,6 +162,32 @@ def check_logistic(node: Node, result: Tensor) -> None:
     """The output's scale must be 1/256, as LiteRT demands. Raises `PlanError`."""
     if scale_of(result) != np.float32(1 / 256):
         raise misfit(node, "an output scale of 1/256 (0.00390625)", scale_of(result))
+
+
+class Logistic(NamedTuple):
+    """What `logistic_fixed` needs: the input's zero point, its scale as a factor to 27 fractional bits, a rule; from
+    which distance on the result is 0 or 1; and the limits of the output.
+    """
+
+    zero_point: int
+    multiplier: int
+    shift: int
+    rule: int
+    radius: int
+    low: int
+    high: int
+
+
+def logistic(x: Tensor, result: Tensor, rule: str) -> Logistic:
+    """Parameters of the rules "fixed", and "fixed_once" with a single rounding.
+
+    Source: TFLite Micro, tensorflow/lite/micro/kernels/logistic_common.cc and lite/kernels/internal/
+    quantization_util.cc, CalculateInputRadius, commit 90b983c2.
+    """
+    multiplier, shift = quantize_multiplier(float(scale_of(x)) * 2**27)
+    radius = math.floor(15 * 2**27 / 2**shift)
+    code = Rounding.SINGLE if rule == "fixed_once" else Rounding.DOUBLE
+    return Logistic(zero_point_of(x), multiplier, shift, code, min(radius, 256), *LIMITS[result.dtype])
 
 
 def logistic_float32(q: int, x: Tensor, result: Tensor) -> int:

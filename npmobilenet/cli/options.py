@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.arithmetic.dialects import NAMES
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -23,8 +23,8 @@ def threads_option(what: str = "Default: all cores. The result doesn't depend on
 
 
 def dialect_option(what: str = "The arithmetic of integer models; no effect on float ones.") -> Option:
-    """`--dialect`, one of arithmetic.dialects.DIALECTS."""
-    names = list(DIALECTS)
+    """`--dialect`, one of arithmetic.dialects.NAMES."""
+    names = list(NAMES)
     return click.option("--dialect", type=click.Choice(names), default=names[0], show_default=True, help=what)
 
 

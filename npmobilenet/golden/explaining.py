@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.arithmetic.dialects import dialect as dialect_named
 from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.errors import InputError, PlanError
 from npmobilenet.golden.causes.building import cause_of
@@ -174,7 +175,7 @@ def explain(
     if got is None and theirs is not None:
         got = scalar(theirs[tuple(index)])
     what = isolate(data, node, values, tuple(index))
-    found = _explain(data.info.name, what, prefix, dialect, got)
+    found = _explain(data.info.name, what, prefix, dialect_named(dialect).name, got)
     own = theirs is not None and found.got == scalar(theirs[tuple(index)])
     if view is not None and theirs is not None and own and not found.matching and found.got != found.value:
         entry = view.entries[prefix + name]

@@ -111,19 +111,19 @@ class Identification:
         telling = sum(row.telling for row in self.integers)
         if self.fits and not odd:
             which = f"{len(self.checked)} tensors, {telling} of which tell dialects apart"
-            return f"follows {' and '.join(self.fits)}: {which}"
+            return f"follows {' and '.join(DIALECTS[d].title for d in self.fits)}: {which}"
         shown = "; ".join(f"{short_name(row.name)}: {self._what(row)}" for row in odd[:3]) + (
             "; ..." if len(odd) > 3 else ""
         )
         count = sum(self.best in row.fits for row in self.integers)
         if count == 0:
             return f"follows no dialect: {shown}"
-        return f"follows {self.best} in {count} of {len(self.integers)} tensors, but not in {shown}"
+        return f"follows {DIALECTS[self.best].title} in {count} of {len(self.integers)} tensors, but not in {shown}"
 
     @staticmethod
     def _what(row: Row) -> str:
         if row.fits:
-            return f"it is {' or '.join(row.fits)} there"
+            return f"it is {' or '.join(DIALECTS[d].title for d in row.fits)} there"
         return row.cause or "no dialect fits"
 
     def to_dict(self) -> dict[str, Any]:

@@ -441,6 +441,11 @@ def vectors() -> Lines:
 KEYS = tuple(dict.fromkeys(k for d in DIALECTS.values() for k in d.rules if "undelegated" not in k))
 
 
+def dialects() -> Lines:
+    body = [(f"`{d.name}`", ", ".join(f"`{a}`" for a in d.aliases), d.runtime, d.evidence) for d in DIALECTS.values()]
+    return rows(("dialect", "also called", "must equal", "evidence"), body)
+
+
 def rules() -> Lines:
     body = []
     for key in KEYS:
@@ -478,7 +483,7 @@ EXAMPLES: dict[str, Callable[[], Lines]] = {
         scales, multipliers, roundings, followed, conv_sum, conv_out, conv_factors, depthwise, fully_connected,
         add_steps, add_out, sub_out, mul_out, pool_out, mean_out, mean_lanes, hard_swish, relu_out, logistic_out,
         logistic_parts, softmax_steps, softmax_parts, quantize_out, requantize_out, dequantize_out, concat_out,
-        resize_out, rules, vectors,
+        resize_out, dialects, rules, vectors,
     )
 } | {f"sources-{name}": sources(*ops) for name, ops in SECTIONS.items()}  # fmt: skip
 

@@ -181,7 +181,7 @@ def test_fast_equals_reference_for_all_that_is_accepted(name: str, dtype: str) -
         arrays = arrays_q(graph, rng)
         for dialect in DIALECTS:
             found = agreed(graph, arrays, dialect)
-            if exponent >= MOST_SHIFT and not name.startswith(FREE):
+            if exponent >= DIALECTS[dialect].most_shift and not name.startswith(FREE):
                 assert isinstance(found, str), (exponent, dialect)
 
 
@@ -284,7 +284,7 @@ HOSTILE = ("fast_ref_diff_300228", "litert_diff_200045", "relu6_shift", "conv_sc
 @pytest.mark.parametrize("kernels", ["fast", "reference", "python"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_files_with_extreme_scales(data: Path, name: str, kernels: str) -> None:
-    for dialect in DIALECTS:
+    for dialect in (d.name for d in DIALECTS.values() if d.most_shift == MOST_SHIFT):  # others saturate
         with pytest.raises(PlanError, match="scale"):
             load(data / "hostile" / f"{name}.tflite", kernels, dialect)
 

@@ -25,13 +25,13 @@ from design import MACS
 from platforms import make_pipe
 
 import npmobilenet
+from npmobilenet.arithmetic.dialects import DIALECTS, NAMES
 from npmobilenet.cli import app as app_module
 from npmobilenet.cli import classify, doctor, output, warmup
 from npmobilenet.cli.app import app
 from npmobilenet.formats import weightfile
 from npmobilenet.graph import GraphBuilder
 from npmobilenet.kernels import FUSED, KERNELS, kernel_set
-from npmobilenet.model import DIALECTS
 from npmobilenet.modeldata import ModelData, ModelInfo, assumptions, recipe_assumed
 from npmobilenet.runtime.examples import examples
 from npmobilenet.runtime.plan import Plan
@@ -464,7 +464,7 @@ def test_classify_refuses(tiny: Path, picture: Path, tmp_path: Path) -> None:
 def test_dialects_are_those_of_the_engine() -> None:
     choices = [p.type.choices for _, p in options() if p.opts == ["--dialect"]]
     assert len(choices) >= 5
-    assert all(tuple(names) == tuple(DIALECTS) for names in choices)
+    assert all(tuple(names) == tuple(NAMES) for names in choices)
     assert set(warmup.DIALECTS) <= set(DIALECTS)
 
 

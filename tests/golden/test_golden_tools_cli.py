@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from test_golden_tools_integer import small
 
 from npmobilenet import golden
-from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.arithmetic.dialects import NAMES
 from npmobilenet.cli.app import app
 from npmobilenet.formats import weightfile
 
@@ -82,7 +82,7 @@ def test_the_group() -> None:
     assert "nope" in fails("nope")
     choices = next(p.type for p in group.commands["record"].params if p.name == "dialect")
     assert isinstance(choices, click.Choice)
-    assert list(choices.choices) == list(DIALECTS)
+    assert list(choices.choices) == list(NAMES)
 
 
 def test_record(model: Path, tmp_path: Path) -> None:

@@ -230,9 +230,9 @@ def requant_of(what: IsolatedNode, dialect: str, stage: str) -> Requantization:
 
 def of_channels(r: Requantization, channels: Array) -> Requantization:
     """The same step for some channels, in ascending order."""
-    tail = INT32_MAX if r.tail == INT32_MAX else int(np.count_nonzero(channels < r.tail))
+    full = r.rule.full if r.rule.full == INT32_MAX else int(np.count_nonzero(channels < r.rule.full))
     multiplier, shift, scale = (np.asarray(v)[channels] for v in (r.multiplier, r.shift, r.scale))
-    return r._replace(multiplier=multiplier, shift=shift, scale=scale, tail=tail)
+    return r._replace(multiplier=multiplier, shift=shift, scale=scale, rule=r.rule._replace(full=full))
 
 
 def with_arrays(what: IsolatedNode, changes: Mapping[int, Array], **attrs: Any) -> IsolatedNode:

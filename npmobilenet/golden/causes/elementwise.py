@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.arithmetic.fixedpoint import Rounding
 from npmobilenet.golden.causes.case import Case, Change
 from npmobilenet.golden.causes.realvalues import clamped, parameters, real_values, set_fields, stored_values
 from npmobilenet.golden.causes.results import clamp_edits
@@ -119,7 +120,7 @@ def _sum_roundings(c: Case, p: Any) -> Iterator[Change]:
     (a, b), (x, y) = c.what.arrays, c.what.operands
     real = real_values(x, a) + p.sign * real_values(y, b)
     yield from _floats(c, p, lambda: real)
-    if p.rule == 4:  # XNNPACK's: no multiplier of the output
+    if p.rule.inside == Rounding.LINEAR:  # XNNPACK's: no multiplier of the output
         return
     u, v = a.astype(np.int64) - p.zero_x, b.astype(np.int64) - p.zero_y
     for left in range(20, 3, -1):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.arithmetic.fixedpoint import Requantization
+from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding
 
 Rule = Callable[[Any, Any, Any], Any]  # accumulators, multiplier, shift (int64) to scaled integers
 
@@ -76,9 +76,9 @@ def twice(first: Shift, second: Shift) -> Rule:
 
 
 DIALECT_RULES: Mapping[int, Rule] = {
-    1: twice(upward_shift, away_shift),
-    2: twice(upward_shift, upward_shift),
-    3: once(upward_shift),
+    Rounding.DOUBLE: twice(upward_shift, away_shift),
+    Rounding.UPWARD: twice(upward_shift, upward_shift),
+    Rounding.SINGLE: once(upward_shift),
 }
 
 # What a device may do instead, by what it is called: in one step, and in two.
@@ -113,15 +113,16 @@ def _float64(acc: Any, scale: Any) -> Any:
 def scaled(acc: Any, r: Requantization) -> Any:
     """Accumulators (..., C) in units of the output's scale, by the rule that `r` names."""
     with np.errstate(all="ignore"):
-        if r.rule in DIALECT_RULES:
+        inside, outside, _, full = r.rule
+        if inside in DIALECT_RULES:
             m, s = (np.asarray(v, np.int64) for v in (r.multiplier, r.shift))
-            values = DIALECT_RULES[r.rule](acc, m, s)
-            if r.tail < acc.shape[-1]:
-                rest = DIALECT_RULES[1](acc[..., r.tail :], m[r.tail :], s[r.tail :])
-                values = np.concatenate([values[..., : r.tail], rest], axis=-1)
+            values = DIALECT_RULES[inside](acc, m, s)
+            if full < acc.shape[-1]:
+                rest = DIALECT_RULES[outside](acc[..., full:], m[full:], s[full:])
+                values = np.concatenate([values[..., :full], rest], axis=-1)
             return values
         scale = np.asarray(r.scale, np.float64)
-        return _float32(acc, scale) if r.rule == 4 else _float64(acc, scale) if r.rule == 5 else acc
+        return {Rounding.FLOAT32: _float32, Rounding.FLOAT64: _float64}.get(inside, lambda acc, _: acc)(acc, scale)
 
 
 def requantize_all(acc: Any, r: Requantization) -> Any:

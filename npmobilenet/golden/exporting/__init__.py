@@ -216,8 +216,9 @@ def _parameters(what: IsolatedNode, dialect: str) -> tuple[dict[str, Any], dict[
                     arrays["scale"] = record.scale[:channels]
                 for key in ("multiplier", "shift", "scale"):
                     given.pop(key, None)
-                if record.rule.inside != record.rule.outside:
-                    given |= {"rule": str(record.rule.inside), "tail": record.rule.full}
+                given["rule"] = str(record.rule.inside)
+                if record.rule.full < channels:
+                    given["tail"] = record.rule.full
             elif isinstance(record, Sum):
                 given |= {"rule": str(record.rule.outside), "lanes": str(record.rule.inside), "left_shift": LEFT_SHIFT}
             if isinstance(record, (Sum, Product, Mean)) and record.rule.inside != record.rule.outside:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.arithmetic.fixedpoint import requantized, rule_at
+from npmobilenet.arithmetic.fixedpoint import requantize, requantized, rule_at, shift_away
 from npmobilenet.kernels.reference.arithmetic import exp32
+from npmobilenet.kernels.reference.softmax import exp_negative, one_over_one_plus
 
 ZERO, ONE, THREE, SIX = np.float32(0), np.float32(1), np.float32(3), np.float32(6)
 SIXTH = np.float32(1 / 6)  # Keras' gate, and both libraries' hard-swish
@@ -157,6 +158,23 @@ def rescaled(q, zero_point, requant):
     Source: LiteRT, tflite/kernels/internal/reference/reference_ops.h, ReluX, and requantize.h, commit f67457790.
     """
     return requantized(q - zero_point, 0, requant)
+
+
+def logistic_fixed(q, p):
+    """1 / (1 + e^-x) of one 8-bit value, x with 27 fractional bits, the result with 8: TFLite Micro's.
+
+    p: arithmetic.tables.Logistic. Source: TFLite Micro, tensorflow/lite/kernels/internal/reference/integer_ops/
+    logistic.h, commit 90b983c2; gemmlowp, fixedpoint/fixedpoint.h, logistic.
+    """
+    v = q - p.zero_point
+    if abs(v) >= p.radius:
+        return p.low if v <= -p.radius else p.high
+    a = requantize(v, p.multiplier, p.shift, 0.0, p.rule)
+    if a == 0:
+        return p.low + 128
+    y = one_over_one_plus(exp_negative(-abs(a), 4))
+    y = y if a > 0 else 2147483647 - y
+    return min(p.low + shift_away(y, 23), p.high)
 
 
 def lookup_q(x, tables, which, out):

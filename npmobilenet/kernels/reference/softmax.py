@@ -48,18 +48,18 @@ def exp_quarter(a):
     return EXP_MINUS_EIGHTH + high_mul(EXP_MINUS_EIGHTH, x + rest)
 
 
-def exp_negative(a):
-    """e^a for -32 <= a <= 0 with 26 fractional bits; the result with 31, at most 2^31 - 1.
+def exp_negative(a, integer_bits=5):
+    """e^a for -2^integer_bits <= a <= 0 with 31 bits; the result with 31 fractional ones, at most 2^31 - 1.
 
     a = r - k/4 with -1/4 <= r < 0: e^r times e^(-2^b) for each bit b of k/4. e^0 is apart.
     Source: gemmlowp, fixedpoint/fixedpoint.h, exp_on_negative_values.
     """
     if a == 0:
         return np.int64(2147483647)
-    quarter = 1 << 24
+    quarter = 1 << (29 - integer_bits)
     r = (a & (quarter - 1)) - quarter
-    result = exp_quarter(r << 5)
-    for bit in range(7):
+    result = exp_quarter(r << integer_bits)
+    for bit in range(integer_bits + 2):
         if (r - a) & (quarter << bit):
             result = high_mul(result, POWERS_OF_E[bit])
     return result

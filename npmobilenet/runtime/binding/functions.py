@@ -12,7 +12,7 @@ from npmobilenet.arithmetic import edges, elementwise, softmax, tables
 from npmobilenet.arithmetic.fixedpoint import everywhere
 from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.reference.activation import hard_swish_16, rescaled
+from npmobilenet.kernels.reference.activation import hard_swish_16, logistic_fixed, rescaled
 from npmobilenet.kernels.reference.softmax import exp_negative
 from npmobilenet.modeldata import Array
 from npmobilenet.runtime.binding.context import NodeContext, Step, as_nhwc, code_of
@@ -46,8 +46,12 @@ def _activation(ctx: NodeContext) -> Functions:
         one: Function = partial(hard_swish_16, p=tables.hard_swish(node, x, result))
     elif function == "sigmoid":
         tables.check_logistic(node, result)
-        logistic = {"float32": tables.logistic_float32, "float64": tables.logistic_float64}
-        one = partial(logistic[ctx.dialect.rule("activation", "sigmoid")], x=x, result=result)
+        rule = ctx.dialect.rule("activation", "sigmoid")
+        if rule.startswith("fixed"):
+            one = partial(logistic_fixed, p=tables.logistic(x, result, rule))
+        else:
+            floats = {"float32": tables.logistic_float32, "float64": tables.logistic_float64}
+            one = partial(floats[rule], x=x, result=result)
     elif function.startswith("relu"):
         one = partial(rescaled, zero_point=zero_point_of(x), requant=tables.clipping(node, x, result, ctx.dialect))
     else:
