@@ -117,7 +117,7 @@ def write(values: Mapping[str, Array], folder: Path, form: str) -> Path:
         return folder.with_suffix(".npz")
     if form == "json":
         text = json.dumps({name: array.tolist() for name, array in values.items()})
-        folder.with_suffix(".json").write_text(text)
+        folder.with_suffix(".json").write_text(text, encoding="utf-8", newline="\n")
         return folder.with_suffix(".json")
     folder.mkdir()
     shapes = {}

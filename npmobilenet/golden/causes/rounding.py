@@ -122,7 +122,9 @@ def scaled(acc: Any, r: Requantization) -> Any:
                 values = np.concatenate([values[..., :full], rest], axis=-1)
             return values
         scale = np.asarray(r.scale, np.float64)
-        return {Rounding.FLOAT32: _float32, Rounding.FLOAT64: _float64}.get(inside, lambda acc, _: acc)(acc, scale)
+        if inside == Rounding.FLOAT32:
+            return _float32(acc, scale)
+        return _float64(acc, scale) if inside == Rounding.FLOAT64 else acc
 
 
 def requantize_all(acc: Any, r: Requantization) -> Any:
