@@ -25,7 +25,13 @@ from npmobilenet.arithmetic.fixedpoint import (
     rounding,
 )
 from npmobilenet.kernels.compiler.jit import ISAS, LANES, isa
-from npmobilenet.kernels.fast.depthwise_conv2d_q import depthwise_conv2d_q, pack_depthwise_conv2d_q
+from npmobilenet.kernels.fast.depthwise_conv2d_q import (
+    depthwise_conv2d_q,
+    form_of,
+    pack_depthwise_conv2d_q,
+    pixels_side_by_side,
+)
+from npmobilenet.kernels.fast.gemm_s8 import filled_up
 from npmobilenet.kernels.vectorcode.depthwise_s8 import (
     Block,
     Filters,
@@ -112,22 +118,24 @@ def test_interleaving(name: str) -> None:
             assert (words[7:].reshape(vectors, -1, lanes)[:, pixels - 1 :] == 77).all()
 
 
-FORMS = [(4, 2, (3, 1)), (8, 1, (3, 2)), (4, 4, (5, 1)), (4, 2, (5, 2)), (8, 1, None)]
+# Outputs, rows, (columns, stride), and pixels side by side in a vector.
+FORMS = [(4, 2, (3, 1), 1), (8, 1, (3, 2), 1), (4, 4, (5, 1), 1), (4, 2, (5, 2), 1), (8, 1, None, 1), (4, 2, (3, 2), 2)]
 
 
 @pytest.mark.parametrize("name", FORMS_HERE)
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> None:
+def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None, int]) -> None:
     """Sums of several parts for several rows; counts that aren't whole tiles; wrapped at 32 bits."""
-    lanes, kind, (pixels, rows, window) = LANES[name], KINDS[name], form
+    lanes, kind, (pixels, rows, window, side) = LANES[name], KINDS[name], form
     group, rng = kr_of(kind), np.random.default_rng(2)
-    run = filterer(depthwise_s8_kernel(pixels, rows, lanes, kind, window))
+    unit = lanes // side  # words of a pixel
+    run = filterer(depthwise_s8_kernel(pixels, rows, lanes, kind, window, unit=unit))
     taps, stride = window or (4, 3)
     dilation, shifts, shift_step, number = 1 if window else 2, rows + 1, 1, 2
     for count in (1, pixels, 2 * pixels + 1):
         filled = max(count, pixels)
-        columns = (filled - 1) * stride + (taps - 1) * dilation + 1
-        shape = (2, number, columns, lanes, group)
+        columns = (filled - 1) * stride + (taps - 1) * dilation + side
+        shape = (2, number, columns, unit, group)
         x = rng.integers(-128, 256, shape).astype(np.int16)
         if kind in BYTES:
             x = extremes(rng, shape, "uint8" if kind == "vnni" else "int8")
@@ -138,7 +146,7 @@ def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> No
         bias = rng.integers(INT32_MIN, INT32_MAX, 3 + number * lanes, dtype=np.int32)
         acc = np.full((rows, filled, number * lanes), 77, np.int32)
         data = np.ascontiguousarray(x).reshape(-1).view(np.int32)
-        words = Words(data, number * columns * lanes, columns * lanes, dilation, stride)
+        words = Words(data, number * columns * unit, columns * unit, dilation, stride)
         filters = Filters(w.reshape(-1), parts, table, bias, taps, shifts)
         out = OutputRows(acc.reshape(-1), 0, number * lanes, filled * number * lanes, count)
         run(words, filters, Block(1, number, 3), 1, shift_step, out)
@@ -147,7 +155,8 @@ def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None]) -> No
             for i, k in itertools.product(range(2), range(taps)):
                 g = parts[1 + v : 3 + v][i]
                 weight = w[3 * v + i, k, 1 + r * shift_step].astype(np.int64)
-                total += (x[g, v, p * stride + k * dilation] * weight).sum(1)
+                first = p * stride + k * dilation
+                total += (x[g, v, first : first + side].reshape(lanes, group) * weight).sum(1)
             assert (acc[r, p, v * lanes : (v + 1) * lanes] == total.astype(np.int32)).all(), (count, r, p, v)
 
 
@@ -248,6 +257,35 @@ def test_outputs_under_two_rules() -> None:
     assert differ
 
 
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_two_pixels_side_by_side(dtype: str) -> None:
+    """Half a vector of channels, each with a factor of its own: 3 x 3 windows without stride, and their like."""
+    channels, taken = LANES[isa()] // 2, 0
+    if not channels:
+        pytest.skip("one lane has no half")
+    low, high = LIMITS[dtype]
+    for number, (width, pad, stride) in enumerate(itertools.product((2, 3, 7, 8, 40), (0, 1, 2), ((1, 1), (2, 1)))):
+        size = (5, width + 2 * pad - 2)
+        if size[1] < 1:
+            continue
+        rng = np.random.default_rng(number)
+        zeros = (int(rng.choice([low, high, 3])), 7 if dtype == "uint8" else 0)
+        what = {"x": extremes(rng, (2, 7, width, channels), dtype), "stride": stride, "pad": (1, pad), "zeros": zeros,
+                "w": extremes(rng, (3, 3, channels), dtype), "dilation": (1, 1), "size": size,
+                "bias": rng.integers(-(2**10), 2**10, channels).astype(np.int32)}  # fmt: skip
+        m = rng.integers(2**30, 2**31 - 1, channels).astype(np.int32)
+        s = rng.integers(-12, -4, channels).astype(np.int32)
+        step = Requantization(m, s, m * 2.0 ** (s - 31), REQUANTIZATIONS.index("double"), 5, low, high)
+        acc = sums(**what)
+        expected = np.array([requantized(int(a), i % channels, step) for i, a in enumerate(acc.flat)])
+        expected = expected.reshape(acc.shape)
+        for linear in (False, True):
+            assert (computed(what, filled_up(step), dtype, linear) == expected).all(), (number, linear)
+        form = form_of((3, 3), stride, (1, 1), 3 - stride[0])
+        taken += pixels_side_by_side(what["x"], form, step, expected) == 2
+    assert taken == 8
+
+
 @pytest.mark.parametrize("name", [name for name in HERE if name != isa()])
 def test_lesser_instruction_sets(name: str) -> None:
     """The same accumulators where the kernel is generated for less than this machine has."""
@@ -259,6 +297,7 @@ def test_lesser_instruction_sets(name: str) -> None:
         "-p",
         "no:cacheprovider",
         f"{Path(__file__)}::test_accumulators[0]",
+        f"{Path(__file__)}::test_two_pixels_side_by_side",
     ]
     done = subprocess.run(
         command, check=False, env={**os.environ, "NPMOBILENET_ISA": name}, capture_output=True, text=True

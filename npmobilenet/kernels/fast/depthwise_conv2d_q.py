@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
@@ -42,7 +42,8 @@ interleave_one, fill = interleave_one_kernel(LANE, KIND), fill_kernel(LANE)
 class Form(NamedTuple):
     """What a kernel for a window computes together: outputs of a row, as sums or as bytes, and rows of outputs.
 
-    The rows are as many as come out of the same groups of rows of the image.
+    The rows are as many as come out of the same groups of rows of the image. `side` pixels that lie side by side are
+    computed as one, where so many make up a vector of channels.
     """
 
     columns: int
@@ -50,11 +51,12 @@ class Form(NamedTuple):
     pixels: int
     pixels_of_bytes: int
     rows: int
+    side: int = 1
 
-    @property
-    def window(self) -> tuple[int, int]:
-        """Columns and stride."""
-        return self.columns, self.stride
+    def kernel(self, pixels: int, linear: bool) -> Any:
+        """The kernel that computes so many outputs of a row together."""
+        window = self.columns, self.stride * self.side
+        return depthwise_s8_kernel(pixels, self.rows, LANE, KIND, window, linear, LANE // self.side)
 
 
 # A window's form is its place here. The first is for all windows, as sums only; the others for the usual ones.
@@ -64,13 +66,13 @@ FORMS = (
     Form(3, 2, MOST_PIXELS, MOST_PIXELS, 1),
     Form(5, 1, PIXELS, PIXELS, 4 if KR == 4 else 2),
     Form(5, 2, PIXELS, MOST_PIXELS, 2 if KR == 4 else 1),
+    Form(3, 1, PIXELS, PIXELS, 2, side=2),
 )
+SIDE_BY_SIDE = len(FORMS) - 1
 USUAL = dict(enumerate(FORMS[1:], 1))
 sums_of_any = depthwise_s8_kernel(FORMS[0].pixels, FORMS[0].rows, LANE, KIND)
-sums_of = one_of({n: depthwise_s8_kernel(f.pixels, f.rows, LANE, KIND, f.window) for n, f in USUAL.items()})
-bytes_of = one_of(
-    {n: depthwise_s8_kernel(f.pixels_of_bytes, f.rows, LANE, KIND, f.window, True) for n, f in USUAL.items()}
-)
+sums_of = one_of({n: f.kernel(f.pixels, False) for n, f in USUAL.items()})
+bytes_of = one_of({n: f.kernel(f.pixels_of_bytes, True) for n, f in USUAL.items()})
 
 
 def blocks_of(channels):
@@ -97,7 +99,11 @@ def pack_depthwise_conv2d_q(weights, bias, zero_points):
     Bytes (gemm_s8.BYTES) can't hold weights outside -128 ... 127: what is left of them goes into a further part for the
     same group. As sum (x - z_in) w = sum x w - z_in sum w, the last term goes into the bias; a tap outside the image
     then has to read z_in. Bytes are read as x + raised (see depthwise_s8), so that z_in + raised takes its place.
+
+    Half a vector of channels is repeated, for two pixels side by side.
     """
+    if 2 * weights.shape[2] == LANE:
+        weights, bias = np.concatenate([weights, weights], 2), np.concatenate([bias, bias])
     height, width, channels = weights.shape
     centred_weights, groups = weights.astype(np.int64) - zero_points[1], -(-height // KR)
     shifts = groups * KR - height + 1
@@ -165,10 +171,30 @@ def interleave(x, group, column, channel, count, words, channels, width):
 @register_jitable
 def form_of(taps, stride, dilation, rows):
     """The place in FORMS of a window's form."""
-    for form in range(1, len(FORMS) if dilation[0] == 1 and dilation[1] == 1 else 1):
+    for form in range(1, SIDE_BY_SIDE if dilation[0] == 1 and dilation[1] == 1 else 1):
         if taps[1] == FORMS[form].columns and stride[1] == FORMS[form].stride and rows == FORMS[form].rows:
             return form
     return 0
+
+
+@register_jitable
+def pixels_side_by_side(x, form, requant, out):
+    """How many neighbouring pixels are computed as one: 2 where the channels of two fill a vector, else 1.
+
+    Of wholly different rules within a vector the kernels know nothing.
+    """
+    half = 2 * x.shape[3] == LANE and out.shape[3] == x.shape[3] and out.shape[2] % 2 == 0
+    return 2 if half and form == 1 and requant.tail > LANE else 1
+
+
+@register_jitable
+def interleave_side_by_side(x, rows, at, pixel, count, words, to):
+    """`count` pixels of half a vector of channels, from pixel `pixel` on: see depthwise_s8.interleave_kernel."""
+    unit, two = x.shape[3], count // 2
+    interleave_by_width(LANE, x, RowGroup(rows, at), 0, pixel * unit, two, Cells(words, to, 0))
+    if count % 2 == 1:
+        last = (pixel + count - 1) * unit
+        interleave_one(x, RowGroup(rows, at), 0, last, 1, Cells(words, to + 2 * two * unit, 0), unit, 1)
 
 
 @register_jitable
@@ -222,8 +248,13 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     groups = (taps[0] + KR - 1) // KR
     shifts = groups * KR - taps[0] + 1
     most = (shifts - 1) // stride[0] + 1 if dilation[0] == 1 else 1  # rows of outputs at a time
-    form, extent = form_of(taps, stride, dilation, most), (taps[1] - 1) * dilation[1] + 1
-    blank, outside = np.full(in_c, zero_points[0], x.dtype), outside_word(x, zero_points[0])
+    form = form_of(taps, stride, dilation, most)
+    side = pixels_side_by_side(x, form, requant, out)
+    if side > 1:
+        form, out_w, channels = SIDE_BY_SIDE, out_w // side, channels * side
+    unit, step = LANE // side, stride[1] * side  # words of a pixel in a vector, pixels from output to output
+    extent = (taps[1] - 1) * dilation[1] + side
+    blank, outside = np.full(in_c * (in_w if side > 1 else 1), zero_points[0], x.dtype), outside_word(x, zero_points[0])
     rows = np.zeros(2 * groups * KR, np.int64)  # addresses and distances
     pixel = most + groups * stride[1]  # words that an output takes for each channel
     wide, middle = pixels_at_once(pixel * WIDE, out_w), pixels_at_once(pixel * MIDDLE, out_w)
@@ -232,8 +263,8 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     for run, width in ((wide, WIDE), (middle, MIDDLE), (narrow, NARROW)):
         pixels = max(run, MOST_PIXELS)
         size = max(size, most * pixels * width)
-        room = max(room, groups * ((pixels - 1) * stride[1] + extent) * width)
-    own_acc, own_words, own_rows = words_in_lines(size + LANE), words_in_lines(room), rows
+        room = max(room, groups * ((pixels - 1) * step + extent) * (width // LANE) * unit)
+    own_acc, own_words, own_rows = words_in_lines(size + LANE), words_in_lines(room + LANE), rows
     acc, words, rows, requant = borrowed((own_acc, own_words, own_rows, requant))
     filters = Filters(packed, parts, vectors, bias, taps[1], shifts)
     row, filled = start, 0
@@ -244,7 +275,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
             y = oy * stride[0] - pad[0] + k * dilation[0]
             inside = y >= 0 and y < in_h and k < (together - 1) * stride[0] + taps[0]
             rows[2 * k] = address_of(x) + (n * in_h + y) * in_w * in_c if inside else address_of(blank)
-            rows[2 * k + 1] = in_c if inside else 0
+            rows[2 * k + 1] = in_c * side if inside or side > 1 else 0
         vector = 0
         for b in range(blocks.shape[0]):
             first, width = blocks[b, 0], blocks[b, 1]
@@ -252,18 +283,22 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
             run = wide if width == WIDE else middle if width == MIDDLE else narrow
             for ox in range(0, out_w, run):
                 count = min(run, out_w - ox)
-                ix, needed = ox * stride[1] - pad[1], (count - 1) * stride[1] + extent
+                ix, needed = ox * step - pad[1], (count - 1) * step + extent
                 left, right = min(max(-ix, 0), needed), min(max(in_w - ix, 0), needed)
-                step_v = ((max(count, MOST_PIXELS) - 1) * stride[1] + extent) * LANE
+                step_v = ((max(count, MOST_PIXELS) - 1) * step + extent) * unit
                 step_g = step_v * number
                 if width != filled or count < out_w:  # else what is outside the image is there already
-                    around = Cells(words, 0, step_v)
-                    fill(around, groups * number, 0, left, outside)
-                    fill(around, groups * number, right, needed - right, outside)
+                    behind = Cells(words, right * unit, step_v)
+                    fill(Cells(words, 0, step_v), groups * number, 0, (left * unit + LANE - 1) // LANE, outside)
+                    fill(behind, groups * number, 0, ((needed - right) * unit + LANE - 1) // LANE, outside)
                     filled = width
                 for g in range(groups):
-                    to = Cells(words, g * step_g + left * LANE, step_v)
-                    interleave(x, RowGroup(rows, 2 * g * KR), ix + left, first, right - left, to, channels, width)
+                    at, to = 2 * g * KR, g * step_g + left * unit
+                    if side > 1:
+                        interleave_side_by_side(x, rows, at, ix + left, right - left, words, to)
+                        continue
+                    cells = Cells(words, to, step_v)
+                    interleave(x, RowGroup(rows, at), ix + left, first, right - left, cells, channels, width)
                 image = Words(words, step_g, step_v, dilation[1], stride[1])
                 block, line = Block(vector, number, first), line_form(requant, first, columns)
                 whole = form and columns == width and together == most and count >= FORMS[form].pixels_of_bytes

@@ -161,7 +161,12 @@ LARGEST_PANEL = 64  # output channels that a micro-kernel of any instruction set
 
 
 def filled_up(requant: Requantization) -> Requantization:
-    """The channels' parameters filled up with zeros to whole panels: the last panel is computed whole."""
-    more = -len(requant.multiplier) % LARGEST_PANEL
-    multiplier, shift, scale = (np.pad(array, (0, more)) for array in requant[:3])
+    """The channels' parameters filled up with zeros to whole panels: the last panel is computed whole.
+
+    Half a vector of channels is repeated: two pixels may be computed as one (depthwise_conv2d_q.py).
+    """
+    count = len(requant.multiplier)
+    size = count + -count % LARGEST_PANEL
+    repeated = size if 2 * count == LANE else count
+    multiplier, shift, scale = (np.pad(np.resize(array, repeated), (0, size - repeated)) for array in requant[:3])
     return requant._replace(multiplier=multiplier, shift=shift, scale=scale)

@@ -235,7 +235,13 @@ def interleave_one_kernel(lanes: int, kind: str) -> Any:
 
 
 def depthwise_s8_kernel(
-    pixels: int, rows: int, lanes: int, kind: str, window: tuple[int, int] | None = None, linear: bool = False
+    pixels: int,
+    rows: int,
+    lanes: int,
+    kind: str,
+    window: tuple[int, int] | None = None,
+    linear: bool = False,
+    unit: int = 0,
 ) -> Any:
     """An intrinsic that filters out.count neighbouring outputs in each of `rows` rows, in some vectors of channels.
 
@@ -247,9 +253,13 @@ def depthwise_s8_kernel(
     outputs are filled up to as many. `window` = (columns, stride), where given, is what these are, and column_step is
     1: each of words is then loaded once for all outputs that read it. Nothing is checked.
 
+    `unit`, where given, is the words of a pixel (else `lanes`) of fewer channels than lanes: an output is then as many
+    neighbouring pixels as fill a vector, and `window` has their distance, lanes / unit, for its stride.
+
     `linear`: out is of bytes, and further arguments (requant, line) say by which lines the accumulators become that,
     see gemm_s8.gemm_s8_linear_kernel. No outputs are filled up: their count must be at least `pixels`.
     """
+    unit = unit or lanes
 
     def emit(builder, end, words, filters, block, shift, shift_step, out):
         slots = [[variable(builder, INT32, lanes) for _ in range(pixels)] for _ in range(rows)]
@@ -269,12 +279,13 @@ def depthwise_s8_kernel(
             bases = [builder.gep(base, [builder.mul(tap_step, INT(k))]) for k in range(window[0])]
             factors = [[weight(tap, r) for r in range(rows)] for tap in bases]
             for column in range((pixels - 1) * window[1] + window[0]):
-                value = load(builder, builder.gep(source, [INT(column * lanes)]), INT32, lanes)
-                for k in range(window[0]):
-                    p, rest = divmod(column - k, window[1])
-                    if rest == 0 and 0 <= p < pixels:
-                        for r in range(rows):
-                            add(slots[r][p], value, factors[k][r])
+                readers = [(k, (column - k) // window[1]) for k in range(window[0]) if (column - k) % window[1] == 0]
+                readers = [(k, p) for k, p in readers if 0 <= p < pixels]
+                if readers:
+                    value = load(builder, builder.gep(source, [INT(column * unit)]), INT32, lanes)
+                for k, p in readers:
+                    for r in range(rows):
+                        add(slots[r][p], value, factors[k][r])
 
         def looped(source, base):
             with for_range(builder, taps) as loop:
@@ -305,7 +316,7 @@ def depthwise_s8_kernel(
                 pixel = min_of(builder, index, last)
                 for slot in itertools.chain(*slots):
                     builder.store(start, slot)
-                at = builder.mul(builder.mul(pixel, stride), INT(lanes))
+                at = builder.mul(builder.mul(pixel, stride), INT(unit))
                 with for_range(builder, some) as loop:
                     g = builder.load(builder.gep(mine, [loop.index]))
                     source = builder.gep(source_of_lanes, [builder.add(at, builder.mul(g, words.group_step))])
@@ -320,11 +331,11 @@ def depthwise_s8_kernel(
                         pointer = builder.gep(result, [builder.add(to, builder.mul(out.step, INT(p)))])
                         store(builder, builder.load(slot), pointer)
 
-    @micro_kernel(f"depthwise_s8_{pixels}_{rows}_{lanes}_{kind}_{window}")
+    @micro_kernel(f"depthwise_s8_{pixels}_{rows}_{lanes}_{unit}_{kind}_{window}")
     def kernel(builder, kinds, words, filters, block, shift, shift_step, out):
         emit(builder, None, words, filters, block, shift, shift_step, out)
 
-    @micro_kernel(f"depthwise_s8_linear_{pixels}_{rows}_{lanes}_{kind}_{window}")
+    @micro_kernel(f"depthwise_s8_linear_{pixels}_{rows}_{lanes}_{unit}_{kind}_{window}")
     def linear_kernel(builder, kinds, words, filters, block, shift, shift_step, out, requant, line):
         end = LinearEpilogue(builder, requant, line, lanes, is_signed(kinds.out.data))
         emit(builder, end, words, filters, block, shift, shift_step, out)

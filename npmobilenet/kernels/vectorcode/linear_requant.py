@@ -203,7 +203,7 @@ def linear_requant(requant: Requantization, acc_range: tuple[Array, Array], dtyp
     """The step for outputs of that dtype, of accumulators within `acc_range` (least, greatest; channels).
 
     Where one factor serves the whole layer, so does one line. `requant` is filled up to whole panels, and so are the
-    lines; the channels that fill up have one, as they don't count.
+    lines, of which the first are repeated; the channels that fill up have one, as they don't count.
     """
     count, size = len(acc_range[0]), len(requant.multiplier)
     slope, offset, below = (np.zeros(size, np.float32) for _ in range(3))
@@ -220,7 +220,8 @@ def linear_requant(requant: Requantization, acc_range: tuple[Array, Array], dtyp
         found = fit_lines(
             multiplier, shift, rule, (requant.zero_point, requant.low, requant.high), CENTRES[dtype], acc_range
         )
-        slope[:count], offset[:count], below[:count], exceptions[:count], there[:count] = found
+        for parts, some in zip((slope, offset, below, exceptions, there), found, strict=True):
+            parts[:] = np.resize(np.broadcast_to(some, (count, *some.shape[1:])), parts.shape)
         there[count:] = True
     regular = there & (exceptions == NO_EXCEPTION).all(1)
     kinds = regular & (offset == below), regular, there
