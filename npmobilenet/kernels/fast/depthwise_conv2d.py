@@ -10,7 +10,7 @@ from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps, whole_windows
-from npmobilenet.kernels.fast.gemm_f32 import LANE, LEFT_OUT
+from npmobilenet.kernels.fast.gemm_f32 import HALF, LANE, LEFT_OUT
 from npmobilenet.kernels.reference.activation import activate
 from npmobilenet.kernels.reference.arithmetic import fma32
 from npmobilenet.kernels.vectorcode.depthwise_f32 import (
@@ -155,9 +155,9 @@ def filter_any(x, filters, window, out, row, stop):
         activate_all(out.data, out.at, (stop - row) * line, filters.activation)
 
 
-def filter_of(taps: int) -> Any:
-    """As filter_any, for windows of taps x taps of neighbours, with stride 1 or 2, and LANE channels or more."""
-    by_stride = one_of({stride: depthwise_f32_image_kernel(HIGH, ACROSS, LANE, taps, stride) for stride in (1, 2)})
+def filter_of(taps: int, lanes: int = LANE) -> Any:
+    """As filter_any, for windows of taps x taps of neighbours, with stride 1 or 2, and `lanes` channels or more."""
+    by_stride = one_of({stride: depthwise_f32_image_kernel(HIGH, ACROSS, lanes, taps, stride) for stride in (1, 2)})
 
     @register_jitable
     def filter_image(x, filters, window, out, row, stop):
@@ -175,16 +175,19 @@ def filter_of(taps: int) -> Any:
     return filter_image
 
 
-# By the window's width, as the models have them; ANY: all others.
-ANY = 0
-FILTERS = {3: filter_of(3), 5: filter_of(5), ANY: filter_any}
+# By the window's width, as the models have them; FEW: 3 columns, half a vector of channels or more, as V1 0.25 begins;
+# ANY: all others.
+ANY, FEW = 0, 1
+FILTERS = {3: filter_of(3), 5: filter_of(5), FEW: filter_of(3, HALF), ANY: filter_any}
 
 
 def form_of(in_c: int, filters: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]) -> int:
     """Which of FILTERS there is for (kh, kw, channels) filters: one kernel each, as compiling a tile takes seconds."""
     taps, across, channels = filters
-    square = taps == across and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
-    return taps if square and taps in FILTERS and in_c == channels >= LANE else ANY
+    usual = taps == across and taps in (3, 5) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
+    if not usual or in_c != channels or channels < HALF:
+        return ANY
+    return taps if channels >= LANE else FEW if taps == 3 else ANY
 
 
 def row_pairs(x, weights, bias, stride, pad, dilation, activation, out):
