@@ -275,7 +275,7 @@ def test_two_pixels_side_by_side(dtype: str) -> None:
                 "bias": rng.integers(-(2**10), 2**10, channels).astype(np.int32)}  # fmt: skip
         m = rng.integers(2**30, 2**31 - 1, channels).astype(np.int32)
         s = rng.integers(-12, -4, channels).astype(np.int32)
-        step = Requantization(m, s, m * 2.0 ** (s - 31), REQUANTIZATIONS.index("double"), 5, low, high)
+        step = Requantization(m, s, m * 2.0 ** (s - 31), everywhere(Rounding.DOUBLE), 5, low, high)
         acc = sums(**what)
         expected = np.array([requantized(int(a), i % channels, step) for i, a in enumerate(acc.flat)])
         expected = expected.reshape(acc.shape)

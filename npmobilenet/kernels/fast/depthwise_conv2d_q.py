@@ -184,7 +184,7 @@ def pixels_side_by_side(x, form, requant, out):
     Of wholly different rules within a vector the kernels know nothing.
     """
     half = 2 * x.shape[3] == LANE and out.shape[3] == x.shape[3] and out.shape[2] % 2 == 0
-    return 2 if half and form == 1 and requant.tail > LANE else 1
+    return 2 if half and form == 1 and requant.rule.full > LANE else 1
 
 
 @register_jitable
