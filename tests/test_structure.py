@@ -184,6 +184,7 @@ MORE_PARAMETERS = {
     "cli/golden_diff.py: diff": 12,  # the same
     "cli/quantize.py: quantize": 14,  # the same
     "golden/recording.py: record": 11,  # a public function's keywords
+    "model.py: load": 11,  # the same
     "graph.py: node": 11,  # a node's fields, as a file has them
     "zoo/build.py: build": 14,  # a public function's keywords
     "zoo/build.py: conv": 11,  # a convolution's attributes

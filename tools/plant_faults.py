@@ -131,7 +131,7 @@ def write(values: Mapping[str, Array], folder: Path, form: str) -> Path:
         else:
             np.save(folder / f"{stem}.npy", array.view(np.uint8) if form == "view" else array)
     if shapes:
-        (folder / "shapes.json").write_text(json.dumps(shapes))
+        (folder / "shapes.json").write_text(json.dumps(shapes), encoding="utf-8", newline="\n")
     return folder
 
 
@@ -186,7 +186,7 @@ def main(arguments: Any = None) -> int:
     shown = table(results)
     print(shown.splitlines()[0])
     if options.write:
-        PAGE.write_text(TABLE.sub(lambda _: shown, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        PAGE.write_text(TABLE.sub(lambda _: shown, PAGE.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
     return 0
 
 

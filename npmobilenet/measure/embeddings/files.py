@@ -14,12 +14,15 @@ import numpy as np
 from numpy.lib import format as npy
 
 from npmobilenet.errors import MissingExtra
+from npmobilenet.images.inputs import NHWC
 from npmobilenet.measure.embeddings.embed import Embedded
 from npmobilenet.measure.embeddings.spool import Row
 from npmobilenet.measure.evaluate import check_output as check_path
 from npmobilenet.measure.evaluate.files import encodable, zip_member
 from npmobilenet.measure.evaluate.state import write_whole
+from npmobilenet.model import Model
 from npmobilenet.modeldata import Array
+from npmobilenet.runtime.pooled import layer_of
 
 GROUP = 1024  # rows of a Parquet row group
 
@@ -104,6 +107,12 @@ def _write_csv(done: Embedded, file: IO[bytes]) -> None:
         values: Iterable[object] = [""] * done.spool.width if row.vector is None else map(str, row.vector)
         writer.writerow([row.name, row.error or "", *values])
     text.detach()  # flushes, and leaves the file open
+
+
+def width_of(model: Model, layer: str) -> int:
+    """The number of values of a layer's vector."""
+    shape = layer_of(model.graph, layer).shape
+    return int(shape[-1] if len(shape) == NHWC else np.prod(shape))
 
 
 def _write_parquet(done: Embedded, file: IO[bytes]) -> None:
