@@ -17,7 +17,7 @@ Plant = Callable[[ModelData, Node, Mapping[str, Array], Array], Array]  # model,
 class Fault(NamedTuple):
     """`says`: a pattern that the named cause has to match. `op`: of the node; `where`: 0 first, 0.5 middle, 1 last of
     that op in the model; `model`: a name of plant_faults.MODELS. `form` of the dump, and what it lacks: "" nothing,
-    "before" the node's own input, "behind" its output.
+    "before" the node's own input, "around" all but every second tensor.
     """
 
     name: str
@@ -66,6 +66,20 @@ def steps(**functions: Callable[..., Array]) -> Plant:
 def values(change: Callable[[Array], Array]) -> Plant:
     """Right values changed afterwards."""
     return lambda data, node, given, right: np.ascontiguousarray(change(right).astype(right.dtype))
+
+
+def mapped(change: Callable[[Array], Array]) -> Plant:
+    """The table of a function of single values changed: it is learnt from the right values, by nearest entries."""
+
+    def plant(data: ModelData, node: Node, given: Mapping[str, Array], right: Array) -> Array:
+        x = given[node.inputs[0]]
+        own = np.iinfo(x.dtype)
+        known = np.unique(x)
+        firsts = [right.reshape(-1)[np.argmax(x.reshape(-1) == v)] for v in known]
+        table = np.interp(np.arange(own.min, own.max + 1), known, firsts).round().astype(np.int64)
+        return np.asarray(change(table)[x.astype(np.int64) - own.min].astype(right.dtype))
+
+    return plant
 
 
 def summed(change: Callable[[dict[str, Any], Array, Array], Array]) -> Plant:
@@ -119,6 +133,29 @@ def _saturating(bits: int) -> Callable[..., Array]:
     return lambda _, acc: np.clip(acc, -(1 << bits - 1), (1 << bits - 1) - 1)
 
 
+def _swish(data: ModelData, node: Node, given: Mapping[str, Array], _: Array) -> Array:
+    x, y = (data.graph.tensors[n] for n in (node.inputs[0], node.output))
+    assert x.quantization is not None
+    assert y.quantization is not None
+    v = (given[x.name].astype(np.float64) - x.quantization.zero_point[0]) * float(np.float32(x.quantization.scale[0]))
+    own = np.iinfo(y.dtype)
+    swish = v * np.minimum(np.maximum(v + 3, 0), 6) / 6 / float(np.float32(y.quantization.scale[0]))
+    out: Array = np.clip(np.floor(swish) + y.quantization.zero_point[0], own.min, own.max).astype(y.dtype)
+    return out
+
+
+def _softmax(data: ModelData, node: Node, given: Mapping[str, Array], right: Array) -> Array:
+    q = data.graph.tensors[node.inputs[0]].quantization
+    assert q is not None
+    v = given[node.inputs[0]].astype(np.float64) * float(np.float32(q.scale[0]))
+    e = np.exp(v - v.max(axis=-1, keepdims=True))
+    own = np.iinfo(right.dtype)
+    out: Array = np.clip(np.floor(e / e.sum(axis=-1, keepdims=True) * 256) + own.min, own.min, own.max).astype(
+        right.dtype
+    )
+    return out
+
+
 def _pooled(quotient: Callable[[Array, int], Array]) -> Plant:
     def plant(data: ModelData, node: Node, given: Mapping[str, Array], right: Array) -> Array:
         x = given[node.inputs[0]].astype(np.int64)
@@ -128,7 +165,7 @@ def _pooled(quotient: Callable[[Array, int], Array]) -> Plant:
     return plant
 
 
-V1, V2 = "V1 int8", "V2 int8"
+V1, V2, V3 = "V1 int8", "V2 int8", "V3 uint8"
 U1, FLOWERS = "V1 uint8", "flowers uint8"
 C, D = "conv2d", "depthwise_conv2d"
 
@@ -494,6 +531,41 @@ FAULTS = (
         "cut off",
         summed(lambda p, a, b: addition(a, b, p, lambda v, m, s: np.floor(real(v, m, s))) + p["zo"]),
     ),
+    Fault(
+        "sum: an operand missing",
+        FLOWERS,
+        "add",
+        0,
+        "is missing",
+        summed(lambda p, a, b: addition(a, b * 0 + p["zb"], p) + p["zo"]),
+        "json",
+    ),
+    Fault(
+        "hard-swish in floats, cut off",
+        V3,
+        "activation",
+        0.5,
+        "in floats",
+        _swish,
+    ),
+    Fault(
+        "table off by one entry",
+        V3,
+        "activation",
+        0,
+        "table is read [+-]1|table's entries",
+        mapped(lambda t: t[np.minimum(np.arange(256) + 1, 255)]),
+        "npz",
+    ),
+    Fault(
+        "table's entries off by one",
+        V3,
+        "activation",
+        1,
+        "off by \\+1",
+        values(lambda v: np.minimum(v.astype(np.int64) + 1, 255)),
+        "bin",
+    ),
     Fault("pool's fraction cut off", U1, "average_pool", 1, "cut off", _pooled(lambda t, n: t // n)),
     Fault(
         "bias missing, its input not dumped", V2, C, 0.5, "bias is missing", sets(b=lambda b: b * 0), "npy", "before"
@@ -517,6 +589,16 @@ FAULTS = (
         "zero point",
         sets(zx=lambda z: z + 1),
         "npy",
+        "behind",
+    ),
+    Fault(
+        "weights turned, output not dumped",
+        FLOWERS,
+        D,
+        0.5,
+        "turned by 180",
+        sets(w=lambda w: w[::-1, ::-1]),
+        "csv",
         "behind",
     ),
     Fault(
