@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases_q import run_q, single_q
+from cases import run_q, single_q
 
 from npmobilenet import errors
 from npmobilenet.arithmetic import fixedpoint as fp
