@@ -85,8 +85,9 @@ def _from_source(model: Model, source: str) -> tuple[dict[str, Array], dict[str,
     else:
         recipe = model.info.preprocessing
         said = [text for text in model.info.assumed if text == recipe_assumed(recipe)]
+        prepared = {first: model.preprocess(path)}  # refuses a file that isn't there
         facts = {"source": path.name, "file_sha256": file_sha256(path), "recipe": recipe}
-        return {first: model.preprocess(path)}, {**facts, **({"assumed": said[0]} if said else {})}
+        return prepared, {**facts, **({"assumed": said[0]} if said else {})}
     return arrays, {"source": path.name, "file_sha256": file_sha256(path)}
 
 
