@@ -178,7 +178,7 @@ def read_input(case: Case) -> str:
 ACTIONS: dict[str, Callable[[Case], str]] = {
     "tflite": run_model, "h5": run_model, "keras": run_model, "checkpoint": run_model, "pytorch": run_model,
     "image": read_image, "labels": read_dataset, "dataset": read_dataset, "state": read_state, "golden": read_dump,
-    "input": read_input,
+    "input": read_input, "packed": run_model, "arrays": read_dump,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gzip
 import hashlib
 import io
 import json
@@ -308,10 +309,16 @@ def _member(rng: random.Random, file: Any, name: str) -> None:
 # -- what a file is ----------------------------------------------------------------------------------------------------
 
 
+def unzipped(rng: random.Random, content: bytes) -> bytes:
+    """Bytes of what a gzip file holds; else its sum alone would tell."""
+    return gzip.compress(flips(rng, gzip.decompress(content)))
+
+
 def by_name(rng: random.Random, name: str, content: bytes) -> bytes:
     """Damage of the kind that suits a file's name."""
     table = {".tflite": tflite, ".h5": hdf5, ".keras": archive, ".npz": archive, ".npy": npy, ".json": json_text,
-             ".pth": archive, ".pkl": opcodes, ".safetensors": safetensors}  # fmt: skip
+             ".pth": archive, ".pkl": opcodes, ".safetensors": safetensors, ".zip": archive,
+             ".tgz": unzipped}  # fmt: skip
     change = table.get(Path(name).suffix, flips)
     if rng.random() < 0.1:
         change = flips

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -230,7 +231,9 @@ def make(folder: Path, corpus: Sequence[Path], with_keras: bool) -> None:
     record(model, "random:1", put("golden", "archive", {}) / "dump.npz")
     evaluate(model, shared / "data.npz", state=put("state", "plain", {}) / "state.npz").close()
     evaluate(model, shared / "data.npz", state=put("state", "scores", {}) / "state.npz", scores=True).close()
+    _packed(put, small_tflite("uint8", 1))
     x = np.random.default_rng(3).integers(0, 256, model.input.shape, np.uint8)
+    _arrays(put, model.run(x, taps="*")[1])
     np.save(put("input", "array", {}) / "x.npy", x)
     np.savez(put("input", "archive", {}) / "x.npz", x=x)
     kinds = {".tflite": "tflite", ".keras": "keras", ".h5": "keras", ".jpg": "image", ".png": "image", ".bmp": "image"}
@@ -238,6 +241,35 @@ def make(folder: Path, corpus: Sequence[Path], with_keras: bool) -> None:
         for i, path in enumerate(sorted(p for p in root.rglob("*") if p.suffix.lower() in kinds and p.is_file())):
             if path.stat().st_size <= CORPUS_BYTES:
                 put(kinds[path.suffix.lower()], f"corpus_{i}", {"m" + path.suffix: path.read_bytes()})
+
+
+def _packed(put: Any, model: bytes) -> None:
+    """A model in the archives that downloads come in."""
+    for name, files in (("zip", {"m.tflite": model, "labels.txt": b"0 daisy\n"}), ("tgz", {"./net/m.tflite": model})):
+        buffer = io.BytesIO()
+        if name == "zip":
+            with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+                for member, content in files.items():
+                    archive.writestr(member, content)
+        else:
+            with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
+                for member, content in files.items():
+                    info = tarfile.TarInfo(member)
+                    info.size = len(content)
+                    packed.addfile(info, io.BytesIO(content))
+        put("packed", name, {f"m.{name}": buffer.getvalue()})
+
+
+def _arrays(put: Any, arrays: dict[str, Any]) -> None:
+    """A run's tensors in the forms that other programs write: text, JSON, raw bytes, TFLite Micro's debugger's file."""
+    from test_array_files import layer_by_layer
+
+    arrays = {name.replace("/", "_"): array for name, array in arrays.items() if name[0] != "#"}
+    put("arrays", "csv", {f"dump/{k}.csv": ",".join(map(str, v.reshape(-1))).encode() for k, v in arrays.items()})
+    put("arrays", "json", {"dump.json": json.dumps({k: v.tolist() for k, v in arrays.items()}).encode()})
+    shapes = json.dumps({k: {"dtype": str(v.dtype), "shape": v.shape} for k, v in arrays.items()}).encode()
+    put("arrays", "raw", {**{f"dump/{k}.bin": v.tobytes() for k, v in arrays.items()}, "dump/shapes.json": shapes})
+    put("arrays", "debugger", {"dump.fbs": layer_by_layer(list(enumerate(arrays.values())))})
 
 
 def _whole_keras(put: Any) -> None:
