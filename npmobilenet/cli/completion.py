@@ -52,10 +52,12 @@ OFFERS: dict[str, Offer] = {
     "recipe": offer_recipes,
     **dict.fromkeys(
         ("images", "src", "dst", "data", "truth", "state", "predictions", "confusion", "output", "source", "dump", "a",
-         "b", "names", "report", "labels"),
+         "b", "names", "report", "labels", "image", "archive", "folder", "out"),
         offer_paths,
     ),
-    **dict.fromkeys(("split", "tensor", "index", "got", "taps", "name", "until"), offer_nothing),
+    **dict.fromkeys(
+        ("split", "tensor", "index", "got", "taps", "name", "until", "bench", "layer", "scheduler"), offer_nothing
+    ),
 }  # fmt: skip
 
 

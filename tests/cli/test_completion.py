@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("click", reason="the command line needs the extra [cli]")
 
 import npmobilenet
-from npmobilenet.arithmetic.dialects import DIALECTS
+from npmobilenet.arithmetic.dialects import NAMES
 from npmobilenet.cli.app import app
 from npmobilenet.cli.completion import OFFERS, parameters
 from npmobilenet.images.recipes import RECIPES
@@ -55,11 +55,11 @@ def test_the_script_and_what_it_asks(shell: str) -> None:
 
 
 def test_what_is_offered(tmp_path: Path) -> None:
-    assert plain("npmobilenet golden ") == {"diff", "explain", "export", "identify", "record"}
+    assert plain("npmobilenet golden ") == {"diff", "digest", "explain", "export", "identify", "record"}
     assert plain("npmobilenet classify --model mobilenet_v3_l") == set(npmobilenet.list_models("mobilenet_v3_l*"))
     assert plain("npmobilenet golden record MobileNet-V2-1.4_224") == set(npmobilenet.list_models("*v2_1.4_224*"))
     assert plain("npmobilenet evaluate flowers . --preprocess ") == set(RECIPES)
-    assert plain("npmobilenet classify --dialect ") == set(DIALECTS)
+    assert plain("npmobilenet classify --dialect ") == set(NAMES)
     for line in ("classify pho", "golden diff ou", "convert x", "info no/such", "evaluate flowers x --predictions y"):
         assert offered(f"npmobilenet {line}") == {("file", line.split(" ")[-1])}
     for name in ("mine.tflite", "mine.txt", "my[1].h5"):

@@ -628,8 +628,8 @@ REFUSED: dict[str, tuple[Callable[[], File], str]] = {
     "batch mixed": (lambda: unary("RESHAPE", None, ints(3, 60), shape=(2, 5, 6, 3)), "batch dimension"),
     "pooled by rows": (lambda: rows_into("MEAN", ("ReducerOptions", {}), ints(1)), "batch dimension 1 in front"),
     "reshape size": (lambda: unary("RESHAPE", None, ints(1, 7)), "can't reshape"),
-    "channel padding": (
-        lambda: unary("PAD", None, T(data=np.array([[0, 0], [0, 0], [0, 0], [1, 0]], np.int32))),
+    "batch padding": (
+        lambda: unary("PAD", None, T(data=np.array([[1, 0], [0, 0], [0, 0], [0, 0]], np.int32))),
         "only height and width",
     ),
     "mean of channels": (lambda: unary("MEAN", ("ReducerOptions", {}), ints(1, 3)), r"over axes \[1, 3\]"),

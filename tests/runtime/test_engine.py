@@ -491,7 +491,9 @@ def test_taps_by_one_name_and_the_nearest_names() -> None:
 
 
 def test_load_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"(?s)not on this machine.*https://.*npmobilenet convert"):
+    with pytest.raises(
+        ModelNotFound, match=r"(?s)not on this machine.*npmobilenet pull.*https://.*npmobilenet pull .* --archive"
+    ):
         nm.load("mobilenet_v2_1.4_224")
     with pytest.raises(ModelNotFound, match="there is no file"):
         nm.load(tmp_path / "gone.h5")

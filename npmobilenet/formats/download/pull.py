@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from npmobilenet.errors import ConversionError, DownloadError, MissingExtra, NpMobilenetError
 from npmobilenet.formats import read_model, tarred, weightfile
 from npmobilenet.formats.file_kinds import kind_of
-from npmobilenet.formats.whole_file import write_whole
 from npmobilenet.modeldata import ASSUMED, ModelData, ModelInfo
 from npmobilenet.zoo.checkpoints import Checkpoint, locate, resolve
 from npmobilenet.zoo.local import data_home, models_folder
@@ -72,11 +71,14 @@ def pull(
                 sha256 = _sum(source)
                 _check_kind(row, source)
                 _check_sum(row, sha256, note)
-                _make(row, source, url, sha256, target, home / "downloads" / f"{key}.unpacked")
+                ready = _make(row, source, url, sha256, home / "downloads" / f"{key}.unpacked")
             finally:
                 packed.unlink(missing_ok=True)
             if not note.is_file():
-                write_whole(note, lambda file: file.write(f"{sha256}  {row.url}\n".encode()))
+                fresh = ready.with_suffix(".sha256")
+                fresh.write_text(f"{sha256}  {row.url}\n", encoding="utf-8", newline="\n")
+                os.replace(fresh, note)
+            os.replace(ready, target)  # the last act: whoever finds the model finds nothing else left
     except OSError as error:
         raise DownloadError(f"'{error.filename or home}': {error.strerror or error}. NPMOBILENET_HOME names another "
                             "folder for models") from error  # fmt: skip
@@ -155,8 +157,9 @@ def _check_sum(row: Checkpoint, sha256: str, note: Path) -> None:
     )
 
 
-def _make(row: Checkpoint, source: Path, url: str, sha256: str, target: Path, work: Path) -> None:
-    """Unpack, choose, convert, and put the weight file in its place in one step."""
+def _make(row: Checkpoint, source: Path, url: str, sha256: str, work: Path) -> Path:
+    """Unpack, choose, convert: the weight file, beside `work`, of which nothing is left."""
+    ready = work.with_suffix(".h5")
     shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
     work.mkdir()
     try:
@@ -166,10 +169,11 @@ def _make(row: Checkpoint, source: Path, url: str, sha256: str, target: Path, wo
         facts |= {"fetched from": url} if url != row.url else {}
         facts |= {"published top-1": row.top1} if row.top1 else {}
         info = ModelInfo(row.name, "imagenet", 1, RECIPE, facts)
-        weightfile.write(work / target.name, replace(found, info=info))
-        os.replace(work / target.name, target)
+        weightfile.write(work / ready.name, replace(found, info=info))
+        os.replace(work / ready.name, ready)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    return ready
 
 
 def _the_model(row: Checkpoint, files: Sequence[Path], source: Path) -> ModelData:

@@ -14,7 +14,6 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from npmobilenet.errors import DownloadError, MissingExtra
-from npmobilenet.formats.whole_file import write_whole
 
 try:
     import httpx
@@ -69,8 +68,7 @@ class _Part:
     def begin(self, version: str) -> None:
         """Forget what there is; what comes is of this version."""
         self.discard()
-        text = json.dumps({"url": self.url, "version": version}).encode()
-        write_whole(self.about, lambda file: file.write(text))
+        self.about.write_bytes(json.dumps({"url": self.url, "version": version}).encode())  # half of it counts as none
 
     def discard(self) -> None:
         """Remove both."""
