@@ -230,6 +230,8 @@ def fit(
     """A found array as `dtype` of `shape` (N, H, W, C); `q` is the quantization of the wanted tensor; `eight_bits` says
     how the other 8-bit type stands for it: VIEW, OFFSET, or "" where it isn't known.
     """
+    if found.size == 0:
+        return ShapeMatch(problem=f"no values, expected {math.prod(shape[1:]):,} for each image", status="shape")
     raw = found.dtype == np.uint8 and found.ndim == 1 and np.dtype(dtype).itemsize > 1
     if raw and found.size == math.prod(shape) * np.dtype(dtype).itemsize:  # a raw file whose dtype nothing told
         found = found.view(np.dtype(dtype).newbyteorder("<")).astype(dtype)

@@ -157,6 +157,18 @@ def test_the_other_8_bit_type(model: nm.Model, dump: golden.Dump, tmp_path: Path
     assert "bias has its channels rolled" in row.cause
 
 
+def test_a_file_without_values(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> None:
+    """One tensor of a dump is empty, as a file that was cut off: said by its name, in diff and identify."""
+    for name in (entry.name for entry in dump.entries):
+        if ":" not in name:
+            (tmp_path / f"{name}.csv").write_text(",".join(map(str, dump[name].reshape(-1))))
+    (tmp_path / "dw.csv").write_text("")
+    found = golden.diff(dump, tmp_path)
+    assert any("no values" in row.problem for row in found.rows if row.name == "dw")
+    with pytest.raises(InputError, match="'dw': no values, expected"):
+        golden.identify(model, tmp_path)
+
+
 def test_forms_of_dumps(model: nm.Model, dump: golden.Dump, tmp_path: Path) -> None:
     arrays = faulty(model, dump, rolled_bias)
     (tmp_path / "d.json").write_text(json.dumps({n: a.tolist() for n, a in arrays.items()}))
