@@ -34,3 +34,13 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         taken = set(found.values())
         found |= {n: t for n, t in tries.items() if not found[n] and used[t] == 1 and t not in taken}
     return {name: text or name for name, text in found.items()}
+
+
+def unused_name(name: str, used: set[str]) -> str:
+    """`name`, or `name_2` and so on, the first that is not among `used`; it is from now on."""
+    found, count = name, 1
+    while found in used:
+        count += 1
+        found = f"{name}_{count}"
+    used.add(found)
+    return found

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from npmobilenet.errors import ConversionError, MissingExtra
+from npmobilenet.formats.layer_names import unused_name
 from npmobilenet.graph import Node
 from npmobilenet.modeldata import Array, ModelData
 
@@ -92,12 +93,7 @@ class Exporter:
 
     def fresh(self, name: str) -> str:
         """A name that nothing has yet."""
-        found, count = name, 1
-        while found in self._names:
-            count += 1
-            found = f"{name}_{count}"
-        self._names.add(found)
-        return found
+        return unused_name(name, self._names)
 
     def op(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Add a node of the file."""

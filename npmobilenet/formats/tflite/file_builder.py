@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from npmobilenet.errors import ConversionError
+from npmobilenet.formats.layer_names import unused_name
 from npmobilenet.formats.tflite.writing import OutOperator, OutTensor
 from npmobilenet.graph import Node, Quantization
 from npmobilenet.modeldata import Array, ModelData
@@ -149,9 +150,4 @@ class Exporter:
         return len(self.tensors) - 1
 
     def _fresh(self, name: str) -> str:
-        found, count = name, 1
-        while found in self._names:
-            count += 1
-            found = f"{name}_{count}"
-        self._names.add(found)
-        return found
+        return unused_name(name, self._names)

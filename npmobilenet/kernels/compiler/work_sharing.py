@@ -236,12 +236,13 @@ class Program:
         """Run all calls, on this thread and up to threads - 1 of Numba's. Raises `PlanError` where memory runs out."""
         if threads not in self._tables:
             self._tables[threads] = self._table(threads)
-            self._trials[threads] = Trial(1 if threads == 1 else 2)
+            self._trials[threads] = Trial(2)
         calls, counters = self._tables[threads]
-        trial = self._trials[threads]
-        start = time.perf_counter_ns()
-        failed = run_together(calls, counters, threads) if threads > 1 and trial.way == 0 else run_alone(calls)
-        if threads > 1:
+        if threads == 1:
+            failed = run_alone(calls)
+        else:
+            trial, start = self._trials[threads], time.perf_counter_ns()
+            failed = run_together(calls, counters, threads) if trial.way == 0 else run_alone(calls)
             trial.took(time.perf_counter_ns() - start)
         if failed:
             raise PlanError(
