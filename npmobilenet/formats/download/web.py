@@ -106,7 +106,10 @@ def download(url: str, target: Path, on_progress: Listener | None = None, limits
     again = tenacity.retry_if_exception_type((_PassingError, httpx.TransportError))
     try:
         verify = ssl.create_default_context()
-        with httpx.Client(timeout=timeout, headers=headers, verify=verify, follow_redirects=True) as client:
+        fresh = httpx.Limits(max_keepalive_connections=0)  # a kept connection may end just as it is asked again
+        with httpx.Client(
+            timeout=timeout, headers=headers, verify=verify, limits=fresh, follow_redirects=True
+        ) as client:
             client.max_redirects = 5
             for attempt in tenacity.Retrying(retry=again, stop=enough, wait=pause, reraise=True):
                 with attempt:
