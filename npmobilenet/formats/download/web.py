@@ -115,7 +115,7 @@ def download(url: str, target: Path, on_progress: Listener | None = None, limits
                 with attempt:
                     _attempt(client, url, part, on_progress, limits)
     except (_PassingError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
-        why = str(error) or type(error).__name__
+        why = str(error).rstrip(".") or type(error).__name__
         raise DownloadError(f"{url} can't be fetched: {why}") from error
     os.replace(part.path, target)
     part.discard()
