@@ -230,17 +230,22 @@ class Model:
         `class_id` is the model's own output index (0 is "background" where there are 1001 classes). Raises `InputError`
         for unfit images, and for a model that isn't a classifier.
         """
+        self.check_classifier()
+        with closing(self._batches(images, recipe)) as batches:
+            return [best for x in batches for best in self.best_classes(x, top)]
+
+    def best_classes(self, x: Inputs, top: int = 5) -> list[list[class_names.Prediction]]:
+        """`predict` of an input tensor, as `preprocess` makes it: all that follows once the pictures are read."""
+        return class_names.decode(self.scores(self.run(x)), self.info, top)
+
+    def check_classifier(self) -> None:
+        """Raises `InputError` if it is no classifier, `WeightFileError` if its labels don't fit."""
         if not self.is_classifier:
             raise InputError(
                 f"{self.name} is not a classifier: its output '{self.output.name}' has shape {self.output.shape}, "
-                "expected (1, classes) with labels or out of a softmax; "
-                "use run(preprocess(image)) to get it"
+                "expected (1, classes) with labels or out of a softmax; use it from Python, with run(preprocess(image))"
             )
-        found: list[list[class_names.Prediction]] = []
-        with closing(self._batches(images, recipe)) as batches:
-            for x in batches:
-                found += class_names.decode(self.scores(self.run(x)), self.info, top)
-        return found
+        class_names.label_names(self.info, self.output.shape[1])
 
     def features(
         self, images: Any, layer: str = pooled.POOLED, l2: bool = False, recipe: str | None = None

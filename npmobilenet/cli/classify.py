@@ -91,7 +91,7 @@ def classify(
         get_recipe(recipe)
     name = model or locate(DEFAULT_MODEL) or DEFAULT_MODEL
     engine = load(name, kernels, dialect, threads, labels=labels, preprocess=recipe)
-    _check_classifier(engine)
+    engine.check_classifier()
     assumed = print_assumed(engine.info)
     kind = score_kind(engine)
     results: list[dict[str, Any]] = []
@@ -138,18 +138,6 @@ def score_kind(model: Model) -> str:
     return "probability" if model.gives_probabilities else "score"
 
 
-def _check_classifier(model: Model) -> None:
-    """Refuse once, before any image is read, what no image can change."""
-    from npmobilenet.images.labels import label_names
-
-    if not model.is_classifier:
-        raise InputError(
-            f"{model.name} is not a classifier: its output has shape {model.output.shape}, expected (1, classes) with "
-            "labels or out of a softmax; use it from Python, with run(preprocess(image))"
-        )
-    label_names(model.info, model.output.shape[1])
-
-
 def _prepared(model: Model, found: Found) -> Array | InputError:
     """The input tensor of an image, or why there is none; of the example picture by its name."""
     if isinstance(found.source, InputError):
@@ -162,13 +150,11 @@ def _prepared(model: Model, found: Found) -> Array | InputError:
 
 def _classify_one(model: Model, image: str, x: Array | InputError, top: int) -> dict[str, Any]:
     """The best classes of an image, by its input tensor."""
-    from npmobilenet.images.labels import decode
-
     about = {"image": image, "example": image == EXAMPLE}
     try:
         if isinstance(x, InputError):
             raise x
-        (best,) = decode(model.scores(model.run(x)), model.info, top)
+        (best,) = model.best_classes(x, top)
     except InputError as error:
         return {**about, "predictions": [], "low_confidence": False, "error": str(error)}
     predictions = [
