@@ -134,6 +134,7 @@ def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     """Run every kernel of the plans once; for each, how long that took and whether anything had to be compiled."""
     from npmobilenet.kernels import as_functions
     from npmobilenet.kernels.compiler.jit import listening
+    from npmobilenet.kernels.compiler.work_sharing import compile_loops
     from npmobilenet.runtime.exclusive import exclusive
 
     steps: dict[Any, Step] = {}
@@ -154,9 +155,9 @@ def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
             seconds = round(time.perf_counter() - start, 3)
             timings.append({"kernel": name, "dtype": dtype, "seconds": seconds, "compiled": bool(heard)})
             report(f"{name} {dtype}", 1)
-        with exclusive(None, "fast") as threads:  # the loop that runs them on several threads
-            for function in as_functions([step]):
-                function(threads)
+        if hasattr(step.kernel, "bind"):
+            with exclusive(None, "fast") as threads:
+                compile_loops(threads)
     return timings
 
 

@@ -30,10 +30,11 @@ from npmobilenet.cli import app as app_module
 from npmobilenet.cli import classify, doctor, output, warmup
 from npmobilenet.cli.app import app
 from npmobilenet.formats import weightfile
-from npmobilenet.graph import GraphBuilder
+from npmobilenet.graph import OPS, GraphBuilder
 from npmobilenet.kernels import FUSED, KERNELS, kernel_set
+from npmobilenet.kernels.compiler import work_sharing
 from npmobilenet.modeldata import ModelData, ModelInfo, assumptions, recipe_assumed
-from npmobilenet.runtime.examples import examples
+from npmobilenet.runtime.examples import examples, graph_of
 from npmobilenet.runtime.plan import Plan
 from npmobilenet.zoo.build import build_model
 
@@ -655,6 +656,15 @@ def test_warmup_compiles_what_float_models_use() -> None:
     for name in ("mobilenet_v2_1.0_224", "mobilenet_v3_small_1.0_224", "mobilenet_edgetpu_1.0_224"):
         steps = warmup._planned(build_model(name), "fast").steps
         assert {warmup._form(step) for step in steps} <= covered, name
+
+
+def test_warmup_compiles_both_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first run needs only that of one thread, later ones need both."""
+    ran: list[str] = []
+    for name in ("run_alone", "run_together"):
+        monkeypatch.setattr(work_sharing, name, lambda *args, name=name: ran.append(name) or 0)
+    warmup._compile([warmup._planned(graph_of("softmax", OPS["softmax"].examples[0], "float32"), "fast")])
+    assert set(ran) == {"run_alone", "run_together"}
 
 
 def test_warmup_of_some_dtypes() -> None:

@@ -5,9 +5,9 @@ small layer takes. Here the threads start once for a whole program and go throug
 thread takes pieces of its own share first, then what others have left; when no piece is left it waits until all are
 done. Calls of one piece that follow each other are a chain, which one thread takes as a whole: no wait between them.
 
-Two threads bring a small model nothing where waking and waiting takes what they save, and where that is depends on the
-machine and on what else it does. So a program tries: its first runs take turns on one thread and on all, until it is
-clear which is faster, and now and then anew. All ways give the same bits.
+Two threads bring a small model, or a small step, nothing where waking and waiting takes what they save, and where that
+is depends on the machine and on what else it does. So a program tries (trial.py): with steps in small pieces, in larger
+ones, of which small steps have but one, and on one thread. All ways give the same bits.
 
 No thread ever waits for a piece that nobody has taken, so a program ends whatever the threading layer does, also where
 it runs the threads' loops one after the other. Which thread takes a piece makes no difference to its result.
@@ -15,9 +15,8 @@ it runs the threads' loops one after the other. Which thread takes a piece makes
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
+from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import llvmlite.binding
@@ -30,18 +29,16 @@ from numba.extending import intrinsic, register_jitable
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.compiler.numba_private import array_data, get_or_insert_function
+from npmobilenet.kernels.compiler.trial import Trial
 
 WORD = ir.IntType(64)
 APART = 8  # int64 words between two counters: 64 bytes, so that threads don't share their cache lines
 SPINS = 5000  # looks at a counter, some 10 us, before a waiting thread lets others have its core
 ADDRESS, WORDS, UNITS, PIECE, CHAIN = range(5)
-TRIES = 8  # runs of each way of running a program, of which the least time counts
-CLEAR = 0.8  # of two ways, one that takes less than this part of the other's time needs no more tries: two runs of each
-AGAIN = 4096  # runs after which a choice is made anew
-
 
 # Multiply-adds (or what takes as long) in a piece of work that is worth handing to a thread: some 2 us.
 GRAIN = 100_000
+COARSE = 4 * GRAIN  # the same where handing over costs more
 PER_THREAD = 8  # pieces for each thread: when one is held up, the others take what is left of its share
 
 
@@ -55,10 +52,10 @@ class Work(NamedTuple):
     cost: int
     per_thread: int = PER_THREAD
 
-    def piece(self, threads: int) -> int:
-        """The number of units that a thread takes at a time."""
-        pieces = max(1, min(self.per_thread * threads, self.units, self.units * self.cost // GRAIN))
-        return -(-self.units // pieces)
+    def piece(self, threads: int, grain: int = GRAIN) -> int:
+        """The number of units that a thread takes at a time. Where pieces are few, each thread has as many."""
+        pieces = max(1, min(self.per_thread * threads, self.units, self.units * self.cost // grain))
+        return -(-self.units // (pieces - pieces % threads or pieces))
 
 
 class Call(NamedTuple):
@@ -190,38 +187,11 @@ run_together = compile_kernel(run_together, parallel=True)
 run_alone = compile_kernel(run_alone)
 
 
-class Trial:
-    """Which of several ways of doing the same is the fastest, found while it is done: `way` says which to take next.
-
-    The ways take turns; the least time of each counts, since what disturbs a run only makes it longer. After AGAIN
-    times more all are tried anew, for machines whose other processes come and go.
-    """
-
-    def __init__(self, ways: int) -> None:
-        self.ways = ways
-        self._begin()
-
-    def _begin(self) -> None:
-        self.least = [math.inf] * self.ways
-        self.runs = 0
-        self.chosen: int | None = None
-
-    @property
-    def way(self) -> int:
-        """The way to take now."""
-        return self.runs % self.ways if self.chosen is None else self.chosen
-
-    def took(self, time: float) -> None:
-        """What a run by `way` took, in any unit; ignored once a way is chosen."""
-        if self.chosen is None:
-            self.least[self.way] = min(self.least[self.way], time)
-        self.runs += 1
-        if self.chosen is None and self.runs % self.ways == 0 and self.runs >= 2 * self.ways:
-            best, second = sorted(self.least)[:2]
-            if self.runs >= TRIES * self.ways or best < CLEAR * second:
-                self.chosen = self.least.index(best)
-        elif self.runs > AGAIN:
-            self._begin()
+def compile_loops(threads: int) -> None:
+    """Run a program of no calls alone and on `threads` threads: both loops are compiled, and the threads there."""
+    calls = np.zeros((0, 5), np.int64)
+    run_alone(calls)
+    run_together(calls, np.zeros(APART, np.int64), threads)
 
 
 class Program:
@@ -229,31 +199,37 @@ class Program:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = [call for call in calls if call.work.units > 0]
-        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # threads -> calls and counters
+        self._ways: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # threads -> calls and counters of each way
         self._trials: dict[int, Trial] = {}
 
     def run(self, threads: int) -> None:
         """Run all calls, on this thread and up to threads - 1 of Numba's. Raises `PlanError` where memory runs out."""
-        if threads not in self._tables:
-            self._tables[threads] = self._table(threads)
-            self._trials[threads] = Trial(2)
-        calls, counters = self._tables[threads]
-        if threads == 1:
-            failed = run_alone(calls)
-        else:
-            trial, start = self._trials[threads], time.perf_counter_ns()
-            failed = run_together(calls, counters, threads) if trial.way == 0 else run_alone(calls)
-            trial.took(time.perf_counter_ns() - start)
+        if threads not in self._ways:
+            self._prepare(threads)
+        ways, trial = self._ways[threads], self._trials[threads]
+        calls, counters = ways[trial.way]
+        start = perf_counter_ns()
+        failed = run_together(calls, counters, threads) if counters.size else run_alone(calls)
+        trial.took(perf_counter_ns() - start)
         if failed:
             raise PlanError(
                 "a kernel got no memory for its intermediate values, so there is no result: use smaller images or "
                 "batches, or fewer threads"
             )
 
-    def _table(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads), 1] for c in self._calls]
+    def _prepare(self, threads: int) -> None:
+        """The ways to run on that many threads: in small pieces, in larger ones, and, the last, alone."""
+        ways: list[tuple[np.ndarray, np.ndarray]] = []
+        for grain in (GRAIN, COARSE) if threads > 1 else ():
+            calls = self._table(threads, grain)
+            if (calls[:, PIECE] < calls[:, UNITS]).any() and not any(np.array_equal(calls, way[0]) for way in ways):
+                ways.append((calls, np.zeros((len(calls) * (threads + 1) + 1) * APART, np.int64)))
+        ways.append((self._table(threads, GRAIN), np.zeros(0, np.int64)))
+        self._ways[threads], self._trials[threads] = ways, Trial(len(ways))
+
+    def _table(self, threads: int, grain: int) -> np.ndarray:
+        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads, grain), 1] for c in self._calls]
         for row, following in zip(rows[-2::-1], rows[:0:-1], strict=True):
             if all(one[PIECE] >= one[UNITS] for one in (row, following)):
                 row[CHAIN] = following[CHAIN] + 1
-        table = np.array(rows, np.int64).reshape(-1, 5)
-        return table, np.zeros((len(rows) * (threads + 1) + 1) * APART, np.int64)
+        return np.array(rows, np.int64).reshape(-1, 5)

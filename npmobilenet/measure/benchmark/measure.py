@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,8 @@ from npmobilenet.modeldata import Array
 from npmobilenet.runtime.binding import Step
 from npmobilenet.runtime.exclusive import exclusive
 
-WARM_RUNS = 3  # before measuring: caches, branch predictors and the CPU's clock settle
+WARM_RUNS = 3  # before measuring: caches, branch predictors and the CPU's clock settle,
+WARM_TIME = 0.3  # and in so many seconds programs find out on how many threads they are fastest (compiler/trial.py)
 PEAK_CALL = 0.004  # seconds of one call of the peak kernel
 PEAK_CALLS = 12
 JOINED = " + "  # between the names of nodes that one step computes
@@ -31,14 +32,17 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def run_times(model: Model, inputs: Mapping[str, Array], runs: int) -> list[float]:
-    """Seconds of each of `runs` runs, after WARM_RUNS that don't count."""
-    times = []
-    for i in range(WARM_RUNS + runs):
-        start = time.perf_counter()
-        model.run(inputs)
-        if i >= WARM_RUNS:
-            times.append(time.perf_counter() - start)
-    return times
+    """Seconds of each of `runs` runs, after WARM_RUNS, and those within WARM_TIME, that don't count."""
+    warm: list[float] = []
+    while len(warm) < WARM_RUNS or sum(warm) < WARM_TIME:
+        warm.append(_timed(model.run, inputs))
+    return [_timed(model.run, inputs) for _ in range(runs)]
+
+
+def _timed(run: Callable[[Mapping[str, Array]], object], inputs: Mapping[str, Array]) -> float:
+    start = time.perf_counter()
+    run(inputs)
+    return time.perf_counter() - start
 
 
 def step_times(model: Model, inputs: Mapping[str, Array], batch: int, runs: int) -> Array:
