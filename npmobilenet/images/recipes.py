@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from npmobilenet.arithmetic.fixedpoint import clamped32, round_away32
 from npmobilenet.errors import InputError
 from npmobilenet.images.decoding import CHANNELS, GREY, MAX_PIXELS, Source, load_images
+from npmobilenet.images.edge_impulse import edge_impulse, edge_impulse_longest, edge_impulse_squash
 from npmobilenet.images.resize import opencv_linear, pillow_fit, pillow_nearest, pillow_resize, tf_bilinear
 
 Image = NDArray[np.uint8]
@@ -97,6 +98,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "unit_range": (0.0, 1.0),
         "timm_unit": (0.0, 1.0),
+        **dict.fromkeys(("edge_impulse", "edge_impulse_squash", "edge_impulse_longest"), (0.0, 1.0)),
         "raw_pixels": (0.0, 255.0),
     }
 )
@@ -275,7 +277,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({
     function.__name__: function
     for function in (
         slim_inception_eval, whole_image, tf2_bilinear, keras_nearest, keras_bilinear, teachable_machine, opencv,
-        torchvision, torchvision_232, timm_bicubic, timm_tf, *TIMM_RECIPES, unit_range, raw_pixels,
+        edge_impulse, edge_impulse_squash, edge_impulse_longest, torchvision, torchvision_232, timm_bicubic, timm_tf,
+        *TIMM_RECIPES, unit_range, raw_pixels,
     )
 })  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The resizes of the recipes `opencv` and `teachable_machine`, against worked values, goldens and the originals."""
+"""The recipes `opencv`, `edge_impulse` and `teachable_machine` against worked values, goldens and the originals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from npmobilenet.errors import InputError
 from npmobilenet.images.example import draw_sunflower
 from npmobilenet.images.recipes import RECIPES
-from npmobilenet.images.resize import lanczos, opencv_linear, pillow_fit
+from npmobilenet.images.resize import lanczos, opencv_area, opencv_linear, pillow_fit
 
 F32 = np.float32
 HAS_CV2 = importlib.util.find_spec("cv2") is not None  # not in the extras: the goldens below stand for it
@@ -99,6 +100,66 @@ def test_opencv_equals_loops(sizes: tuple[int, int, int, int], contrast: bool) -
             np.testing.assert_array_equal(opencv_linear(image, height, width), cv2.resize(image, (width, height)))
         halved = cv2.resize(np.tile(image, (2, 2, 1)), sizes[1::-1])
         np.testing.assert_array_equal(opencv_linear(np.tile(image, (2, 2, 1)), *sizes[:2]), halved)
+
+
+# The same by interpolation=cv2.INTER_AREA: by whole numbers, by others, growing, growing in one direction only.
+AREA_GOLDENS = [
+    (96, (48, 48), "ddd010c79d351d97"),
+    (96, (32, 48), "31e9e6e80aaa25bb"),
+    (96, (24, 32), "908668bac81366c5"),
+    (224, (96, 96), "18a76212b0061fff"),
+    (224, (96, 97), "09b157927d387831"),
+    (61, (7, 60), "284efeac54b165fd"),
+    (61, (96, 96), "ff0ecb62cdd575f6"),
+    (61, (30, 96), "4bf8412a7867e2dc"),
+    (7, (200, 3), "9e96fdcf82dd97f2"),
+    (224, (1, 1), "b98b1ff8bd2245f3"),
+]
+
+
+@pytest.mark.equal("resize", "opencv_area", "OpenCV 4.10, 4.12 and 5.0, x86-64, by their goldens", "bits")
+@pytest.mark.parametrize(("side", "size", "digest"), AREA_GOLDENS)
+def test_opencv_area_goldens(side: int, size: tuple[int, int], digest: str) -> None:
+    found = opencv_area(draw_sunflower(side), *size)
+    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == digest
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(SIZES, st.booleans())
+def test_opencv_area_is_the_mean_of_what_is_covered(sizes: tuple[int, int, int, int], contrast: bool) -> None:
+    """Shrinking: within rounding of the mean in float64, by each pixel's part of the area. All bits where cv2 is."""
+    (rows, height), (columns, width) = (sorted(pair, reverse=True) for pair in (sizes[:2], sizes[2:]))
+    image = noise(rows, columns, sum(sizes), contrast)
+    parts = []
+    for n, m in ((rows, height), (columns, width)):
+        pixel, start = np.arange(n), np.arange(m)[:, None] * n / m
+        parts.append(np.clip(np.minimum(pixel + 1, start + n / m) - np.maximum(pixel, start), 0, 1))
+    mean = np.einsum("ir,jc,rck->ijk", *parts, image.astype(float)) * (height * width / (rows * columns))
+    assert np.abs(opencv_area(image, height, width) - mean).max() < 0.51 + 255 * 2e-3
+    if HAS_CV2:
+        import cv2
+
+        for h, w in ((height, width), (columns, rows), sizes[2:]):
+            expected = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+            np.testing.assert_array_equal(opencv_area(image, h, w), expected)
+
+
+def test_edge_impulse_recipes() -> None:
+    """Squash, crop or bars around a picture of 40 x 61 pixels, as the SDK cuts it."""
+    image = noise(40, 61, 5)
+    assert RECIPES["edge_impulse_squash"](image, 16, 24).tolist() == (opencv_area(image, 16, 24) / F32(255)).tolist()
+    cut = opencv_area(image[:, (61 - 40) // 2 :][:, :40], 16, 16) / F32(255)
+    np.testing.assert_array_equal(RECIPES["edge_impulse"](image, 16, 16), cut)
+    cut = opencv_area(image[(40 - 30) // 2 :][:30], 16, 32) / F32(255)
+    np.testing.assert_array_equal(RECIPES["edge_impulse"](image, 16, 32), cut)
+    barred = RECIPES["edge_impulse_longest"](image, 16, 16)
+    assert not barred[:3].any()
+    assert not barred[13:].any()
+    np.testing.assert_array_equal(barred[3:13], opencv_area(image, 10, 16) / F32(255))
+    assert all(RECIPES[name](image, 16, 16).dtype == F32 for name in RECIPES)
+    for name, thin in (("edge_impulse", noise(1, 9, 0)), ("edge_impulse_longest", noise(400, 1, 0))):
+        with pytest.raises(InputError, match=r"too long and thin.*edge_impulse_squash"):
+            RECIPES[name](thin, 32, 16)
 
 
 def test_opencv_recipe() -> None:

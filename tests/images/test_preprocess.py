@@ -110,7 +110,8 @@ def test_slim_crop_is_of_the_original_aspect_ratio() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_black_and_white(name: str) -> None:
     """Each recipe's smallest and largest value; float32 results of the formulas in the docstrings."""
-    low, high = (RECIPES[name](np.full((9, 13, 3), v, np.uint8), 7, 7) for v in (0, 255))
+    width = 9 if name == "edge_impulse_longest" else 13  # that one puts black bars beside others
+    low, high = (RECIPES[name](np.full((9, width, 3), v, np.uint8), 7, 7) for v in (0, 255))
     if name.startswith(("torchvision", "timm_bicubic")):
         np.testing.assert_allclose(low[0, 0], [-2.117904, -2.035714, -1.804444], rtol=1e-6)
         np.testing.assert_allclose(high[0, 0], [2.248908, 2.428571, 2.64], rtol=1e-6)
