@@ -53,7 +53,7 @@ SLOW = (
     "test_ops_table.py::test_fast_equals_reference",
     "test_litert_arm.py::test_the_reference_kernels_are_the_same_everywhere",
     "test_litert_arm.py::test_what_litert_refuses_is_said", "test_litert_arm.py::test_an_unknown_cpu_is_said",
-    "test_lesser_instruction_sets", "test_lesser_instruction_sets_in_floats",
+    "test_lesser_instructions_climb_too", "test_lesser_instruction_sets", "test_lesser_instruction_sets_in_floats",
     "test_lesser_instruction_sets_in_integers", "test_lines_take_every_step",
     "test_logits_of_pytorch", "test_float_relatives_run", "test_int8_relatives_run",
     "test_exporting.py::test_every_op", "test_one_scale_for_each_tensor_is_enough_for_v2",
