@@ -26,6 +26,7 @@ from npmobilenet.images.inputs import (
     Port,
     channels_first,
     check_inputs,
+    output_array,
     picture_shape,
     port_of,
     real_values,
@@ -79,6 +80,8 @@ class Model:
         self._tensors = {n: np.require(array, requirements=["C", "W"]) for n, array in data.tensors.items()}
         self._packed: dict[Any, Any] = {}  # weights as the kernels read them, for all plans
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
+        self._ports = [port_of(self.graph, name) for name in self.graph.inputs]
+        self._result = self.output
         one = self.plan()  # all checks now, not at the first run of one image, which uses this plan
         near = max(NEAR // max(one.arena_bytes, 1), 1)
         self.images_at_once = min(1 << near.bit_length() - 1, CHUNK)  # in one plan; a power of two shares out 8
@@ -138,15 +141,23 @@ class Model:
     # -- running -------------------------------------------------------------------------------------------------------
 
     @overload
-    def run(self, x: Inputs, taps: None = None, *, check_range: bool = True) -> Array: ...
+    def run(self, x: Inputs, taps: None = None, *, check_range: bool = True, out: Array | None = None) -> Array: ...
     @overload
     def run(
-        self, x: Inputs, taps: str | Iterable[str], *, check_range: bool = True
+        self, x: Inputs, taps: str | Iterable[str], *, check_range: bool = True, out: Array | None = None
     ) -> tuple[Array, dict[str, Array]]: ...
     def run(
-        self, x: Inputs, taps: str | Iterable[str] | None = None, *, check_range: bool = True
+        self,
+        x: Inputs,
+        taps: str | Iterable[str] | None = None,
+        *,
+        check_range: bool = True,
+        out: Array | None = None,
     ) -> Array | tuple[Array, dict[str, Array]]:
-        """The output for an input tensor (N, height, width, channels) of any N; a new array.
+        """The output for an input tensor (N, height, width, channels) of any N; a new array, or `out`.
+
+        `out`, an array of the output's shape and dtype in any layout, apart from `x`, is where the output goes: a loop
+        over frames then asks for no memory.
 
         A model with several inputs takes them as a dict by their names (`graph.inputs`), equal in N.
 
@@ -156,21 +167,21 @@ class Model:
         several outputs returns the first; the others are taps by their names (`graph.outputs`).
 
         Raises `InputError` for an unfit array (`check_range=False` drops the check that floats lie near the range of
-        the model's recipe), `PlanError` for a tap that matches nothing.
+        the model's recipe) and an unfit `out`, `PlanError` for a tap that matches nothing.
         """
         usual = recipes.value_range(self.info.preprocessing) if check_range else None
-        inputs = check_inputs(x, [port_of(self.graph, name) for name in self.graph.inputs], usual, self.name)
+        inputs = check_inputs(x, self._ports, usual, self.name)
+        count, at_once = len(inputs[0]), self.images_at_once
+        output = output_array(self._result, inputs, out)
         names = () if taps is None else self.match_taps(taps)
-        pieces: list[Array] = []
         tapped: dict[str, list[Array]] = {name: [] for name in names}
         with exclusive(self.threads, self.kernels) as threads:
-            for first in range(0, len(inputs[0]), self.images_at_once):
-                chunk = [array[first : first + self.images_at_once] for array in inputs]
+            for first in range(0, count, at_once):
+                chunk = inputs if count <= at_once else [array[first : first + at_once] for array in inputs]
                 plan = self._plan(len(chunk[0]), names)
-                pieces.append(engine.run(plan, *chunk, threads=threads)[0].copy())
+                output[first : first + at_once] = engine.run(plan, *chunk, threads=threads)[0]
                 for name, views in tapped.items():
                     views.append(plan.taps[name].copy())
-        output = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
         return output if taps is None else (output, {name: np.concatenate(views) for name, views in tapped.items()})
 
     def match_taps(self, patterns: str | Iterable[str]) -> tuple[str, ...]:

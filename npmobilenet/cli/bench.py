@@ -30,10 +30,18 @@ STAGES = {
 @click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, metavar="N",
               help="Steady runs to measure.")  # fmt: skip
 @click.option("--layers", is_flag=True, help="Time each layer, beside what this machine can do at most.")
+@click.option("--overhead", is_flag=True, help="Take apart what a run costs beyond its kernels.")
 @click.option("--no-compile", is_flag=True, help="Leave out the time to compile, which takes that time to measure.")
 @json_option()
 def bench(
-    model: str, batch: int, threads: int | None, runs: int, layers: bool, no_compile: bool, as_json: bool
+    model: str,
+    batch: int,
+    threads: int | None,
+    runs: int,
+    layers: bool,
+    overhead: bool,
+    no_compile: bool,
+    as_json: bool,
 ) -> None:
     """Measure how fast MODEL runs on this machine, and the memory it takes.
 
@@ -44,7 +52,7 @@ def bench(
     """
     from npmobilenet.measure.benchmark.subprocess_run import Options, measure_fresh
 
-    options = Options(batch, threads, runs, layers)
+    options = Options(batch, threads, runs, layers, overhead)
     with _status():
         document = measure_fresh(model, options, not no_compile)
     if as_json:
@@ -54,6 +62,9 @@ def bench(
     if layers:
         print_line()
         print_table(*_layers(document))
+    if overhead:
+        print_line()
+        print_table(*_overhead(document))
 
 
 @contextmanager
@@ -130,4 +141,19 @@ def _layers(document: dict[str, Any]) -> tuple[list[Column], list[list[object]]]
         ]
         for layer in document["layers"]
     ]
+    return columns, rows
+
+
+def _overhead(document: dict[str, Any]) -> tuple[list[Column], list[list[object]]]:
+    from npmobilenet.measure.benchmark.overhead import PARTS
+
+    found: dict[str, dict[str, float]] = document["overhead"]
+    columns = [Column("part of a run")]
+    for threads in found:
+        columns += [Column(f"us, threads: {threads}", right=True), Column("time", right=True, rank=1)]
+    sums = {threads: sum(us.values()) for threads, us in found.items()}
+    rows: list[list[object]] = [[text] for text in PARTS.values()]
+    for row, part in zip(rows, PARTS, strict=True):
+        for threads, us in found.items():
+            row += [f"{us[part]:.1f}", f"{us[part] / sums[threads]:.1%}"]
     return columns, rows

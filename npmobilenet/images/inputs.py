@@ -67,6 +67,26 @@ def check_inputs(x: Inputs, ports: Sequence[Port], value_range: tuple[float, flo
     return arrays
 
 
+def output_array(port: Port, inputs: Sequence[Array], out: object = None) -> Array:
+    """Where the output for these inputs goes: a new array, or `out` if it fits. Raises `InputError`."""
+    shape = (len(inputs[0]), *port.shape[1:])
+    if out is None:
+        return np.empty(shape, port.dtype)
+    fault = None
+    if not isinstance(out, np.ndarray):
+        fault = type(out).__name__
+    elif out.shape != shape or out.dtype != port.dtype:
+        fault = f"{out.dtype} {out.shape}"
+    elif not out.flags.writeable:
+        fault = "a read-only one"
+    elif any(np.may_share_memory(out, array) for array in inputs):
+        fault = "one that shares memory with the input"
+    if fault is not None:
+        raise InputError(f"out: expected an array {port.dtype} {shape} to write into, got {fault}; np.empty makes one")
+    assert isinstance(out, np.ndarray)
+    return out
+
+
 def channels_first(shape: Sequence[int]) -> bool:
     """Whether pictures are (1, channels, height, width), as PyTorch's exports take them, and not the other way round.
 

@@ -22,7 +22,7 @@ from npmobilenet.cli.output import printable
 from npmobilenet.errors import InputError, ModelNotFound, NpMobilenetError
 from npmobilenet.formats import weightfile
 from npmobilenet.graph import GraphBuilder
-from npmobilenet.measure.benchmark import child, machine, measure, random_model, subprocess_run
+from npmobilenet.measure.benchmark import child, machine, measure, overhead, random_model, subprocess_run
 from npmobilenet.model import Model
 from npmobilenet.modeldata import ModelData, ModelInfo
 from npmobilenet.runtime.binding import Step
@@ -55,6 +55,22 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bench(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def test_overhead_takes_a_run_apart(small: Path) -> None:
+    """All parts, one thread and all; they add up to a run, of which these kernels are a small part."""
+    result = bench(small, "--threads", 2, "--runs", 20, "--overhead", "--no-compile", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert set(found["overhead"]) == {"1", str(found["threads"])}
+    for us in found["overhead"].values():
+        assert list(us) == list(overhead.PARTS)
+        assert all(0 <= value < 1e6 for value in us.values())
+        assert sum(us.values()) > 1
+    assert found["overhead"]["1"]["waits"] < 5
+    lines = bench(small, "--runs", 1, "--overhead", "--no-compile").stdout.splitlines()
+    for text in overhead.PARTS.values():
+        assert any(line.startswith(text) for line in lines), text
 
 
 # -- the verb ----------------------------------------------------------------------------------------------------------
@@ -158,8 +174,8 @@ def test_a_child_that_breaks_is_an_error(small: Path, monkeypatch: pytest.Monkey
 
 
 def test_errors_keep_their_class(capsys: pytest.CaptureFixture[str]) -> None:
-    request = {"model": "/nowhere.h5", "batch": 1, "threads": None, "runs": 1, "layers": False, "random": False}
-    child.main(0.0, json.dumps(request))
+    request = {"model": "/nowhere.h5", "batch": 1, "threads": None, "runs": 1, "layers": False, "overhead": False}
+    child.main(0.0, json.dumps(request | {"random": False}))
     assert json.loads(capsys.readouterr().out)["error"][0] == "ModelNotFound"
     with pytest.raises(InputError, match="batch=9"):
         subprocess_run.Options(batch=9)

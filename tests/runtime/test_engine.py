@@ -72,6 +72,43 @@ def test_results_are_the_callers_own() -> None:
     first[:] = 0  # writeable
 
 
+@pytest.mark.equal("whole model", "into `out`", "into a new array", "bits")
+def test_results_go_where_out_says() -> None:
+    """In any layout, for one image and for several pieces, with taps too."""
+    model, x = tiny(), images(CHUNK + 3)
+    wanted = model.run(x)
+    out = np.full((2, *wanted.shape), 7, wanted.dtype)
+    assert model.run(x, out=out[0]) is not out
+    assert out[0].tobytes() == wanted.tobytes()
+    assert (out[1] == 7).all()
+    turned = np.zeros(wanted.shape[::-1], wanted.dtype).T
+    result = model.run(x, out=turned)
+    assert result is turned
+    assert turned.tobytes() == wanted.tobytes()
+    one, taps = model.run(x[:1], taps="Logits", out=out[1, :1])
+    assert one.base is out
+    assert one.tobytes() == wanted[:1].tobytes()
+    assert "Logits" in taps
+
+
+def test_an_unfit_out_is_refused() -> None:
+    model, x = tiny(), images(2)
+    shape = model.run(x).shape
+    locked = np.zeros(shape, np.float32)
+    locked.flags.writeable = False
+    cases: list[tuple[Any, str]] = [
+        ([0.0], "got list"),
+        (np.zeros(shape), "got float64"),
+        (np.zeros(shape, ">f4"), "got >f4"),
+        (np.zeros((3, *shape[1:]), np.float32), re.escape(f"got float32 (3, {shape[1]})")),
+        (locked, "read-only"),
+        (x.reshape(-1)[: np.prod(shape)].reshape(shape), "shares memory with the input"),
+    ]
+    for out, said in cases:
+        with pytest.raises(InputError, match=said):
+            model.run(x, out=out)
+
+
 @pytest.mark.equal("whole model", "with any taps", "without", "bits")
 def test_taps_change_nothing() -> None:
     """Shared memory is where a tap could go wrong: with all values kept, and with one, the values are the same."""

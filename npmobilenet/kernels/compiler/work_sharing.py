@@ -15,7 +15,7 @@ it runs the threads' loops one after the other. Which thread takes a piece makes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -194,11 +194,15 @@ def compile_loops(threads: int) -> None:
     run_together(calls, np.zeros(APART, np.int64), threads)
 
 
+def _counters(calls: np.ndarray, threads: int) -> np.ndarray:
+    return np.zeros((len(calls) * (threads + 1) + 1) * APART, np.int64)
+
+
 class Program:
     """Calls in the order in which they are run. Not safe to run twice at the same time."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
-        self._calls = [call for call in calls if call.work.units > 0]
+        self.calls = [call for call in calls if call.work.units > 0]
         self._ways: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # threads -> calls and counters of each way
         self._trials: dict[int, Trial] = {}
 
@@ -217,18 +221,24 @@ class Program:
                 "batches, or fewer threads"
             )
 
+    def way(self, threads: int) -> Callable[[], int]:
+        """A function that runs it in the first of the ways for that many threads, come what may: to measure it."""
+        table = self._table(threads, GRAIN)
+        counters = _counters(table, threads)
+        return (lambda: run_together(table, counters, threads)) if threads > 1 else (lambda: run_alone(table))
+
     def _prepare(self, threads: int) -> None:
         """The ways to run on that many threads: in small pieces, in larger ones, and, the last, alone."""
         ways: list[tuple[np.ndarray, np.ndarray]] = []
         for grain in (GRAIN, COARSE) if threads > 1 else ():
             calls = self._table(threads, grain)
             if (calls[:, PIECE] < calls[:, UNITS]).any() and not any(np.array_equal(calls, way[0]) for way in ways):
-                ways.append((calls, np.zeros((len(calls) * (threads + 1) + 1) * APART, np.int64)))
+                ways.append((calls, _counters(calls, threads)))
         ways.append((self._table(threads, GRAIN), np.zeros(0, np.int64)))
         self._ways[threads], self._trials[threads] = ways, Trial(len(ways))
 
     def _table(self, threads: int, grain: int) -> np.ndarray:
-        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads, grain), 1] for c in self._calls]
+        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads, grain), 1] for c in self.calls]
         for row, following in zip(rows[-2::-1], rows[:0:-1], strict=True):
             if all(one[PIECE] >= one[UNITS] for one in (row, following)):
                 row[CHAIN] = following[CHAIN] + 1

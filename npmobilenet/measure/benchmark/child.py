@@ -25,7 +25,14 @@ def main(import_seconds: float, request: str) -> None:
 
 
 def measure(
-    import_seconds: float, model: str, batch: int, threads: int | None, runs: int, layers: bool, random: bool
+    import_seconds: float,
+    model: str,
+    batch: int,
+    threads: int | None,
+    runs: int,
+    layers: bool,
+    overhead: bool,
+    random: bool,
 ) -> dict[str, Any]:
     """Import, load, plan and first run, each once as in any process; then `runs` steady runs (0: none)."""
     start = time.perf_counter()
@@ -103,4 +110,9 @@ def measure(
         },
         "layers": layer_times(engine, inputs, batch, min(runs, 50)) if layers else None,
     }
+    if overhead:
+        from npmobilenet.measure.benchmark import overhead as parts
+
+        one = random_inputs(engine.graph, 1)
+        document["overhead"] = {str(n): parts.overhead(engine, one, n) for n in dict.fromkeys((1, used))}
     return document

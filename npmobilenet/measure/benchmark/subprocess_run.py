@@ -35,12 +35,15 @@ SHOWN = 400  # characters of what a broken process said last
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure: a batch of at most CHUNK images, threads (None: all), steady runs, and whether each layer."""
+    """What to measure: a batch of at most CHUNK images, threads (None: all), steady runs; whether each layer, and what
+    a run of one image costs beyond its kernels.
+    """
 
     batch: int = 1
     threads: int | None = None
     runs: int = 100
     layers: bool = False
+    overhead: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= CHUNK:
@@ -73,7 +76,7 @@ def measure_fresh(model: str, options: Options, compile_too: bool = True) -> dic
     seconds["compile"] = None
     if compile_too:
         with tempfile.TemporaryDirectory(prefix="npmobilenet-") as empty:
-            cold = _run({**request, "runs": 0, "layers": False}, NPMOBILENET_CACHE=empty)
+            cold = _run({**request, "runs": 0, "layers": False, "overhead": False}, NPMOBILENET_CACHE=empty)
         started = sum(cold["seconds"][stage] - seconds[stage] for stage in ("plan", "first"))
         seconds["compile"] = max(started, 0.0)
         found["compiled"] = cold["compiled"]
