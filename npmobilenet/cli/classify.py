@@ -79,6 +79,7 @@ def classify(
     input. Prints the model's best classes with their probabilities. A class id is the model's own output index. An
     image that can't be read is reported, the others are classified, and the exit code is 2.
     """
+    from npmobilenet.cli.soonest import Soonest
     from npmobilenet.images.finding import Found, find_images
     from npmobilenet.images.prefetch import in_order
     from npmobilenet.images.recipes import get_recipe
@@ -90,7 +91,10 @@ def classify(
     if recipe is not None:
         get_recipe(recipe)
     name = model or locate(DEFAULT_MODEL) or DEFAULT_MODEL
-    engine = load(name, kernels, dialect, threads, labels=labels, preprocess=recipe)
+    soonest = Soonest(
+        lambda some: load(name, some, dialect, threads, labels=labels, preprocess=recipe), kernels, str(name), dialect
+    )
+    engine = soonest.model
     engine.check_classifier()
     assumed = print_assumed(engine.info)
     kind = score_kind(engine)
@@ -103,7 +107,7 @@ def classify(
     with in_order(lambda found: (found.name, _prepared(engine, found)), todo, AHEAD) as prepared:
         for image, x in prepared:
             with compile_notice():
-                result = _classify_one(engine, image, x, top)
+                result = _classify_one(soonest.now(), image, x, top)
             if as_json:
                 results.append(result)
             if as_csv:
