@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import operator
 import os
 import re
 import stat
@@ -107,14 +108,14 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _shape(value: Any) -> Shape:
-    dtype = value.get("dtype", "") if isinstance(value, Mapping) else ""
+    dtype = value.get("dtype") if isinstance(value, Mapping) else None
     dims = value["shape"] if isinstance(value, Mapping) else value
-    shape = tuple(int(d) for d in dims)
-    if dtype and dtype not in DTYPES:
+    if dtype is not None and not (isinstance(dtype, str) and dtype in ("", *DTYPES)):
         raise ValueError(f"dtype {dtype!r:.40} is not one of {', '.join(DTYPES)}")
+    shape = tuple(int(d) if isinstance(d, str) else operator.index(d) for d in dims)  # 1.5 and infinity are none
     if min(shape, default=1) < 0 or len(shape) > 8:
         raise ValueError(f"shape {shape}")
-    return str(dtype), shape
+    return dtype or "", shape
 
 
 def read_csv(path: Path, known: Shape | None = None) -> Array:
@@ -149,7 +150,7 @@ def read_json(path: Path) -> dict[str, Array]:
         arrays = {}
         for name, value in found.items():
             if isinstance(value, Mapping):
-                known = _shape({"shape": value.get("shape", ()), "dtype": value.get("dtype", "")})
+                known = _shape({"shape": value.get("shape", ()), "dtype": value.get("dtype")})
                 arrays[name] = _numbers(value["data"], path, known)
             elif isinstance(value, list):
                 arrays[name] = _numbers(value, path, None)
@@ -164,7 +165,7 @@ def one_array(path: Path, known: Shape | None = None) -> Array:
     try:
         value = json.loads(read_bytes(path).decode("utf-8", "replace"))
         if isinstance(value, Mapping):
-            known = _shape({"shape": value.get("shape", ()), "dtype": value.get("dtype", "")})
+            known = _shape({"shape": value.get("shape", ()), "dtype": value.get("dtype")})
             value = value["data"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"'{path}' can't be read as an array: {str(error)[:200]}") from error

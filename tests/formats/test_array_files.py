@@ -12,6 +12,7 @@ import pytest
 
 from npmobilenet.errors import InputError
 from npmobilenet.formats.array_files import (
+    one_array,
     read_array,
     read_arrays,
     read_shapes,
@@ -39,11 +40,36 @@ def test_raw_bytes(tmp_path: Path) -> None:
     assert Dump(tmp_path).read("b").tolist() == [1, -2]
 
 
-@pytest.mark.parametrize("text", ['{"a": {"dtype": "object", "shape": [1]}}', '{"a": [-1]}', "[1]", '{"a": 3}', "{"])
+ODD = [  # values of a key that is a shape or a dtype in files that are made with care
+    '{"a": {"dtype": "object", "shape": [1]}}', '{"a": {"shape": [-1], "data": [1]}}', "[1]", "{", "3",
+    '{"a": [1e999]}',
+    '{"a": {"shape": [1.5], "data": [1]}}', '{"a": {"shape": [Infinity], "data": [1]}}', '{"a": {"shape": [NaN]}}',
+    *(f'{{"a": {{"shape": [1], "dtype": {dtype}, "data": [1]}}}}' for dtype in ("0", "[]", "{}", "false", '"None"')),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*ODD, '{"a": 3}', '{"a": [-1]}'])
 def test_bad_shapes(tmp_path: Path, text: str) -> None:
     (tmp_path / "shapes.json").write_text(text)
     with pytest.raises(InputError, match="list of shapes"):
         read_shapes(tmp_path / "shapes.json")
+
+
+@pytest.mark.parametrize("text", [text for text in ODD if "1e999" not in text])
+def test_bad_json(tmp_path: Path, text: str) -> None:
+    (tmp_path / "d.json").write_text(text)
+    with pytest.raises(InputError, match="can't be read"):
+        Dump(tmp_path / "d.json")
+    for odd in (text, text.replace('{"a": ', "", 1).removesuffix("}")):
+        (tmp_path / "one.json").write_text(odd)
+        if odd not in ("[1]", "3"):
+            with pytest.raises(InputError, match="can't be read"):
+                one_array(tmp_path / "one.json")
+
+
+def test_a_dtype_may_be_left_open(tmp_path: Path) -> None:
+    (tmp_path / "shapes.json").write_text('{"a": {"shape": [2], "dtype": null}, "b": {"shape": [2], "dtype": ""}}')
+    assert read_shapes(tmp_path / "shapes.json") == {"a": ("", (2,)), "b": ("", (2,))}
 
 
 def test_text(tmp_path: Path) -> None:
