@@ -301,7 +301,7 @@ OPS: Mapping[str, OpSpec] = MappingProxyType({
     "activation": OpSpec(elementwise, 1, 0, ("function",), (), ("activation.activation_f32", "activation.lookup_q"),
         (_example(_IMAGE, function="hard_swish"), _example(_ROW, function="relu6"))),
     "softmax": OpSpec(elementwise, 1, 0, ("beta",), (),
-        ("softmax.softmax_f32", "softmax.softmax_fixed_q", "softmax.softmax_float_q"), (_example(_ROW, beta=1.0),)),
+        tuple(f"softmax.softmax_{how}" for how in ("f32", "fixed_q", "float_q", "lut_q")), (_example(_ROW, beta=1.0),)),
     "pad": OpSpec(pad, 1, 0, ("padding",), (), _both("pad", file=_MOVES),
         (_example(_IMAGE, padding=((1, 2), (0, 1))),), rank=4),
     "reshape": OpSpec(reshape, 1, 0, ("shape",), (), _both("reshape", file=_MOVES),

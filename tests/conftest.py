@@ -39,6 +39,8 @@ QUICK = (
 # The slow tests, by the end of "file::name": each takes five seconds of a core or more, half of them all compiling.
 SLOW = (
     "test_classify_with_an_empty_cache",
+    "test_arm64.py::test_layers", "test_arm64.py::test_other_ops", "test_arm64.py::test_the_shipped_model",
+    "test_arm64.py::test_inside_real_files",
     "test_accumulators_times_the_rule_are_the_output", "test_all_pairs_of_values", "test_all_tiles_make_one_object",
     "test_arrays_of_every_dtype", "test_damaged_cache_files_are_replaced",
     "test_damaged_hdf5_files", "test_damaged_tiles_are_replaced",

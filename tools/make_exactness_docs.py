@@ -37,15 +37,17 @@ compared with a tolerance, whose reason stands beside the test.
 
 Integers (kernels ending in `_q`) are equal to LiteRT 2.3.0 on x86-64 by bits, in the dialect of each of its three
 resolvers: `tflite-reference` (BUILTIN_REF), `tflite-optimized` (BUILTIN_WITHOUT_DEFAULT_DELEGATES), `xnnpack` (the
-default). `tflite-single-rounding`, `cmsis-nn` and `cmsis-nn-single-rounding` are compared with their definitions in
-rational numbers, and with tables of what their C gave. What is out of reach of equality: batches of several images
+default); and to its arm64 kernels, on emulated CPUs, in `tflite-optimized-arm64`, `xnnpack-arm64` and
+`xnnpack-arm64-neon` ([arithmetic.md](arithmetic.md#on-arm64) has the counts). `tflite-single-rounding`, `cmsis-nn`
+and `cmsis-nn-single-rounding` are compared with their definitions in rational numbers, and with tables of what their C
+gave. What is out of reach of equality: batches of several images
 where LiteRT's optimized vectors reach from one image into the next, softmax where LiteRT's reference kernel ends the
 process, and files that LiteRT refuses ([arithmetic.md](arithmetic.md#dialects)).
 """
 
 _CONVOLUTIONS = {"conv2d_q", "depthwise_conv2d_q", "pointwise_conv2d_q", "fully_connected_q"}
-_FUNCTIONS = {"lookup_q", "quantize_q", "softmax_fixed_q", "softmax_float_q", "resize_bilinear_fixed_q",
-              "resize_bilinear_float_q"}  # fmt: skip
+_FUNCTIONS = {"lookup_q", "quantize_q", "softmax_fixed_q", "softmax_float_q", "softmax_lut_q",
+              "resize_bilinear_fixed_q", "resize_bilinear_float_q"}  # fmt: skip
 # What a claim is about -> the kernels that it is listed under.
 GROUPS = {
     "every kernel": {kernel for kernel in KERNELS if kernel.endswith("_f32")},

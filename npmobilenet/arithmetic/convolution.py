@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.arithmetic.dialects import Dialect
+from npmobilenet.arithmetic.dialects import Dialect, Rule
 from npmobilenet.arithmetic.fixedpoint import (
     INT32_MAX,
     INT32_MIN,
@@ -32,6 +32,7 @@ from npmobilenet.modeldata import Array
 from npmobilenet.ops import Node, Quantization, Tensor
 
 XNNPACK_LIMIT = 256.0  # XNNPACK makes no operator whose factor isn't below this; LiteRT then gives the model up
+XNNPACK = ("float32", "rndnu", "rndnu16")  # its rules; their factors are float32's
 NEON_LANES = 8  # channels that TFLite's optimized int8 depthwise convolution requantizes at a time
 
 
@@ -52,8 +53,53 @@ def weight_zero_point(node: Node, weights: Tensor) -> int:
     return points.pop()
 
 
-def rule_of(node: Node, x: Tensor, weights: Tensor, bias: Tensor | None, dialect: Dialect) -> str:
-    """The name of the node's rule (fixedpoint.REQUANTIZATIONS).
+def forms(node: Node, x: Tensor, weights: Tensor, result: Tensor) -> tuple[str, ...]:
+    """Which kernels of their own some runtime has for a layer because of its shape. A cut-down node keeps its model's
+    (attribute `forms`).
+
+    - "vector": one pixel, so that a matrix multiplies a vector: at least 4 outputs, of 8 inputs or more.
+      LiteRT, tflite/kernels/cpu_backend_gemm_custom_gemv.h, CustomGemv.
+    - "3x3": depthwise, strides 1 or 2, channels in whole eights, padding 0 or 1 alike above and left and enough below
+      and right, for uint8 no shift to the left. LiteRT, tflite/kernels/internal/optimized/
+      depthwiseconv_3x3_filter_common.h, Fast3x3FilterKernelSupported, commit f67457790.
+    - "direct": a filter of at most 25 positions for each channel by itself. XNNPACK, src/operators/convolution-nhwc.c,
+      select_microkernel_type, and src/configs/dwconv-config.c, commit 75db3c093b.
+    """
+    if "forms" in node.attrs:
+        known: tuple[str, ...] = node.attrs["forms"]
+        return known
+    found, channels = [], weights.shape[-1]
+    if node.op != "depthwise_conv2d":
+        inputs = weights.size // channels
+        if result.size == channels >= 4 and inputs >= 8 and not node.attrs.get("grouped"):
+            found.append("vector")
+        alone = node.op == "conv2d" and weights.shape[2:] == (1, 1)
+    else:
+        alone = node.attrs.get("multiplier", 1) == 1
+        if alone and _has_3x3_kernel(node, x, weights, result):
+            found.append("3x3")
+    if alone and weights.shape[0] * weights.shape[1] <= 25:
+        found.append("direct")
+    return tuple(found)
+
+
+def _has_3x3_kernel(node: Node, x: Tensor, weights: Tensor, result: Tensor) -> bool:
+    stride, ((top, _), (left, _)) = node.attrs["stride"], node.attrs["padding"]
+    if weights.shape[:2] != (3, 3) or weights.shape[-1] % 8 or tuple(node.attrs.get("dilation", (1, 1))) != (1, 1):
+        return False
+    if stride[0] != stride[1] or stride[0] not in (1, 2) or top != left or top not in (0, 1):
+        return False
+    if any((result.shape[i] - 1) * stride[0] - top + 3 > x.shape[i] + top for i in (1, 2)):
+        return False
+    if top and 1 in x.shape[1:3] and x.shape[1] != x.shape[2]:
+        return False
+    return x.dtype == "int8" or bool((real_factors(node, x, weights, result, "double") < 1 - 2.0**-33).all())
+
+
+def rule_of(
+    node: Node, x: Tensor, weights: Tensor, bias: Tensor | None, dialect: Dialect, result: Tensor
+) -> Rule:  # fmt: skip
+    """The node's rule, whose name is one of fixedpoint.REQUANTIZATIONS.
 
     The dialect's row, but for nodes that LiteRT's XNNPACK delegate leaves to the optimized kernels: those of open shape
     (`Node.open_shapes`), convolutions whose bias has no scale, which is what a file without a bias leads to (a fully
@@ -69,14 +115,18 @@ def rule_of(node: Node, x: Tensor, weights: Tensor, bias: Tensor | None, dialect
         op = f"{op}:undelegated" if plain_bias or moved or node.open_shapes else op
     if node.attrs.get("grouped") and f"{op}:grouped" in dialect.rules:
         op = f"{op}:grouped"
-    return dialect.rule(op, x.dtype)
+    for form in forms(node, x, weights, result):
+        if {f"{op}:{form}", f"{op}:{form}:{x.dtype}"} & dialect.rules.keys():
+            op = f"{op}:{form}"
+            break
+    return dialect.row(op, x.dtype)
 
 
 def real_factors(node: Node, x: Tensor, weights: Tensor, result: Tensor, rule: str) -> Array:
     """s_in * s_w / s_out for each output channel, float64, rounded on the way as the rule's runtime rounds it.
 
-    Scales are float32. XNNPACK ("float32") multiplies and divides in float32. TFLite computes in float64, but where one
-    scale serves the whole layer of a uint8 convolution, or of a fully connected layer, it multiplies s_in * s_w in
+    Scales are float32. XNNPACK's rules multiply and divide in float32. TFLite computes in float64, but where one scale
+    serves the whole layer of a uint8 convolution, or of a fully connected layer, it multiplies s_in * s_w in
     float32 first ("float64", the reference fully connected kernel, doesn't).
 
     Source: LiteRT, tflite/kernels/kernel_util.cc, PopulateConvolutionQuantizationParams and
@@ -86,7 +136,7 @@ def real_factors(node: Node, x: Tensor, weights: Tensor, result: Tensor, rule: s
     s_in, s_out = scale_of(x), scale_of(result)
     with np.errstate(all="ignore"):  # what isn't finite is refused: requantization
         s_w = np.array(weights.quantization.scale, np.float32)
-        if rule == "float32":
+        if rule in XNNPACK:
             factors = (s_in * s_w / s_out).astype(np.float64)
         elif rule != "float64" and len(s_w) == 1 and (x.dtype == "uint8" or node.op == "fully_connected"):
             factors = (s_in * s_w).astype(np.float64) / np.float64(s_out)
@@ -101,12 +151,12 @@ def requantization(
 ) -> Requantization:
     """The step from accumulators to the output, as the dialect takes it. Raises `PlanError` where its runtime gives up.
 
-    Source for the range and the limit under "float32": XNNPACK, src/subgraph/convolution-2d.c and
+    Source for XNNPACK's range and limit: XNNPACK, src/subgraph/convolution-2d.c and
     src/operators/convolution-nhwc.c, commit 75db3c093b.
     """
-    rule = rule_of(node, x, weights, bias, dialect)
+    rule = rule_of(node, x, weights, bias, dialect, result).name
     factors = real_factors(node, x, weights, result, rule)
-    if rule == "float32" and factors.max() >= XNNPACK_LIMIT:
+    if rule in XNNPACK and factors.max() >= XNNPACK_LIMIT:
         raise PlanError(
             f"node '{node.name}' ({node.op}): its output's scale {scale_of(result):.6g} asks for a factor of "
             f"{factors.max():.6g}; XNNPACK refuses 256 and more, and LiteRT the model with it: use another dialect"
@@ -117,7 +167,9 @@ def requantization(
         multiplier_of(node, float(f), [x, weights], result, c if each else None, dialect.most_shift)
         for c, f in enumerate(factors if each else factors[:1])
     ] * (1 if each else len(factors))
-    low, high = xnnpack_range(node, result) if rule == "float32" else activation_range(node, result)
+    if rule == "rndnu16":
+        fixed = [to_15_bits(*parts) for parts in fixed]
+    low, high = xnnpack_range(node, result) if rule in XNNPACK else activation_range(node, result)
     where = everywhere(rounding(rule))
     if node.op == "depthwise_conv2d" and rule == "upward":
         where = in_vectors(Rounding.UPWARD, Rounding.DOUBLE, len(factors), NEON_LANES)
@@ -130,6 +182,15 @@ def requantization(
         low,
         high,
     )
+
+
+def to_15_bits(multiplier: int, shift: int) -> tuple[int, int]:
+    """The factor as RNDNU16 holds it: a multiplier of 15 bits, rounded half upward, in the upper half of the 31.
+
+    Source: XNNPACK, src/microparams-init.c, xnn_init_qu8_conv_minmax_rndnu16_scalar_params, commit 75db3c093b.
+    """
+    bits = (multiplier + (1 << 15)) >> 16
+    return (1 << 30, shift + 1) if bits == 1 << 15 else (bits << 16, shift)
 
 
 def preactivation(full: Requantization) -> Requantization:

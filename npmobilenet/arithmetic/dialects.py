@@ -27,7 +27,8 @@ class Rule:
 class Dialect:
     """A named arithmetic. `runtime` says what it must equal, bit for bit, `evidence` how that is known.
 
-    `rules` maps an op of ops.OPS, or "op:dtype" where the input's dtype matters ("activation:function"), to its rule.
+    `rules` maps an op of ops.OPS, or "op:dtype" where the input's dtype matters ("activation:function"), to its rule;
+    convolution.py: rule_of says what other keys its ops have.
     `aliases` are other runtimes' names for it. `most_shift`: real factors from 2^most_shift on are refused; what lies
     above MOST_SHIFT (ranges.py) is held there.
     """
@@ -44,10 +45,13 @@ class Dialect:
         """Its name, and in brackets what else has this arithmetic."""
         return f"{self.name} ({', '.join(self.aliases)})" if self.aliases else self.name
 
+    def row(self, op: str, dtype: str = "") -> Rule:
+        """The rule for an op on inputs of a dtype: that of "op:dtype" where there is one."""
+        return self.rules.get(f"{op}:{dtype}") or self.rules[op]
+
     def rule(self, op: str, dtype: str = "") -> str:
-        """The rule's name for an op on inputs of a dtype."""
-        found = self.rules.get(f"{op}:{dtype}") or self.rules[op]
-        return found.name
+        """Its name."""
+        return self.row(op, dtype).name
 
 
 _REF = "LiteRT tflite/kernels/internal/reference"
@@ -150,6 +154,43 @@ _XNNPACK = {
     "resize_bilinear:int8": Rule("fixed11", "XNNPACK src/s8-ibilinear, src/indirection.c"),
 }
 
+# On arm64 TFLite's matrices are ruy's, its depthwise filters of 3x3 have kernels of their own, and compilers fuse a
+# product with the sum behind it. What `_OPTIMIZED` emulates of NEON on x86 is the same there.
+_GEMV = "LiteRT tflite/kernels/cpu_backend_gemm_custom_gemv.h"
+_3X3 = f"{_OPT}/depthwiseconv_uint8_3x3_filter.h, {_OPT}/integer_ops/depthwise_conv_3x3_filter.h"
+_OPTIMIZED_ARM64 = {
+    **_OPTIMIZED,
+    "conv2d": Rule("single", "ruy ruy/kernel_arm64.cc"),
+    "fully_connected": Rule("single", "ruy ruy/kernel_arm64.cc"),
+    "conv2d:vector": Rule("upward", _GEMV),
+    "fully_connected:vector": Rule("upward", _GEMV),
+    "depthwise_conv2d:3x3": Rule("upward_late", _3X3),
+    "softmax": Rule("lut16", f"{_OPT}/optimized_ops.h, SoftmaxInt8LUT"),
+    "dequantize": Rule("blocks8_fused", f"{_OPT}/optimized_ops.h, ScaleWithNewZeroPoint"),
+    "resize_bilinear:uint8": Rule("float_weights_fused", f"{_OPT}/resize_bilinear.h, fused by the compiler"),
+}
+
+# XNNPACK's uint8 kernels for Arm round once, in integers ("rndnu"); those for int8 in float32, as on x86.
+_FILTERS = ("conv2d", "depthwise_conv2d", "conv2d:grouped", "depthwise_conv2d:grouped")
+_RNDNU = Rule("rndnu", "XNNPACK src/qu8-gemm, src/qu8-igemm, src/qu8-dwconv, rndnu; src/configs/gemm-config.c")
+_XNNPACK_ARM64 = {
+    **_XNNPACK,
+    **{f"{op}:undelegated": _OPTIMIZED_ARM64[op] for op in ("conv2d", "fully_connected")},
+    **{f"{op}:undelegated:vector": _OPTIMIZED_ARM64[f"{op}:vector"] for op in ("conv2d", "fully_connected")},
+    "depthwise_conv2d:undelegated:3x3": _OPTIMIZED_ARM64["depthwise_conv2d:3x3"],
+    **dict.fromkeys((f"{op}:uint8" for op in (*_FILTERS, "fully_connected")), _RNDNU),
+    "mul": Rule("rndnu", "XNNPACK src/qs8-vmul, src/qu8-vmul, rndnu"),
+    "softmax": _OPTIMIZED_ARM64["softmax"],
+    "mean": Rule("float32_fused", "XNNPACK src/operators/reduce-nd.c, fused by the compiler"),
+}
+# Cortex-A53, A55 and Kryo have uint8 matrix kernels with 16-bit multipliers; the other kernels are the same.
+_RNDNU16 = Rule("rndnu16", "XNNPACK src/qu8-gemm, src/qu8-igemm, rndnu16; src/configs/gemm-config.c, Cortex-A53")
+_XNNPACK_ARM64_NEON = {
+    **_XNNPACK_ARM64,
+    **dict.fromkeys((f"{op}:uint8" for op in (*_FILTERS, "fully_connected")), _RNDNU16),
+    **dict.fromkeys((f"{op}:direct:uint8" for op in _FILTERS), _RNDNU),
+}
+
 # What builds with TFLITE_SINGLE_ROUNDING change: MultiplyByQuantizedMultiplier, wherever it occurs.
 _ONCE = Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING")
 _FLAG = {
@@ -187,6 +228,7 @@ _MICRO_SINGLE_ROUNDING = {
 }
 
 _LITERT = "run beside LiteRT: tests/kernels/test_litert_integer.py"
+_ARM = "run beside LiteRT's arm64 wheel on emulated CPUs: tests/kernels/test_arm64.py and tools/litert_arm_survey.py"
 _C = "tables of the C's results: tests/arithmetic/test_micro.py"
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({
     d.name: d
@@ -197,6 +239,18 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType({
             _LITERT,
         ),
         Dialect("xnnpack", "LiteRT 2.3.0, default resolver (XNNPACK delegate), x86-64", _XNNPACK, _LITERT),
+        Dialect(
+            "tflite-optimized-arm64", "LiteRT 2.3.0, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, Linux on arm64, "
+            "any CPU", _OPTIMIZED_ARM64, _ARM,
+        ),
+        Dialect(
+            "xnnpack-arm64", "LiteRT 2.3.0, default resolver (XNNPACK delegate), arm64: Cortex-A72, A76, X, Neoverse, "
+            "Apple and all others but A53's kin", _XNNPACK_ARM64, _ARM,
+        ),
+        Dialect(
+            "xnnpack-arm64-neon", "LiteRT 2.3.0, default resolver (XNNPACK delegate), arm64 whose first core is a "
+            "Cortex-A53, A55 or Kryo", _XNNPACK_ARM64_NEON, _ARM,
+        ),
         Dialect(
             "tflite-single-rounding", "the reference kernels built with TFLITE_SINGLE_ROUNDING", _SINGLE_ROUNDING,
             _C, most_shift=127,

@@ -73,8 +73,12 @@ def requantizing(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> ByP
 
 
 def dequantizing(x: Tensor, dialect: Dialect) -> ByPlace[str]:
-    """The rules: "exact", (q - z) * s rounded once; "two_products", q * s - z * s, both and their sum rounded."""
+    """The rules: "exact", (q - z) * s rounded once; "two_products", q * s - z * s, both and their sum rounded;
+    "two_fused", q * s rounded with the sum.
+    """
     rule = dialect.rule("dequantize")
+    if rule == "blocks8_fused":
+        return "two_fused", "exact", in_vectors(0, 1, x.size, 8)
     if rule == "blocks8":
         return "two_products", "exact", in_vectors(0, 1, x.size, 8)
     return rule, rule, everywhere(0)
@@ -90,4 +94,6 @@ def dequantized(q: int, x: Tensor, rule: str) -> np.float32:
     with np.errstate(all="ignore"):  # beyond float32 it is infinite, or NaN, as the runtimes'
         if rule == "two_products":
             return np.float32(q) * scale + np.float32(-zero_point * float(scale))
+        if rule == "two_fused":  # 34 bits at most: exact in float64
+            return np.float32(q * float(scale) + float(np.float32(-zero_point * float(scale))))
         return np.float32(float(scale) * (q - zero_point))

@@ -194,9 +194,9 @@ def multiplication(node: Node, x: Tensor, y: Tensor, result: Tensor, dialect: Di
     """
     factor = real_factor(node, [x, y], result, dialect.most_shift)
     rule = dialect.rule(node.op, result.dtype)
-    if rule == "float32" and not np.float32(2**-16) <= factor < np.float32(2**8):
+    if rule in ("float32", "rndnu") and not np.float32(2**-16) <= factor < np.float32(2**8):
         rule = dialect.rule(node.op, "undelegated")
-    low, high = (xnnpack_range if rule == "float32" else activation_range)(node, result)
+    low, high = (xnnpack_range if rule in ("float32", "rndnu") else activation_range)(node, result)
     if rule == "neon":
         run, single = broadcast_run(x.shape, y.shape)
         inside = Rounding.WRAPPED if single and result.dtype == "uint8" else Rounding.SATURATED

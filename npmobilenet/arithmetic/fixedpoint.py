@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ class Rounding(IntEnum):
     """How kernels round: they switch on the number, and traces print the name.
 
     The first row is of accumulators (`requantize`); then what sums have besides, and products (binary.py below
-    kernels/reference/); floats made integers (quantize.py); inputs and sums of dynamic range (dynamic_range.py).
+    kernels/reference/); floats made integers (quantize.py); inputs and sums of dynamic range (dynamic_range.py);
+    accumulators on arm64, and means there.
     """
 
     (
@@ -28,7 +30,9 @@ class Rounding(IntEnum):
         FUSED, FLOOR, LINEAR, SATURATED, WRAPPED,
         QUOTIENT32, RECIPROCAL, QUOTIENT64,
         SYMMETRIC, ASYMMETRIC, ASYMMETRIC_RECIPROCAL, CHANNEL_FIRST, PRODUCT, ROW_FIRST,
-    ) = range(20)  # fmt: skip
+        UPWARD_LATE, RNDNU16, FLOAT32_FUSED,
+    ) = range(23)  # fmt: skip
+    RNDNU = SINGLE  # XNNPACK's name of it, with a factor of its own (convolution.py: real_factors)
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -36,7 +40,8 @@ class Rounding(IntEnum):
     __repr__ = __str__
 
 
-REQUANTIZATIONS = ("none", "double", "upward", "single", "float32", "float64")  # those of accumulators, by name
+# Those of accumulators, by name.
+REQUANTIZATIONS = ("none", "double", "upward", "single", "float32", "float64", "upward_late", "rndnu16")
 
 
 def rounding(name: str) -> Rounding:
@@ -170,6 +175,16 @@ def round_away(v):
     return np.int64(whole) if v >= 0 else np.int64(-whole)
 
 
+def nearest32(v: Fraction) -> np.float32:
+    """The float32 nearest to a rational number, ties to even.
+
+    By way of float64 alone it might be rounded twice, to a neighbour's side of a tie.
+    """
+    found = np.float32(float(v))
+    around = (found, np.nextafter(found, np.float32(-np.inf)), np.nextafter(found, np.float32(np.inf)))
+    return min((f for f in around if np.isfinite(f)), key=lambda f: abs(Fraction(float(f)) - v), default=found)
+
+
 def round_away32(v: Any) -> Any:
     """A float32 to the nearest whole float32, ties away from zero; of scalars and NumPy arrays.
 
@@ -177,6 +192,11 @@ def round_away32(v: Any) -> Any:
     """
     whole = np.trunc(v)
     return whole + np.copysign(np.float32(np.abs(v - whole) >= np.float32(0.5)), v)
+
+
+def saturate16(v):
+    """v, or the nearest int16."""
+    return min(max(v, -32768), 32767)
 
 
 def clamped32(v: Any, zero_point: int, low: int, high: int) -> Any:
@@ -222,6 +242,30 @@ def single_rounding(acc: Any, multiplier: Any, shift: Any) -> Any:
     return wrap32((np.int64(acc) * np.int64(multiplier) + half) >> total)
 
 
+def upward_late_rounding(acc, multiplier, shift):
+    """As upward_rounding, but that a positive shift follows high_mul, saturating, and leaves zeros behind.
+
+    Source: LiteRT, tflite/kernels/internal/optimized/integer_ops/depthwise_conv_3x3_filter.h (SQRDMULH, SQRSHL), commit
+    f67457790.
+    """
+    left, right = max(shift, 0), max(-shift, 0)
+    return saturate32(shift_upward(high_mul(acc, multiplier), right) << np.int64(left))
+
+
+def rndnu16_rounding(acc, multiplier, shift):
+    """acc * 2^shift, rounded upward and saturated to 16 bits; times multiplier / 2^31, rounded upward again.
+
+    multiplier has 15 bits and 16 zeros (convolution.py: to_15_bits). Results are those of 16 bits: beyond 8 bits they
+    are not exact, and are clamped. A shift to the left saturates before or behind, which is the same.
+
+    Source: XNNPACK, src/qs8-gemm/neon-mlal-lane.c.in, requantization RNDNU16 (VQRSHL, VQMOVN, VQRDMULH), commit
+    75db3c093b.
+    """
+    left, right = max(shift, 0), max(-shift, 0)
+    wide = saturate16(saturate16(shift_upward(acc, right)) << np.int64(left))
+    return (wide * (np.int64(multiplier) >> np.int64(16)) + np.int64(16384)) >> np.int64(15)
+
+
 def float32_rounding(acc, scale):
     """float32(acc) * float32(scale) in float32, then to the nearest integer, ties to even.
 
@@ -260,6 +304,10 @@ def requantize(acc, multiplier, shift, scale, rule):
         return float32_rounding(acc, scale)
     if rule == Rounding.FLOAT64:
         return float64_rounding(acc, scale)
+    if rule == Rounding.UPWARD_LATE:
+        return upward_late_rounding(acc, multiplier, shift)
+    if rule == Rounding.RNDNU16:
+        return rndnu16_rounding(acc, multiplier, shift)
     return np.int64(acc)
 
 

@@ -6,12 +6,21 @@ The rounding itself stands with the kernels: `rounded_quotient` in kernels/refer
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
-from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Rounding, VectorRule, everywhere, in_vectors, rounding
+from npmobilenet.arithmetic.fixedpoint import (
+    INT32_MAX,
+    Rounding,
+    VectorRule,
+    everywhere,
+    in_vectors,
+    nearest32,
+    rounding,
+)
 from npmobilenet.arithmetic.ranges import (
     LIMITS,
     activation_range,
@@ -76,8 +85,8 @@ def mean(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Mean:
     _check_pixels(node, _counted(x))
     rule = dialect.rule(node.op, x.dtype)
     real_factor(node, [x], result, dialect.most_shift)
-    if rule == "float32":
-        return _float_mean(node, x, result)
+    if rule in ("float32", "float32_fused"):
+        return _float_mean(node, x, result, rounding(rule))
     if rule == "neon":
         if node.attrs["keepdims"]:
             return _biased_mean(node, x, result)
@@ -138,16 +147,19 @@ def _biased_mean(node: Node, x: Tensor, result: Tensor) -> Mean:
     return Mean(0, multiplier, shift, factor, where, offset, np.float32(0), *LIMITS[result.dtype])
 
 
-def _float_mean(node: Node, x: Tensor, result: Tensor) -> Mean:
+def _float_mean(node: Node, x: Tensor, result: Tensor, rule: Rounding) -> Mean:
     """XNNPACK's: float32(sum) * factor + offset, each step rounded to float32, then to nearest, ties to even.
 
-    factor = (s_in / s_out) * (1 / (H * W)), offset = z_out - (H * W * z_in) * factor.
+    factor = (s_in / s_out) * (1 / (H * W)), offset = z_out - (H * W * z_in) * factor. "float32_fused": a product and
+    the sum behind it are rounded once, in both formulas, as compilers for arm64 have it.
 
     Source: XNNPACK, src/operators/reduce-nd.c and src/xnnpack/reference-utils.h, quantize, commit 75db3c093b.
     """
     count = np.float32(_counted(x))
     factor = scale_of(x) / scale_of(result) * (np.float32(1) / count)
-    offset = np.float32(zero_point_of(result)) - count * np.float32(zero_point_of(x)) * factor
+    moved = count * np.float32(zero_point_of(x))
+    offset = np.float32(zero_point_of(result)) - moved * factor
+    if rule == Rounding.FLOAT32_FUSED and np.isfinite(moved * factor):
+        offset = nearest32(zero_point_of(result) - Fraction(float(moved)) * Fraction(float(factor)))
     multiplier, shift = multiplier_of(node, float(factor), [x], result)
-    where = everywhere(Rounding.FLOAT32)
-    return Mean(0, multiplier, shift, float(factor), where, 0, offset, *LIMITS[result.dtype])
+    return Mean(0, multiplier, shift, float(factor), everywhere(rule), 0, offset, *LIMITS[result.dtype])

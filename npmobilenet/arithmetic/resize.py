@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +14,12 @@ from npmobilenet.errors import PlanError
 from npmobilenet.modeldata import Array
 from npmobilenet.ops import Node, Tensor
 
-# rule -> bits of the distance (0: float32), and whether ties go upward (float32: whether weights are multiplied first).
-RULES = {
-    "float": (0, False),
-    "float_weights": (0, True),
+# rule -> bits of the distance (0: float32), and whether ties go upward (float32: 1 where weights are multiplied first,
+# 2 where sums are fused besides).
+RULES: Mapping[str, tuple[int, int]] = {
+    "float": (0, 0),
+    "float_weights": (0, 1),
+    "float_weights_fused": (0, 2),
     "fixed10": (10, False),
     "fixed10_upward": (10, True),
     "fixed11": (11, True),
@@ -42,7 +45,7 @@ def check(node: Node, x: Tensor, result: Tensor) -> None:
         )
 
 
-def axes(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Axis, Axis, int, bool]:
+def axes(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Axis, Axis, int, int]:
     """Rows, columns, and the rule's entry of RULES."""
     rule = dialect.rule("resize_bilinear", x.dtype)
     align, half = bool(node.attrs["align_corners"]), bool(node.attrs["half_pixel_centers"])
@@ -52,8 +55,9 @@ def axes(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Axis,
 
 def axis(rule: str, size_in: int, size_out: int, align: bool, half: bool) -> Axis:
     """The table of one side, by a rule of RULES: arrays of size_out numbers, which ops.MAX_SIDE bounds."""
-    compute = {"fixed11": _q11}.get(rule, _q10 if rule.startswith("fixed10") else _float)
-    return compute(size_in, size_out, align, half)
+    if rule.startswith("float"):
+        return _float(size_in, size_out, align, half, rule.endswith("fused"))
+    return (_q11 if rule == "fixed11" else _q10)(size_in, size_out, align, half)
 
 
 def nearest(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple[Array, Array]:
@@ -95,14 +99,17 @@ def _ratio(size_in: int, size_out: int, align: bool) -> np.float32:
     return np.float32(size_in - less) / np.float32(size_out - less)
 
 
-def _float(size_in: int, size_out: int, align: bool, half: bool) -> Axis:
-    """o * ratio, or (o + 0.5) * ratio - 0.5, in float32; its floor and ceiling within the input.
+def _float(size_in: int, size_out: int, align: bool, half: bool, fused: bool = False) -> Axis:
+    """o * ratio, or (o + 0.5) * ratio - 0.5, in float32; its floor and ceiling within the input. fused: the latter is
+    rounded once (in float64 it is exact: the product has 41 bits at most).
 
     Before the first pixel's centre the distance is negative, and both neighbours are that pixel.
     Source: LiteRT, tflite/kernels/internal/reference/resize_bilinear.h, ComputeInterpolationValues, commit f67457790.
     """
     ratio, o = _ratio(size_in, size_out, align), np.arange(size_out).astype(np.float32)
     at = (o + np.float32(0.5)) * ratio - np.float32(0.5) if half else o * ratio
+    if fused and half:
+        at = ((o + np.float32(0.5)).astype(np.float64) * np.float64(ratio) - 0.5).astype(np.float32)
     first = np.clip(np.floor(at), 0, np.float32(size_in - 1))
     return _axis(first, np.minimum(np.ceil(at), np.float32(size_in - 1)), at - first, np.float32)
 

@@ -75,3 +75,13 @@ def float_exponentials(node: Node, x: Tensor) -> Array:
                 f"{node.attrs['beta']:.3g} is {-scale:.3g}, expected a float32 of at least 0: quantize the model anew"
             )
         return np.array([exp_float32(scale * np.float32(d)) for d in range(256)], np.float32)
+
+
+def table_of_16_bits(node: Node, x: Tensor) -> Array:
+    """65535 expf((s_in * beta) * -d) for d = 0 ... 255, each product in float32, half added and cut off: int32, (256,).
+
+    Source: LiteRT, tflite/kernels/internal/optimized/optimized_ops.h, PopulateSoftmaxUInt8LookupTable, commit
+    f67457790.
+    """
+    reals = float_exponentials(node, x) * np.float32(65535)
+    return np.minimum(np.floor(reals.astype(np.float64) + 0.5), 65535).astype(np.int32)

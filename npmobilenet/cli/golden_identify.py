@@ -8,7 +8,7 @@ import click
 
 from npmobilenet.cli.golden_record import progress, short_names
 from npmobilenet.cli.options import json_option, layout_option, names_option, seconds_option
-from npmobilenet.cli.output import Column, compile_notice, print_facts, print_json, print_line, print_table
+from npmobilenet.cli.output import Column, compile_notice, first_of, print_facts, print_json, print_line, print_table
 from npmobilenet.errors import short_name
 
 if TYPE_CHECKING:
@@ -81,5 +81,5 @@ def _print(found: Identification, everything: bool) -> None:
 
 
 def _row(row: Row, dialects: list[str]) -> tuple[object, ...]:
-    follows = ", ".join(row.fits) if row.fits else ("none" if row.checked else row.note)
+    follows = first_of(row.fits, 2) if row.fits else ("none" if row.checked else row.note)
     return (row.entry.op, row.total, *(row.counts.get(d) for d in dialects), follows)

@@ -109,7 +109,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], nar
     for line in _aligned([[c.title for c in columns], *cells], [c.right for c in columns]):
         click.echo(line)
     if left_out:
-        click.echo(f"left out for want of room: {', '.join(left_out)} (in --json)")
+        click.echo(f"left out for want of room: {first_of(left_out, 5)} (in --json)")
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
@@ -180,7 +180,8 @@ def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], left_out: Se
     console = _console()
     console.print(table)
     if left_out:
-        console.print(Text(f"left out for want of room: {', '.join(left_out)} (in --json, and in a pipe)", style="dim"))
+        some = first_of(left_out, 5)
+        console.print(Text(f"left out for want of room: {some} (in --json, and in a pipe)", style="dim"))
 
 
 def _console() -> Any:
@@ -203,6 +204,12 @@ def mebibytes(size: int) -> str:
     if size < 1024:
         return f"{size} bytes"
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """a, b and 3 more."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def shape_text(shape: Sequence[int]) -> str:

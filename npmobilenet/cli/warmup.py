@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from npmobilenet.runtime.plan import Plan
 
 DTYPES = ("float32", "uint8", "int8")
-# Softmax and bilinear resize have a kernel in fixed point and one in floats: each occurs under one of these.
-DIALECTS = ("tflite-reference", "xnnpack")
+# Bilinear resize has a kernel in fixed point and one in floats, softmax these and one more: each occurs under one.
+DIALECTS = ("tflite-reference", "xnnpack", "tflite-optimized-arm64")
 
 
 @click.command()

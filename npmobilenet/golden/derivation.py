@@ -8,7 +8,7 @@ never a second copy of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from npmobilenet.golden.single_node import (
     argument_names,
     crop,
     in_vector,
+    rule_of,
     run,
     scalar,
     steps,
@@ -332,18 +333,3 @@ def _of_class(calls: list[TracedCall], cut: IsolatedNode) -> list[TracedCall]:
         return calls
     own = [groups[i], *groups[classes : -2 * classes], *groups[len(groups) - 2 * (classes - i) :][:2]]
     return [call for group in own for call in group]
-
-
-def rule_of(dialect: Dialect, what: IsolatedNode, calls: Sequence[Step]) -> tuple[str, str]:
-    """The rule's name and source for the node; nothing where the table has none.
-
-    A dialect may leave a node to another rule than its op's; what the kernel is given tells which.
-    """
-    if not what.is_integer:
-        return "", ""
-    op, dtype = what.node.op, what.operands[0].dtype
-    kinds = [what.node.attrs.get("function", ""), dtype, "", f"undelegated:{dtype}", "undelegated"]
-    rows = [dialect.rules[key] for kind in kinds if (key := f"{op}:{kind}".rstrip(":")) in dialect.rules]
-    used = [str(arg.rule.inside) for step in calls for arg in step.args if isinstance(arg, Requantization)]
-    rule = next((row for row in rows if row.name in used), rows[0] if rows else None)
-    return (rule.name, rule.source) if rule is not None else ("", "")

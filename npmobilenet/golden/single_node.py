@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.arithmetic import convolution
+from npmobilenet.arithmetic.dialects import Dialect
 from npmobilenet.arithmetic.dialects import dialect as dialect_named
 from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding, VectorRule
 from npmobilenet.errors import PlanError
@@ -103,6 +105,27 @@ def requantization(what: IsolatedNode, dialect: str) -> Requantization | None:
     return next((arg for step in calls for arg in step.args if isinstance(arg, Requantization)), None)
 
 
+def rule_of(dialect: Dialect, what: IsolatedNode, calls: Sequence[Step]) -> tuple[str, str]:
+    """The rule's name and source for the node; nothing where the table has none.
+
+    A dialect may leave a node to another rule than its op's; the layer, or what its kernel is given, tells which.
+    """
+    if not what.is_integer:
+        return "", ""
+    op, x = what.node.op, what.operands[0]
+    if what.accumulates and x.dtype != "float32":
+        weights, bias = (*what.operands[1:], None)[:2]
+        assert weights is not None
+        row = convolution.rule_of(what.node, x, weights, bias, dialect, what.result)
+        return row.name, row.source
+    kind = "dynamic" if what.accumulates else what.node.attrs.get("function", "")
+    keys = [f"{op}:{k}".rstrip(":") for k in (kind, x.dtype, "", f"undelegated:{x.dtype}", "undelegated")]
+    rows = [dialect.rules[key] for key in keys if key in dialect.rules]
+    used = [str(arg.rule.inside) for step in calls for arg in step.args if isinstance(arg, Requantization)]
+    rule = next((row for row in rows if row.name in used), rows[0] if rows else None)
+    return (rule.name, rule.source) if rule is not None else ("", "")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Cutting
 
@@ -120,6 +143,9 @@ def crop(what: IsolatedNode, at: tuple[int, ...], copies: int = 1) -> IsolatedNo
         "mul": _elementwise, "prelu": _elementwise, "leaky_relu": _elementwise,
         "activation": _elementwise, "quantize": _elementwise, "dequantize": _elementwise, "softmax": _row,
     }  # fmt: skip
+    if what.is_integer and what.accumulates:  # the rule may hang on the whole layer's shape
+        kept = convolution.forms(what.node, what.operands[0], what.operands[1], what.result)
+        what = replace(what, node=replace(what.node, attrs={**what.node.attrs, "forms": kept}))
     cut = cutters.get(what.node.op, _channelwise)(what, at, copies)
     return cut if cut is not None else _image(what, at)
 

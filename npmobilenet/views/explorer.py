@@ -17,8 +17,7 @@ import npmobilenet
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import InputError, NpMobilenetError, PlanError
 from npmobilenet.formats.layer_names import short_names
-from npmobilenet.golden.derivation import rule_of
-from npmobilenet.golden.single_node import argument_names, isolate, plain, steps
+from npmobilenet.golden.single_node import argument_names, isolate, plain, rule_of, steps
 from npmobilenet.graph import Node, Tensor
 from npmobilenet.images.labels import label_names
 from npmobilenet.model import Model

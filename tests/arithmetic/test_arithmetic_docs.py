@@ -460,10 +460,9 @@ def sources(*ops: str) -> Callable[[], Lines]:
     def lines() -> Lines:
         found: dict[tuple[str, str, str], list[str]] = {}
         for key in (k for k in KEYS if k.partition(":")[0] in ops):
-            op, _, kind = key.partition(":")
             for name in NAMES:
-                rule = DIALECTS[name].rules.get(f"{op}:{kind}") or DIALECTS[name].rules[op]
-                found.setdefault((key, rule.name, rule.source), []).append(name)
+                if rule := DIALECTS[name].rules.get(key):
+                    found.setdefault((key, rule.name, rule.source), []).append(name)
         body = [(f"`{key}`", rule, ", ".join(names), source) for (key, rule, source), names in found.items()]
         return rows(("op", "rule", "dialect", "source"), body)
 

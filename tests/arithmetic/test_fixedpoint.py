@@ -77,6 +77,22 @@ def in_float64(acc: int, scale: float) -> int:
     return v if LOW <= v <= HIGH else LOW
 
 
+def clamped(v: int, bits: int) -> int:
+    return min(max(v, -(2 ** (bits - 1))), 2 ** (bits - 1) - 1)
+
+
+def late(acc: int, multiplier: int, shift: int) -> int:
+    """The product rounded to an integer; then the power of two, rounded upward or saturated."""
+    high = once(acc, multiplier, 0)
+    return clamped(math.floor(high * Fraction(2) ** shift + Fraction(1, 2)), 32)
+
+
+def in_16_bits(acc: int, multiplier: int, shift: int) -> int:
+    """The power of two first, to 16 bits; then 15 bits of the multiplier."""
+    wide = clamped(math.floor(acc * Fraction(2) ** shift + Fraction(1, 2)), 16)
+    return math.floor(Fraction(wide * (multiplier >> 16), 2**15) + Fraction(1, 2))
+
+
 # -- running a function over many arguments, compiled or not -----------------------------------------------------------
 
 
@@ -228,7 +244,13 @@ def products() -> Iterator[tuple[int, int, int]]:
 
 @pytest.mark.parametrize(
     ("rule", "oracle"),
-    [(fp.double_rounding, double), (fp.upward_rounding, upward_twice), (fp.single_rounding, once)],
+    [
+        (fp.double_rounding, double),
+        (fp.upward_rounding, upward_twice),
+        (fp.single_rounding, once),
+        (fp.upward_late_rounding, late),
+        (fp.rndnu16_rounding, in_16_bits),
+    ],
 )
 def test_fixed_point_rules(rule: Callable[..., Any], oracle: Oracle) -> None:
     check(rule, oracle, products(), "int32", "int32", "int32")
@@ -263,6 +285,8 @@ ORACLES: dict[str, Callable[[int, int, int, float], int]] = {
     "single": lambda acc, m, s, f: once(acc, m, s),
     "float32": lambda acc, m, s, f: in_float32(acc, f),
     "float64": lambda acc, m, s, f: in_float64(acc, f),
+    "upward_late": lambda acc, m, s, f: late(acc, m, s),
+    "rndnu16": lambda acc, m, s, f: in_16_bits(acc, m, s),
 }
 
 
@@ -301,6 +325,7 @@ def test_the_rules_differ() -> None:
     """What the tests above could not tell apart would prove nothing: each pair of rules parts somewhere."""
     cases = [(acc, 2**30, -3, 2.0**-4) for acc in range(-200, 200)]  # factor 1/16: ties
     cases += [(acc, 1518500250, -7, 1518500250 / 2**38) for acc in range(-200000, 200000, 97)]
+    cases += [(acc, 1518500250, 2, 1518500250 / 2**29) for acc in range(-20, 20)]  # one bit before and three behind
     names = [n for n in fp.REQUANTIZATIONS if n != "none"]
     results = {n: [ORACLES[n](*case) for case in cases] for n in names}
     for i, one in enumerate(names):

@@ -75,10 +75,24 @@ def twice(first: Shift, second: Shift) -> Rule:
     return lambda acc, m, s: second(first(_left(acc, s) * m, np.int64(31)), np.maximum(-s, 0))
 
 
+def _late(acc: Any, m: Any, s: Any) -> Any:
+    """fixedpoint.upward_late_rounding."""
+    high = upward_shift(upward_shift(acc * m, np.int64(31)), np.maximum(-s, 0))
+    return np.clip(high << np.maximum(s, 0), -(2**31), 2**31 - 1)
+
+
+def _in_16_bits(acc: Any, m: Any, s: Any) -> Any:
+    """fixedpoint.rndnu16_rounding."""
+    wide = np.clip(upward_shift(acc, np.maximum(-s, 0)), -(2**15), 2**15 - 1) << np.maximum(s, 0)
+    return upward_shift(np.clip(wide, -(2**15), 2**15 - 1) * (m >> 16), np.int64(15))
+
+
 DIALECT_RULES: Mapping[int, Rule] = {
     Rounding.DOUBLE: twice(upward_shift, away_shift),
     Rounding.UPWARD: twice(upward_shift, upward_shift),
     Rounding.SINGLE: once(upward_shift),
+    Rounding.UPWARD_LATE: _late,
+    Rounding.RNDNU16: _in_16_bits,
 }
 
 # What a device may do instead, by what it is called: in one step, and in two.

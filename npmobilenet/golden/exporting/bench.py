@@ -40,6 +40,11 @@ def bench_of(manifest: Mapping[str, Any], tensor: str) -> tuple[str, str]:
     vectors = {vector["name"]: vector for vector in manifest["vectors"]}
     x, y = vectors[node["inputs"][0]["name"]], vectors[tensor]
     kind = manifest["export"]
+    if node["parameters"]["rule"] not in _C_RULES:
+        raise InputError(
+            f"'{tensor}' is rounded by the rule '{node['parameters']['rule']}', which no bench has yet; choose another "
+            "--dialect, or export without --bench"
+        )
     if kind == "hex" and node["parameters"]["rule"] not in INTEGER_RULES:
         raise InputError(
             f"'{tensor}' is rounded by the rule '{node['parameters']['rule']}', in floating point, which the Verilog "

@@ -8,6 +8,7 @@ from numba.extending import register_jitable
 from npmobilenet.kernels.compiler.task import in_one, task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference import resize_bilinear as reference
+from npmobilenet.kernels.reference.arithmetic import fma32
 
 resize_bilinear_f32 = in_one(reference.resize_bilinear_f32)
 
@@ -56,7 +57,10 @@ def row_float(x, y, dy, columns, weighted, out):
         for i in range(out.shape[1]):
             a, b = np.float32(x[y[0], x0, i]), np.float32(x[y[0], x1, i])
             c, d = np.float32(x[y[1], x0, i]), np.float32(x[y[1], x1, i])
-            if weighted:
+            if weighted == 2:
+                total = fma32(a, ey * ex, b * (ey * dx))
+                total = fma32(d, dy * dx, fma32(c, dy * ex, total))
+            elif weighted == 1:
                 total = a * (ey * ex) + b * (ey * dx) + c * (dy * ex) + d * (dy * dx)
             else:
                 total = a * ey * ex + c * dy * ex + b * ey * dx + d * dy * dx

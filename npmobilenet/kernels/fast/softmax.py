@@ -10,3 +10,4 @@ softmax_f32 = in_one(reference.softmax_f32)
 
 softmax_fixed_q = in_one(reference.softmax_fixed_q)
 softmax_float_q = in_one(reference.softmax_float_q)
+softmax_lut_q = in_one(reference.softmax_lut_q)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import Rounding, requantize, rule_at
+from npmobilenet.kernels.reference.arithmetic import fma32
 
 
 def mean_f32(x, out):
@@ -28,8 +29,10 @@ def mean_f32(x, out):
 
 def mean_of(acc, p, rule):
     """The unclamped output for the sum `acc` of a channel's pixels."""
-    if rule == Rounding.FLOAT32:
+    if rule in (Rounding.FLOAT32, Rounding.FLOAT32_FUSED):
         real = np.float32(acc) * np.float32(p.scale) + p.real_offset
+        if rule == Rounding.FLOAT32_FUSED:
+            real = fma32(np.float32(acc), np.float32(p.scale), p.real_offset)
         return np.int64(np.rint(min(max(real, np.float32(-2147483648.0)), np.float32(2147483520.0))))
     return requantize(acc + p.start, p.multiplier, p.shift, p.scale, rule) + p.offset
 

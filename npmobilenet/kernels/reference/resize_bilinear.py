@@ -77,8 +77,8 @@ def resize_bilinear_fixed_q(x, rows, columns, bits, upward, out):
 def resize_bilinear_float_q(x, rows, columns, weighted, out):
     """out = a (1-dy) (1-dx) + c dy (1-dx) + b (1-dy) dx + d dy dx + 0.5, in float32 in this order, truncated.
 
-    a, b: pixels of the upper row, c, d: of the lower. weighted: each pixel times the product of its two distances, in
-    the order a, b, c, d, instead.
+    a, b: pixels of the upper row, c, d: of the lower. weighted: 1: each pixel times the product of its two distances,
+    in the order a, b, c, d, instead; 2: the same, each product but b's rounded with the sum that takes it.
 
     x: (N, H, W, C) uint8. rows: (first, second, distance), (OH,), int32 and float32; columns: (OW,).
     out: (N, OH, OW, C) uint8.
@@ -93,7 +93,10 @@ def resize_bilinear_float_q(x, rows, columns, weighted, out):
                 for ch in range(channels):
                     a, b = np.float32(x[n, y0, x0, ch]), np.float32(x[n, y0, x1, ch])
                     c, d = np.float32(x[n, y1, x0, ch]), np.float32(x[n, y1, x1, ch])
-                    if weighted:
+                    if weighted == 2:
+                        total = fma32(a, (one - dy) * (one - dx), b * ((one - dy) * dx))
+                        total = fma32(d, dy * dx, fma32(c, dy * (one - dx), total))
+                    elif weighted == 1:
                         total = a * ((one - dy) * (one - dx)) + b * ((one - dy) * dx)
                         total = total + c * (dy * (one - dx)) + d * (dy * dx)
                     else:

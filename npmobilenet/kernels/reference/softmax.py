@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.arithmetic.fixedpoint import high_mul, round_away, saturate32, shift_away
+from npmobilenet.arithmetic.fixedpoint import (
+    high_mul,
+    quantize_multiplier,
+    round_away,
+    saturate32,
+    shift_away,
+    upward_rounding,
+)
 from npmobilenet.kernels.reference.arithmetic import exp32
 
 # e^(-1/4), e^(-1/2), ... e^-16 with 31 fractional bits.
@@ -133,3 +140,27 @@ def softmax_float_q(x, exponentials, scale, limits, out):
             v = exponentials[largest - np.int64(x[r, i])] * inverse
             whole = np.int64(v + np.float32(0.5)) if low == 0 else round_away(np.float64(v)) + zero_point
             out[r, i] = min(max(whole, low), high)
+
+
+def softmax_lut_q(x, exponentials, scale, limits, out):
+    """out[r,i] = zero_point + e[i] * (1 / ((e[0] + e[1] + ...) * scale)), the factor as multiplier and shift.
+
+    e[i] = exponentials[largest of row r - x[r,i]], exact sums of 16-bit integers; the factor in float32. The product is
+    rounded twice, ties upward: no e is negative, so that "double" and "upward" are the same here.
+
+    x, out: (rows, classes) uint8 or int8. exponentials: (256,) int32. scale: float32, out's. limits: zero point, low,
+    high of out. Source: LiteRT, tflite/kernels/internal/optimized/optimized_ops.h, SoftmaxInt8LUT, commit f67457790.
+    """
+    rows, classes = x.shape
+    zero_point, low, high = limits
+    for r in range(rows):
+        largest = np.int64(x[r, 0])
+        for i in range(1, classes):
+            largest = max(largest, np.int64(x[r, i]))
+        total = np.int64(0)
+        for i in range(classes):
+            total += np.int64(exponentials[largest - np.int64(x[r, i])])
+        multiplier, shift = quantize_multiplier(np.float64(np.float32(1) / (np.float32(total) * scale)))
+        for i in range(classes):
+            e = np.int64(exponentials[largest - np.int64(x[r, i])])
+            out[r, i] = min(max(upward_rounding(e, multiplier, shift) + zero_point, low), high)

@@ -69,14 +69,16 @@ class GeneralRequant:
         self.last = min_of(builder, self.right, one)
         self.rest = builder.sub(self.right, self.last)
 
-    def high_mul(self, builder: Any, acc: Any) -> Any:
-        """fixedpoint.high_mul of acc << left, even and odd lanes apart.
+    def high_mul(self, builder: Any, acc: Any, left: Any = None) -> Any:
+        """fixedpoint.high_mul of acc << left, even and odd lanes apart; `left` is the positive part of the shift.
 
         Of the 64-bit sum, bits 31 to 62 are wanted: shifted right by 31 they are the low word, left by 1 the high one.
         """
         words, wide = vector(INT32, self.lanes), vector(INT, self.lanes // 2)
         half = constant(INT, 1 << 30, self.lanes // 2)
-        even, odd = multiply_pairs(builder, builder.shl(acc, self.left), self.pairs, half, self.lanes)
+        even, odd = multiply_pairs(
+            builder, builder.shl(acc, self.left if left is None else left), self.pairs, half, self.lanes
+        )
         even = builder.bitcast(builder.lshr(even, ir.Constant(wide, [31] * (self.lanes // 2))), words)
         odd = builder.bitcast(builder.shl(odd, ir.Constant(wide, [1] * (self.lanes // 2))), words)
         chosen = ir.Constant(words, [lane + self.lanes * (lane % 2) for lane in range(self.lanes)])
@@ -124,6 +126,28 @@ class GeneralRequant:
         v = intrinsic_call(builder, f"llvm.round.v{self.lanes}f64", kind, [v])
         return builder.fptosi(v, vector(INT32, self.lanes))
 
+    def upward_late(self, builder: Any, acc: Any) -> Any:
+        """fixedpoint.upward_late_rounding."""
+        v = self.shift_upward(builder, self.high_mul(builder, acc, constant(INT32, 0, self.lanes)))
+        kind = vector(INT32, self.lanes)
+        return intrinsic_call(builder, f"llvm.sshl.sat.v{self.lanes}i32", kind, [v, self.left])
+
+    def rndnu16(self, builder: Any, acc: Any) -> Any:
+        """fixedpoint.rndnu16_rounding, in 32 bits: 15 + 15 of them before the second clamp and behind it.
+
+        2^31 - 1, to which shift_upward adds one, is as good as one less: both saturate where the shift is 1 or 0.
+        """
+        most = constant(INT32, 2**31 - 2, self.lanes)
+        v = self._to_16_bits(builder, self.shift_upward(builder, min_of(builder, acc, most)))
+        v = self._to_16_bits(builder, builder.shl(v, min_of(builder, self.left, constant(INT32, 15, self.lanes))))
+        product = builder.mul(v, builder.ashr(self.multiplier, constant(INT32, 16, self.lanes)))
+        half = constant(INT32, 1 << 14, self.lanes)
+        return builder.ashr(builder.add(product, half), constant(INT32, 15, self.lanes))
+
+    def _to_16_bits(self, builder: Any, v: Any) -> Any:
+        low, high = (constant(INT32, end, self.lanes) for end in (-(2**15), 2**15 - 1))
+        return min_of(builder, max_of(builder, v, low), high)
+
     def by_rule(self) -> dict[int, Any]:
         """Rule code -> function of (builder, accumulators)."""
         return {
@@ -133,4 +157,6 @@ class GeneralRequant:
             Rounding.SINGLE: self.single,
             Rounding.FLOAT32: self.float32,
             Rounding.FLOAT64: self.float64,
+            Rounding.UPWARD_LATE: self.upward_late,
+            Rounding.RNDNU16: self.rndnu16,
         }

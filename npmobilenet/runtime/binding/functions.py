@@ -127,5 +127,8 @@ def softmax_(ctx: NodeContext) -> list[Step]:
     if rule == "float32":
         step = (zero_point_of(result), *limits)
         return [ctx.step("softmax_float_q", flat, softmax.float_exponentials(node, x), scale_of(result), step, out)]
+    if rule == "lut16":
+        step = (zero_point_of(result), *limits)
+        return [ctx.step("softmax_lut_q", flat, softmax.table_of_16_bits(node, x), scale_of(result), step, out)]
     exponentials = softmax.fixed_exponentials(node, x, rule, exp_negative)
     return [ctx.step("softmax_fixed_q", flat, exponentials, *limits, out)]

@@ -66,6 +66,7 @@ const wrap32 = (v) => BigInt.asIntN(32, v);
 const clamp = (v, low, high) => (v < low ? low : v > high ? high : v);
 const INT32_MIN = -(2n ** 31n);
 const saturate32 = (v) => clamp(v, INT32_MIN, 2n ** 31n - 1n);
+const saturate16 = (v) => clamp(v, -32768n, 32767n);
 
 function highMul(a, b) {
   if (a === INT32_MIN && b === INT32_MIN) return 2n ** 31n - 1n;
@@ -92,6 +93,8 @@ function rint(v) {
   if (rest !== 0.5) return rest < 0.5 ? low : low + 1;
   return low % 2 === 0 ? low : low + 1;
 }
+
+const [UPWARD_LATE, RNDNU16, FLOAT32_FUSED] = [20, 21, 22];
 
 // The accumulator in units of the output's scale, by the code of a rule (fixedpoint.py: Rounding).
 function requantize(acc, multiplier, shift, scale, rule, log) {
@@ -124,6 +127,22 @@ function requantize(acc, multiplier, shift, scale, rule, log) {
     log.push([`× ${scale} in float64`, product]);
     const result = Math.abs(product) >= 2147483647.5 ? INT32_MIN : BigInt(roundAway(product));
     log.push(["to the nearest integer, ties away from zero", result]);
+    return result;
+  }
+  if (rule === UPWARD_LATE) {
+    const [left, right] = shift > 0n ? [shift, 0n] : [0n, -shift];
+    const high = highMul(acc, multiplier);
+    log.push([`× ${multiplier} / 2^31, to nearest, ties upward`, high]);
+    const result = saturate32(shiftUpward(high, right) << left);
+    log.push([left ? `shifted left by ${left}, saturated` : `/ 2^${right}, to nearest, ties upward`, result]);
+    return result;
+  }
+  if (rule === RNDNU16) {
+    const [left, right] = shift > 0n ? [shift, 0n] : [0n, -shift];
+    const wide = saturate16(saturate16(shiftUpward(acc, right)) << left);
+    log.push([`× 2^${shift}, ties upward, saturated to 16 bits`, wide]);
+    const result = (wide * (multiplier >> 16n) + 16384n) >> 15n;
+    log.push([`× ${multiplier >> 16n} / 2^15, to nearest, ties upward`, result]);
     return result;
   }
   return acc;
@@ -251,4 +270,25 @@ function softmaxFloatTable(row, i, a, log) {
   log.push(["their quotient, in units of the output", v]);
   const whole = low === 0 ? Math.trunc(f32(v + 0.5)) : roundAway(v) + zero;
   return big(clamp(whole, low, high));
+}
+
+// A positive real factor as multiplier and shift (fixedpoint.py: quantize_multiplier).
+function quantizeMultiplier(real) {
+  let shift = 0;
+  while (real >= 1) [real, shift] = [real / 2, shift + 1];
+  while (real < 0.5) [real, shift] = [real * 2, shift - 1];
+  const whole = roundAway(real * 2 ** 31);
+  return whole === 2 ** 31 ? [2n ** 30n, big(shift + 1)] : [big(whole), big(shift)];
+}
+
+function softmaxLut(row, i, a, log) {
+  const largest = Math.max(...row);
+  const e = (v) => big(a.exponentials[largest - v]);
+  const [zero, low, high] = a.limits;
+  let total = 0n;
+  for (const v of row) total += e(v);
+  log.push(["65535 e^((x − largest) × scale), whole", e(row[i])], ["sum over all classes", total]);
+  const [multiplier, shift] = quantizeMultiplier(f32(1 / f32(f32(Number(total)) * a.scale)));
+  const v = requantize(e(row[i]), multiplier, shift, 0, 2, log) + big(zero);
+  return clamp(v, big(low), big(high));
 }

@@ -131,9 +131,10 @@ function mean(job) {
   const { args: { p }, c, log } = job;
   const [acc] = summed(job, plainAdd);
   const rule = ruleAt(c, p.rule);
-  if (rule === 4) {
-    const real = f32(f32(acc * f32(p.scale)) + p.real_offset);
-    log.push([`× ${f32(p.scale)} + ${p.real_offset} in float32`, real]);
+  if (rule === 4 || rule === FLOAT32_FUSED) {
+    const [sum, factor] = [f32(acc), f32(p.scale)];
+    const real = rule === 4 ? f32(f32(sum * factor) + p.real_offset) : fma32(sum, factor, p.real_offset);
+    log.push([`× ${factor} + ${p.real_offset} in float32${rule === 4 ? "" : ", rounded once"}`, real]);
     return clamped(BigInt(rint(clamp(real, -2147483648, 2147483520))), p, log);
   }
   const start = big(acc) + big(p.start);
@@ -245,6 +246,7 @@ const KERNELS = {
   softmax_f32: softmaxFloat,
   softmax_fixed_q: (job) => softmaxFixed(rowOf(job), job.c, job.args, job.log),
   softmax_float_q: (job) => softmaxFloatTable(rowOf(job), job.c, job.args, job.log),
+  softmax_lut_q: (job) => softmaxLut(rowOf(job), job.c, job.args, job.log),
   pad_f32: padded, pad_q: padded,
   reshape_f32: (job) => job.inputs[0].flat(place(job)),
   reshape_q: (job) => job.inputs[0].flat(place(job)),
