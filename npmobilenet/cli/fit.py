@@ -27,7 +27,7 @@ from npmobilenet.cli.progress import progress_bar
               help="Whose features are used. Default: mobilenet_v2_1.0_224 if it is there, else flowers.")  # fmt: skip
 @click.option("--split", metavar="NAME", help="The part of an .npz archive to take. Default: train.")
 @click.option("--strength", type=click.FloatRange(min=0, min_open=True), metavar="C", default=None,
-              help="The less, the smaller the weights: scikit-learn's C. Default: 0.01.")  # fmt: skip
+              help="The less, the smaller the weights: scikit-learn's C. Default: by cross-validation.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 @recipe_option()
 @threads_option("Threads of the model. Default: the cores that reading images leaves over.")
@@ -46,7 +46,6 @@ def fit(
     from npmobilenet.formats import weightfile
     from npmobilenet.images.prefetch import model_threads
     from npmobilenet.measure.embeddings import fit as run
-    from npmobilenet.measure.embeddings.fit import STRENGTH
     from npmobilenet.model import load
     from npmobilenet.zoo.checkpoints import locate
 
@@ -59,7 +58,7 @@ def fit(
     engine = load(model, threads=threads or model_threads())
     print_assumed(engine.info, recipe)
     with compile_notice(), progress_bar() as show:
-        made = run(engine, folder, target.stem, split, recipe, strength or STRENGTH,
+        made = run(engine, folder, target.stem, split, recipe, strength,
                    lambda done, total, bad: show(done, total, f"{bad} unreadable" if bad else ""))  # fmt: skip
     weightfile.write(target, made.data)
     if as_json:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from npmobilenet.formats import weightfile
 from npmobilenet.images.finding import Found, find_images
 from npmobilenet.measure.embeddings import embed, fit, write_vectors
 from npmobilenet.measure.embeddings import files as vector_files
-from npmobilenet.measure.embeddings.head import logistic_regression, with_head
+from npmobilenet.measure.embeddings.head import STRENGTHS, choose_strength, logistic_regression, with_head
 from npmobilenet.measure.evaluate import evaluate
 from npmobilenet.model import Model, load
 
@@ -268,11 +269,57 @@ def test_fit_refuses(model: Model, tmp_path: Path) -> None:
         fit(model, folder, "mine")
 
 
-def test_fit_on_flowers(data: Path, tmp_path: Path) -> None:
-    """A sixth of the archive with the smallest V1: far above chance, measured on what it didn't see."""
+def test_the_strength_is_chosen_among_images_left_out() -> None:
+    """By the plain loop that it stands for; images in no fold are always trained on."""
+    x, y = gaussians()
+    x = np.hstack([x, np.random.default_rng(9).standard_normal((90, 100))])  # that mislead a strong head
+    fold_of = np.arange(len(x)) % 4 - 1
+    losses = []
+    for strength in STRENGTHS:
+        loss = 0.0
+        for fold in range(3):
+            w, b = logistic_regression(x[fold_of != fold], y[fold_of != fold], 3, strength)
+            z = x[fold_of == fold] @ w + b
+            p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+            loss -= np.log(p[np.arange(len(z)), y[fold_of == fold]]).sum()
+        losses.append(loss)
+    assert 0 < np.argmin(losses) < len(STRENGTHS) - 1
+    assert choose_strength(x, y, 3, fold_of) == STRENGTHS[int(np.argmin(losses))]
+    assert choose_strength(x, y, 3, np.full(len(x), -1)) is None
+
+
+def test_held_images_have_no_say(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the strength, nor in the head that they measure."""
+    seen: list[int] = []
+
+    def counted(x: Any, classes: Any, count: int, fold_of: Any) -> float | None:
+        seen.append(len(x))
+        assert sorted(np.bincount(fold_of).tolist()) == [4, 4, 4]
+        return choose_strength(x, classes, count, fold_of)
+
+    monkeypatch.setattr(sys.modules["npmobilenet.measure.embeddings.fit"], "choose_strength", counted)
+    made = fit(model, classes_of(tmp_path), "mine")
+    assert (made.held, seen) == (4, [12])
+    assert "by cross-validation" in made.data.info.provenance["head"]
+    assert "(C = 2)" in fit(model, classes_of(tmp_path / "again"), "mine", strength=2).data.info.provenance["head"]
+
+
+def test_fit_on_flowers(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A sixth of the archive with the smallest V1: far above chance on photos that it didn't see, by its file alone."""
     with np.load(data / "datasets" / "flowers144.npz") as whole:
-        part = {name: whole[name] for name in ("val_jpeg", "val_offsets", "val_labels", "val_names", "classes")}
-    np.savez(tmp_path / "val.npz", **part)
-    made = fit(load(data / "weights" / "mobilenet_v1_0.25_128.tflite"), tmp_path / "val.npz", "flowers", split="val")
-    assert made.held > 140
-    assert (made.accuracy or 0) > 0.7
+        jpeg, offsets, labels, names = (whole[f"val_{key}"] for key in ("jpeg", "offsets", "labels", "names"))
+        arrays = {"classes": whole["classes"]}
+    for split, chosen in (("train", np.arange(len(labels)) % 5 > 0), ("val", np.arange(len(labels)) % 5 == 0)):
+        files = [jpeg[offsets[i] : offsets[i + 1]] for i in np.flatnonzero(chosen)]
+        arrays[f"{split}_jpeg"], arrays[f"{split}_offsets"] = np.concatenate(files), np.cumsum([0, *map(len, files)])
+        arrays[f"{split}_labels"], arrays[f"{split}_names"] = labels[chosen], names[chosen]
+    np.savez(tmp_path / "part.npz", **arrays)
+    small, mine = data / "weights" / "mobilenet_v1_0.25_128.tflite", str(tmp_path / "mine.h5")
+    assert main(["fit", str(tmp_path / "part.npz"), "-o", mine, "--model", str(small), "--json"]) == 0
+    made = json.loads(capfd.readouterr().out)
+    assert made["held"] > 110
+    assert made["accuracy"] > 0.7
+    assert main(["evaluate", mine, str(tmp_path / "part.npz"), "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["images"] > 140
+    assert result["top1"]["accuracy"] > 0.7

@@ -16,6 +16,38 @@ from npmobilenet.modeldata import ASSUMED, Array, ModelData, ModelInfo, assumpti
 Floats = NDArray[np.float64]
 STEPS, MEMORY, TOLERANCE = 1000, 10, 1e-6
 _HALVINGS, _ENOUGH = 40, 1e-4  # of a step, until the loss falls by this share of what its slope promises
+STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # that are tried where none is named
+ROUGH = 1e-4  # tolerance while strengths are compared: their losses differ by a hundred times that
+
+
+class _Regression:
+    """The loss of a multinomial logistic regression on given images, and where it is least."""
+
+    def __init__(self, x: Array, classes: Array, count: int) -> None:
+        self.mean, self.spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+        self.spread[self.spread == 0] = 1.0
+        self.scaled = (x - self.mean) / self.spread
+        self.truth = np.zeros((len(x), count))
+        self.truth[np.arange(len(x)), classes] = 1.0
+        self.count = count
+        self.flat: Floats = np.zeros((x.shape[1] + 1) * count)  # of the last minimum, where the next search begins
+
+    def _loss(self, flat: Floats, strength: float) -> tuple[float, Floats]:
+        w, b = flat[: -self.count].reshape(-1, self.count), flat[-self.count :]
+        z = self.scaled @ w + b
+        z -= z.max(1, keepdims=True)
+        e = np.exp(z)
+        total = e.sum(1, keepdims=True)
+        error = e / total - self.truth
+        value = float((np.log(total[:, 0]) - (z * self.truth).sum(1)).sum() + (w * w).sum() / (2 * strength))
+        slope = np.concatenate([(self.scaled.T @ error + w / strength).ravel(), error.sum(0)])
+        return value / len(z), slope / len(z)
+
+    def minimum(self, strength: float, tolerance: float = TOLERANCE) -> tuple[Floats, Floats]:
+        """Weights and biases for vectors as they are given, unscaled."""
+        self.flat = _minimum(lambda flat: self._loss(flat, strength), self.flat, tolerance)
+        w = self.flat[: -self.count].reshape(-1, self.count) / self.spread[:, None]
+        return w, self.flat[-self.count :] - self.mean @ w
 
 
 def logistic_regression(x: Array, classes: Array, count: int, strength: float) -> tuple[Floats, Floats]:
@@ -25,35 +57,38 @@ def logistic_regression(x: Array, classes: Array, count: int, strength: float) -
     get weight 0); `strength` is scikit-learn's C. The function is convex, so there is one minimum; the way there has no
     chance in it. Source of the method: Nocedal and Wright, Numerical Optimization, algorithm 7.4 (L-BFGS).
     """
-    mean, spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-    spread[spread == 0] = 1.0
-    scaled = (x - mean) / spread
-    truth = np.zeros((len(x), count))
-    truth[np.arange(len(x)), classes] = 1.0
-    features = x.shape[1]
-
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        w, b = flat[:-count].reshape(features, count), flat[-count:]
-        z = scaled @ w + b
-        z -= z.max(1, keepdims=True)
-        e = np.exp(z)
-        total = e.sum(1, keepdims=True)
-        error = e / total - truth
-        value = float((np.log(total[:, 0]) - (z * truth).sum(1)).sum() + (w * w).sum() / (2 * strength))
-        slope = np.concatenate([(scaled.T @ error + w / strength).ravel(), error.sum(0)])
-        return value / len(x), slope / len(x)
-
-    flat = _minimum(loss, np.zeros((features + 1) * count))
-    w = flat[:-count].reshape(features, count) / spread[:, None]
-    return w, flat[-count:] - mean @ w
+    return _Regression(x, classes, count).minimum(strength)
 
 
-def _minimum(function: Callable[[Floats], tuple[float, Floats]], x: Floats) -> Floats:
+def choose_strength(x: Array, classes: Array, count: int, fold_of: Array) -> float | None:
+    """The strength of STRENGTHS under which images are named best by heads that didn't see them (cross-validation).
+
+    `fold_of` (len(x),) says with which others each image is left out, -1: never; None if that holds for all. Measured
+    is the cross-entropy, which tells more than the number of hits; it falls with the strength, then rises, and the
+    first rise ends the search.
+    """
+    folds = [fold_of == fold for fold in np.unique(fold_of) if fold >= 0]
+    tried = [_Regression(x[~fold], classes[~fold], count) for fold in folds]
+    best, least = None, np.inf
+    for strength in STRENGTHS:
+        loss = 0.0
+        for fold, regression in zip(folds, tried, strict=True):
+            w, b = regression.minimum(strength, ROUGH)
+            z = x[fold] @ w + b
+            z -= z.max(1, keepdims=True)
+            loss += float((np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), classes[fold]]).sum())
+        if not folds or loss >= least:
+            break
+        best, least = strength, loss
+    return best
+
+
+def _minimum(function: Callable[[Floats], tuple[float, Floats]], x: Floats, tolerance: float) -> Floats:
     """Where a smooth convex function is least, by L-BFGS with halved steps."""
     value, slope = function(x)
     pairs: deque[tuple[Floats, Floats, float]] = deque(maxlen=MEMORY)
     for _ in range(STEPS):
-        if np.abs(slope).max() <= TOLERANCE:
+        if np.abs(slope).max() <= tolerance:
             break
         step = -_times_inverse_curvature(slope, pairs)
         fall = float(step @ slope)
