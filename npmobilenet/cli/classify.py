@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.cluster import cluster_options, run_parts, wanted
 from npmobilenet.cli.options import (
     dialect_option,
     json_option,
@@ -69,9 +70,11 @@ class _WithRecipes(click.Command):
 @threads_option()
 @json_option()
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line for each class of each image.")
+@cluster_options(", and writes a folder of .parquet files")
+@click.option("-o", "--output", metavar="FOLDER", help="That folder, which all workers see.")
 def classify(
     images: tuple[str, ...], model: str | None, top: int, labels: str | None, recipe: str | None, kernels: str,
-    dialect: str, threads: int | None, as_json: bool, as_csv: bool,
+    dialect: str, threads: int | None, as_csv: bool, output: str | None, **how: Any,
 ) -> int:  # fmt: skip
     """Name what IMAGE shows; without one, classify an example picture that the package draws.
 
@@ -86,11 +89,19 @@ def classify(
     from npmobilenet.model import AHEAD, load
     from npmobilenet.zoo.checkpoints import locate
 
+    as_json = how["as_json"]
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of them")
     if recipe is not None:
         get_recipe(recipe)
     name = model or locate(DEFAULT_MODEL) or DEFAULT_MODEL
+    if wanted(how) != (output is not None) or (wanted(how) and (as_csv or not images)):
+        raise click.UsageError("--workers or --scheduler, images, and -o FOLDER for what they show: all or none")
+    if output is not None:
+        from npmobilenet.measure.many import predict_many
+
+        engine = load(name, kernels, dialect, threads or 1, labels=labels, preprocess=recipe)
+        return run_parts(predict_many, engine, images, output, how, top=top, recipe=recipe)
     soonest = Soonest(
         lambda some: load(name, some, dialect, threads, labels=labels, preprocess=recipe), kernels, str(name), dialect
     )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from npmobilenet.cli import BAD_INPUT
+from npmobilenet.cli.cluster import cluster_options, run_parts, wanted
 from npmobilenet.cli.options import dialect_option, json_option, recipe_option, threads_option
 from npmobilenet.cli.output import compile_notice, print_assumed, print_error, print_facts, print_json, unreadable_lines
 from npmobilenet.cli.progress import progress_bar
-
-if TYPE_CHECKING:
-    from npmobilenet.model import Model
 
 
 @click.command()
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 @click.option("--l2", is_flag=True, help="Make each vector's length 1: products are then cosines.")
 @click.option("--resume", "state", metavar="STATE",
               help="A file that keeps what is done: an interrupted run goes on where it was.")  # fmt: skip
-@click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster does it; FILE is then a folder of .parquet files.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N",
-              help="The same on N processes of this machine, started for it.")  # fmt: skip
+@cluster_options("; FILE is then a folder of .parquet files")
 @recipe_option()
 @dialect_option()
 @threads_option("Threads of the model. Default: the cores that reading images leaves over.")
@@ -53,11 +49,13 @@ def embed(
     from npmobilenet.zoo.checkpoints import locate
 
     threads, as_json = how["threads"], how["as_json"]
-    if how["scheduler"] is not None or how["workers"] is not None:
+    if wanted(how):
+        from npmobilenet.measure.many import embed_many
+
         if state is not None:
             raise click.UsageError("--resume: a folder of parts needs no state, the same command goes on from it")
         engine = load(model or locate("flowers") or "flowers", "fast", dialect, threads or 1)
-        return _on_cluster(engine, images, Path(output), (layer, l2, recipe), how)
+        return run_parts(embed_many, engine, images, output, how, layer=layer, l2=l2, recipe=recipe)
     check_output(output, (*images, model, state))
     found = list(find_images(images))
     engine = load(model or locate("flowers") or "flowers", "fast", dialect, threads or model_threads())
@@ -96,32 +94,3 @@ def embed(
             *unreadable_lines(broken),
         ])  # fmt: skip
     return BAD_INPUT if broken else 0
-
-
-def _on_cluster(
-    engine: Model, images: tuple[str, ...], folder: Path, what: tuple[Any, ...], how: dict[str, Any]
-) -> int:
-    """The same by parts, on a Dask cluster."""
-    from npmobilenet.measure.many import embed_many
-    from npmobilenet.measure.many.run import cluster
-
-    assumed = print_assumed(engine.info, what[2])
-    with cluster(how["scheduler"], how["workers"]) as client, progress_bar() as show:
-        done = embed_many(
-            engine, images, folder, client, layer=what[0], l2=what[1], recipe=what[2],
-            on_progress=lambda have, total, bad: show(have, total, f"{bad} unreadable" if bad else ""),
-        )  # fmt: skip
-    if how["as_json"]:
-        print_json({
-            "folder": os.fspath(done.folder), "images": done.images, "parts": done.parts, "images_run": done.ran,
-            "seconds": round(done.seconds, 3), "assumed": assumed,
-            "unreadable": [{"file": name, "error": error} for name, error in done.unreadable.items()],
-        })  # fmt: skip
-    else:
-        print_facts([
-            ("written", f"{done.folder} ({done.parts} parts)"),
-            ("model", engine.name),
-            ("images", f"{done.images}, {done.ran} of them run now"),
-            *unreadable_lines(done.unreadable),
-        ])  # fmt: skip
-    return BAD_INPUT if done.unreadable else 0

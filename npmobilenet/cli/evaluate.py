@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from npmobilenet.cli.cluster import cluster_options, wanted
 from npmobilenet.cli.options import (
     dialect_option,
     json_option,
@@ -49,6 +50,7 @@ SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
               help="A file that keeps what is done: an interrupted run goes on where it was.")  # fmt: skip
 @click.option("--predictions", metavar="FILE", help="Write every image's prediction: a .csv or .npz file.")
 @click.option("--confusion", metavar="FILE", help="Draw the confusion matrix: a .png file.")
+@cluster_options()
 @labels_option()
 @recipe_option()
 @kernels_option()
@@ -62,11 +64,11 @@ def evaluate(
     """Measure the accuracy of MODEL on the labelled images DATA.
 
     DATA is a folder with a subfolder for each class, a folder of files named like n01496331_electric_ray.JPEG, any
-    folder of images with a ground-truth file, or an .npz archive of JPEG files. Images that can't be read are counted
-    and named, and the others make the accuracy.
+    folder of images with a ground-truth file, an .npz archive of JPEG files, a .parquet file with columns of images and
+    labels, or a remote folder's address. Images that can't be read are counted and named, and the others make the
+    accuracy.
     """
     from npmobilenet.measure.evaluate import check_output, model_threads, rehearse, write_confusion, write_predictions
-    from npmobilenet.measure.evaluate import evaluate as run
     from npmobilenet.measure.evaluate.files import PREDICTIONS, check_matplotlib
     from npmobilenet.model import load
 
@@ -76,15 +78,18 @@ def evaluate(
     if confusion is not None:
         check_output(confusion, [".png"], inputs)
         check_matplotlib()
-    engine = load(model, how["kernels"], how["dialect"], how["threads"] or model_threads(), labels=labels)
+    threads = how["threads"] or (1 if wanted(how) else model_threads())
+    engine = load(model, how["kernels"], how["dialect"], threads, labels=labels)
     print_assumed(engine.info, recipe)
     with compile_notice():
         rehearse(engine, recipe)
     all_scores = predictions is not None and predictions.endswith(".npz")
     try:
-        with progress_bar() as show:
-            report = partial(_report, show)
-            result = run(engine, data, truth, split, recipe, limit, state, all_scores, report)
+        with _evaluator(how) as run, progress_bar() as show:
+            result = run(
+                engine, data, truth=truth, split=split, recipe=recipe, limit=limit, state=state, scores=all_scores,
+                on_progress=partial(_report, show),
+            )  # fmt: skip
     except KeyboardInterrupt:
         if state is not None and os.path.exists(state):
             print_error(f"interrupted; what is done is kept in '{state}': the same command goes on from there")
@@ -98,6 +103,21 @@ def evaluate(
             print_json(result.facts())
         else:
             _print(result)
+
+
+@contextmanager
+def _evaluator(how: dict[str, Any]) -> Iterator[Callable[..., Evaluation]]:
+    """`evaluate`, or the same by a cluster that the options ask for."""
+    if wanted(how):
+        from npmobilenet.measure.many import evaluate_many
+        from npmobilenet.measure.many.run import cluster
+
+        with cluster(how["scheduler"], how["workers"]) as client:
+            yield partial(evaluate_many, client=client)
+        return
+    from npmobilenet.measure.evaluate import evaluate as run
+
+    yield run
 
 
 def _print(result: Evaluation) -> None:

@@ -19,7 +19,8 @@ from PIL import Image
 from npmobilenet.cli import main
 from npmobilenet.errors import InputError
 from npmobilenet.formats import weightfile
-from npmobilenet.measure.many import embed_many, sources
+from npmobilenet.measure.evaluate import Progress, evaluate, write_predictions
+from npmobilenet.measure.many import embed_many, evaluate_many, sources
 from npmobilenet.measure.many import run as many
 from npmobilenet.model import Model
 
@@ -143,3 +144,107 @@ def test_command(model: Model, client: Any, photos: Path, tmp_path: Path, capfd:
     facts = json.loads(capfd.readouterr().out)
     assert (facts["images"], len(facts["unreadable"])) == (52, 2)
     check(tmp_path / "out", model, photos)
+
+
+def test_classes(model: Model, client: Any, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`classify` by parts: what `predict` gives, from a folder, a list, and rows that hold bytes or paths."""
+    weightfile.write(tmp_path / "tiny.h5", model.data)
+    texts = [str(p) for p in sorted(photos.iterdir())]
+    (tmp_path / "list.txt").write_text("\n".join([texts[0], f"file://{texts[1]}", *texts[2:]]))
+    table = {"path": pa.array(texts), "bytes": pa.array([Path(text).read_bytes() for text in texts])}
+    pa.parquet.write_table(pa.table(table), tmp_path / "rows.parquet", row_group_size=30)
+    command = ["classify", "--model", str(tmp_path / "tiny.h5"), "--top", "3", "--json"]
+    command += ["--scheduler", client.scheduler.address]
+    for i, given in enumerate((str(photos), str(tmp_path / "list.txt"), str(tmp_path / "rows.parquet"))):
+        out = tmp_path / f"out{i}"
+        assert main([*command, given, "-o", str(out)]) == 2  # two are broken
+        assert json.loads(capfd.readouterr().out)["images"] == 52
+        rows = rows_of(out)
+        assert [row["file"].removeprefix("file://") for row in rows] == texts
+        assert [row["file"] for row in rows if row["class_ids"] is None] == [t for t in texts if "b.png" in t]
+        for row in rows[:9]:
+            if row["error"] is None:
+                best = list(zip(row["class_ids"], row["labels"], row["scores"], strict=True))
+                assert best == model.predict(row["file"].removeprefix("file://"), 3)[0]
+    assert main([*command[:3], str(photos), "--workers", "1"]) == 2
+    assert "-o FOLDER" in capfd.readouterr().err
+    with pytest.raises(InputError, match="belongs to other vectors or predictions"):
+        embed_many(model, [str(photos)], tmp_path / "out0", client)
+
+
+def labelled(photos: Path, tmp_path: Path) -> dict[str, str]:
+    """The photos by class, in each form that `evaluate` takes."""
+    paths = sorted(photos.iterdir())
+    for i, path in enumerate(paths):
+        folder = tmp_path / "tree" / str(i % 10)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / path.name).write_bytes(path.read_bytes())
+    columns = {"image": pa.array([p.read_bytes() for p in paths]), "path": pa.array([p.name for p in paths])}
+    columns["label"] = pa.array([i % 10 for i in range(len(paths))])
+    pa.parquet.write_table(pa.table(columns), tmp_path / "bytes.parquet", row_group_size=20)
+    columns = {"file": pa.array([f"file://{p}" for p in paths]), "class": columns["label"].cast(pa.string())}
+    pa.parquet.write_table(pa.table(columns), tmp_path / "paths.parquet", row_group_size=20)
+    tree = tmp_path / "tree"
+    return {"tree": str(tree), "address": f"file://{tree}"} | {
+        name: str(tmp_path / f"{name}.parquet") for name in ("bytes", "paths")
+    }
+
+
+def test_evaluate(model: Model, client: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal to the local run, whose state it shares; a worker is killed half-way, and the run is interrupted."""
+    monkeypatch.setattr(sources, "PART", 4)
+    for name, data in labelled(photos, tmp_path).items():
+        expected = evaluate(model, data, scores=True)
+        killed: list[int] = []
+
+        def kill(progress: Progress, killed: list[int] = killed) -> None:
+            if progress.done > 10 and not killed:
+                killed.extend(client.run(os.getpid).values())
+                os.kill(killed[0], getattr(signal, "SIGKILL", signal.SIGTERM))
+
+        got = evaluate_many(model, data, client, scores=True, on_progress=kill if name == "tree" else None)
+        assert (len(got.names), got.readable, got.ran) == (52, 50, 52)
+        assert (got.names, got.unreadable) == (expected.names, expected.unreadable)
+        assert same_bits(got.ids, expected.ids)
+        assert same_bits(got.scores, expected.scores)
+        for i, result in enumerate((expected, got)):
+            write_predictions(result, tmp_path / f"{name}{i}.npz")
+            result.close()
+        assert (tmp_path / f"{name}0.npz").read_bytes() == (tmp_path / f"{name}1.npz").read_bytes()
+
+    def stop(progress: Progress) -> None:
+        if progress.done >= 8:
+            raise KeyboardInterrupt
+
+    state = tmp_path / "state.npz"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_many(model, tmp_path / "tree", client, state=state, on_progress=stop)
+    local = evaluate(model, tmp_path / "tree", state=state, limit=26)
+    assert 0 < local.ran < 26
+    again = evaluate_many(model, tmp_path / "tree", client, state=state)
+    assert 0 < again.ran <= 52 - local.ran - 8
+    assert same_bits(again.scores, evaluate(model, tmp_path / "tree").scores)
+
+
+def test_labels_that_are_not_there(model: Model, photos: Path, tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"image": [b"x"]}), tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(b"PAR1 nothing of the kind PAR1")
+    for data, said in (
+        (tmp_path / "x.parquet", "expected one of label, class"),
+        (tmp_path / "y.parquet", "can't be read as Parquet"),
+        (tmp_path / "none.parquet", "No such file"),
+        (f"file://{photos}", "expected a subfolder of images for each class"),
+        ("nosuch://bucket/photos", "can't be listed"),
+    ):
+        with pytest.raises(InputError, match=said):
+            evaluate(model, data)
+
+
+def test_a_part_that_kills_its_workers(model: Model, client: Any) -> None:
+    """The cluster gives up in one line."""
+    with pytest.raises(InputError, match="lost with several workers"):
+        list(many.hand_out(client, model, end_this_process, [(1,)]))
+
+
+def end_this_process(plugin: str, number: int) -> None:
+    os._exit(1)

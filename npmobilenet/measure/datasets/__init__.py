@@ -1,4 +1,4 @@
-"""Labelled images to evaluate a model on: folders of several layouts, and .npz archives of JPEG files.
+"""Labelled images to evaluate a model on: folders of several layouts, .npz archives of JPEG files, Parquet files.
 
 `open_dataset` finds out which layout DATA has and matches its classes to a model's. Nothing is decoded here.
 """
@@ -9,9 +9,11 @@ import os
 from pathlib import Path
 
 from npmobilenet.errors import InputError
+from npmobilenet.formats.model_path import is_address
 from npmobilenet.measure.datasets.classes import ClassFinder
 from npmobilenet.measure.datasets.dataset import Dataset
 from npmobilenet.measure.datasets.folder import open_folder
+from npmobilenet.measure.datasets.labelled import open_address, open_parquet
 from npmobilenet.measure.datasets.npz import open_npz
 from npmobilenet.modeldata import ModelInfo
 
@@ -27,13 +29,18 @@ def open_dataset(
     """The images of `data` and the output of a model (`info`, number of `outputs`) that is right for each.
 
     `data` is a folder with a subfolder for each class, a folder of images with a ground-truth file `truth`, a folder
-    of files named by synset and class, or an .npz archive, of which one `split` is taken (docs/evaluate.md).
+    of files named by synset and class, an .npz archive, of which one `split` is taken, a .parquet file with columns of
+    images and of classes, or the address of a remote folder with a subfolder for each class (docs/evaluate.md).
 
     Raises `InputError`: no such file or folder, no images, another layout, an ill-formed archive or truth file, and
     classes that don't match the model's, all in one error. `WeightFileError`: the model's labels don't fit its outputs.
     """
+    text, classes = os.fspath(data), ClassFinder(info, outputs)
+    if text.endswith(".parquet") or is_address(text):
+        if truth is not None or split is not None:
+            raise InputError(f"'{text}' has its own classes: neither a ground-truth file nor a split goes with it")
+        return (open_parquet if text.endswith(".parquet") else open_address)(text, classes)
     path = Path(data)
-    classes = ClassFinder(info, outputs)
     try:
         if path.is_dir():
             if split is not None:

@@ -14,7 +14,7 @@ from npmobilenet.images.finding import Found
 from npmobilenet.images.prefetch import batches, in_order
 from npmobilenet.images.recipes import get_recipe
 from npmobilenet.measure.embeddings.spool import Row, Spool, stamp
-from npmobilenet.measure.evaluate.loop import AHEAD, SAVE_EVERY, Prepared
+from npmobilenet.measure.evaluate.loop import AHEAD, SAVE_EVERY, prepare
 from npmobilenet.measure.evaluate.state import model_digest
 from npmobilenet.model import CHUNK, Model
 from npmobilenet.runtime.pooled import POOLED, layer_of
@@ -55,7 +55,7 @@ def identity(model: Model, layer: str, l2: bool, recipe: str | None) -> dict[str
 def vectors_of(model: Model, images: Sequence[Found], layer: str, l2: bool, recipe: str | None) -> Iterator[list[Row]]:
     """The rows of these images in their order, a few at a time, each as `model.features` gives it."""
     port = layer_of(model.graph, layer)
-    with in_order(lambda found: (found, stamp(found), _prepare(model, found, recipe)), images, AHEAD) as results:
+    with in_order(lambda found: (found, stamp(found), prepare(model, found.source, recipe)), images, AHEAD) as results:
         for batch in batches(results, CHUNK):
             good = [x for _, _, x in batch if not isinstance(x, InputError)]
             vectors = iter(model.vectors(np.concatenate(good), port, l2)) if good else iter(())
@@ -102,12 +102,3 @@ def embed(
         spool.close()
         raise
     return Embedded({"name": model.name, **facts}, spool, spool.done - before, time.perf_counter() - start)
-
-
-def _prepare(model: Model, found: Found, recipe: str | None) -> Prepared:
-    if isinstance(found.source, InputError):
-        return found.source
-    try:
-        return model.preprocess([found.source], recipe)
-    except InputError as error:
-        return error

@@ -8,13 +8,13 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from npmobilenet.errors import MissingExtra
 from npmobilenet.images.inputs import NHWC
+from npmobilenet.measure.datasets.remote import arrow
 from npmobilenet.measure.embeddings.embed import Embedded
 from npmobilenet.measure.embeddings.spool import Row
 from npmobilenet.measure.evaluate import check_output as check_path
@@ -33,16 +33,6 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
     if target.suffix == ".parquet":
         arrow()
     return target
-
-
-def arrow() -> Any:
-    """pyarrow. Raises `MissingExtra`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("pyarrow", "parquet", "A Parquet file") from None
-    return pyarrow
 
 
 def write_vectors(done: Embedded, path: str | os.PathLike[str]) -> list[Path]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +18,7 @@ from npmobilenet.errors import InputError
 from npmobilenet.images import labels
 from npmobilenet.images.prefetch import batches, in_order
 from npmobilenet.images.recipes import get_recipe
-from npmobilenet.measure.datasets import Dataset, open_dataset
+from npmobilenet.measure.datasets import Dataset, open_dataset, remote
 from npmobilenet.measure.evaluate.metrics import FEWEST_FOR_TOP5, Evaluation
 from npmobilenet.measure.evaluate.state import DONE, Identity, ScoresFile, State
 from npmobilenet.model import CHUNK, Model
@@ -25,6 +29,18 @@ SAVE_EVERY = 5.0  # seconds between two writings of the state
 AHEAD = 3 * CHUNK
 
 Prepared = Array | InputError
+
+
+class Outcome(NamedTuple):
+    """An image's best classes and, if it was asked for, the model's output; or why it can't be read."""
+
+    best: list[labels.Prediction]
+    output: Array | None
+    error: str | None
+
+
+Outcomes = Iterator[list[tuple[int, Outcome]]]
+Run = Callable[[Iterable[tuple[int, Any]], int, bool], Outcomes]  # of numbered images; how many classes; outputs, too
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ def evaluate(
     state: str | os.PathLike[str] | None = None,
     scores: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    run: Run | None = None,
 ) -> Evaluation:
     """Classify every image of `data` (see `datasets.open_dataset`) and compare with its class.
 
@@ -55,6 +72,7 @@ def evaluate(
     and is not part of the accuracy. `limit` takes that many images at equal distances in the order of `data`. `state`
     is a file that keeps what is done, written every few seconds and at the end, also an early one; if it exists, its
     images are not run again. `scores` keeps all outputs of every image, in a file that the result's `close` removes.
+    `run` computes as `outcomes_of` does, elsewhere (`measure/many`), in any order.
 
     Raises `InputError`: unfit data, no classifier, another model, data or recipe than the state's, no readable image.
     """
@@ -72,7 +90,9 @@ def evaluate(
     start, before = time.perf_counter(), kept.done
     try:
         todo = [i for i in chosen if not kept.status[i]]
-        _run(model, data, recipe, todo, kept, rows, _Reporter(kept, data, chosen, on_progress))
+        sources = ((i, data.source(i)) for i in todo)
+        results = (run or partial(outcomes_of, model, recipe))(sources, kept.ids.shape[1], scores)
+        _run(results, kept, rows, _Reporter(kept, data, chosen, on_progress))
     except BaseException:
         if rows is not None:
             rows.close()
@@ -103,17 +123,14 @@ def spread(count: int, limit: int | None) -> list[int]:
     return [i * count // limit for i in range(limit)]
 
 
-def _run(
-    model: Model, data: Dataset, recipe: str | None, todo: Sequence[int], kept: State, rows: ScoresFile | None,
-    report: Callable[[], None],
-) -> None:  # fmt: skip
-    """Predict the images `todo` and keep the results; however this ends, the state is written."""
+def _run(results: Outcomes, kept: State, rows: ScoresFile | None, report: Callable[[], None]) -> None:
+    """Keep the results; however this ends, the state is written."""
     saved = time.monotonic()
     try:
         report()
-        with in_order(lambda i: (i, prepare(model, data, i, recipe)), todo, AHEAD) as results:
-            for batch in batches(results, CHUNK):
-                _keep_batch(model, batch, kept, rows)
+        with closing(results):  # type: ignore[type-var]
+            for batch in results:
+                _keep_batch(batch, kept, rows)
                 report()
                 if time.monotonic() - saved > SAVE_EVERY:
                     kept.save(rows)
@@ -122,25 +139,38 @@ def _run(
         kept.save(rows)
 
 
-def _keep_batch(model: Model, batch: Sequence[tuple[int, Prepared]], kept: State, rows: ScoresFile | None) -> None:
-    readable = [(i, x) for i, x in batch if not isinstance(x, InputError)]
-    for i, error in batch:
-        if isinstance(error, InputError):
-            kept.unreadable(i, str(error))
-    if not readable:
-        return
-    output = model.run(np.concatenate([x for _, x in readable]))
-    best = labels.decode(model.scores(output), model.info, kept.ids.shape[1])
-    for (i, _), row, prediction in zip(readable, output, best, strict=True):
-        if rows is not None:
-            rows.write(kept.readable, row)
-        kept.predicted(i, [p[0] for p in prediction], [p[2] for p in prediction])
+def outcomes_of(
+    model: Model, recipe: str | None, images: Iterable[tuple[int, Any]], top: int, outputs: bool = False
+) -> Outcomes:
+    """Predictions of numbered images, a few at a time, in their order: each that of `model.predict(image, top)`."""
+    with in_order(lambda item: (item[0], prepare(model, item[1], recipe)), images, AHEAD) as results:
+        for batch in batches(results, CHUNK):
+            good = [x for _, x in batch if not isinstance(x, InputError)]
+            ran: Iterator[tuple[list[labels.Prediction], Array | None]] = iter(())
+            if good:
+                output = model.run(np.concatenate(good))
+                best = labels.decode(model.scores(output), model.info, top)
+                ran = zip(best, output if outputs else repeat(None), strict=False)
+            yield [
+                (i, Outcome([], None, str(x)) if isinstance(x, InputError) else Outcome(*next(ran), None))
+                for i, x in batch
+            ]
 
 
-def prepare(model: Model, data: Dataset, i: int, recipe: str | None) -> Prepared:
-    """The input tensor of image i, or why there is none."""
+def _keep_batch(batch: Sequence[tuple[int, Outcome]], kept: State, rows: ScoresFile | None) -> None:
+    for i, outcome in batch:
+        if outcome.error is not None:
+            kept.unreadable(i, outcome.error)
+            continue
+        if rows is not None and outcome.output is not None:
+            rows.write(kept.readable, outcome.output)
+        kept.predicted(i, [p[0] for p in outcome.best], [p[2] for p in outcome.best])
+
+
+def prepare(model: Model, source: Any, recipe: str | None) -> Prepared:
+    """The input tensor of an image, or why there is none."""
     try:
-        return model.preprocess(data.source(i), recipe)
+        return model.preprocess([remote.read(source)], recipe)
     except InputError as error:
         return error
 

@@ -5,6 +5,6 @@ sources.py cuts the input into parts, parts.py is what a worker does, run.py han
 
 from __future__ import annotations
 
-from npmobilenet.measure.many.run import Done, embed_many
+from npmobilenet.measure.many.run import Done, embed_many, evaluate_many, predict_many
 
-__all__ = ["Done", "embed_many"]
+__all__ = ["Done", "embed_many", "evaluate_many", "predict_many"]

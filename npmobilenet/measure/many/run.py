@@ -8,20 +8,26 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from npmobilenet.errors import InputError, MissingExtra
-from npmobilenet.images.prefetch import cores
-from npmobilenet.measure.embeddings.embed import identity
-from npmobilenet.measure.embeddings.files import arrow
-from npmobilenet.measure.evaluate.loop import SAVE_EVERY
-from npmobilenet.measure.evaluate.state import write_whole
-from npmobilenet.measure.many.sources import cut, fingerprint
+from npmobilenet.images.prefetch import batches, cores
+from npmobilenet.measure.datasets import Dataset
+from npmobilenet.measure.datasets.remote import arrow
+from npmobilenet.measure.embeddings.embed import Listener
+from npmobilenet.measure.evaluate import Evaluation, evaluate, rehearse
+from npmobilenet.measure.evaluate.loop import SAVE_EVERY, Outcomes
+from npmobilenet.measure.evaluate.state import model_digest, write_whole
+from npmobilenet.measure.many import sources
 from npmobilenet.model import Model
 from npmobilenet.runtime.pooled import POOLED
 
+Folder = str | os.PathLike[str]
+Result = TypeVar("Result")
 FORMAT = "npmobilenet parts 1"
 MANIFEST = "manifest.json"
 AHEAD = 2  # parts for each thread of the cluster that are handed out before they are asked for
@@ -68,58 +74,114 @@ def cluster(scheduler: str | None, workers: int | None) -> Iterator[Any]:
         yield client
 
 
-def embed_many(
-    model: Model,
-    images: Iterable[str],
-    folder: str | os.PathLike[str],
-    client: Any,
-    layer: str = POOLED,
-    l2: bool = False,
-    recipe: str | None = None,
-    on_progress: Callable[[int, int, int], None] | None = None,
-) -> Done:
-    """The vectors of `images` (`sources.cut`) in the Parquet files `part-*.parquet` of a folder that all workers see.
+def hand_out(
+    client: Any, model: Model, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
+) -> Iterator[Result]:
+    """`function(plugin, *call)` on the workers, which have the model by the name `plugin`; results as they come.
 
-    Equal by bits to `embed`'s. A worker that is lost loses the part it was at, which another does; each image is in one
-    part, and a part is written whole or not at all. `manifest.json` lists the parts that are done, with their sums, and
-    the images that couldn't be read; run again, the same call does those that are missing. At most AHEAD parts for each
-    thread are handed out at a time, so the scheduler's memory doesn't grow with the images.
-
-    Raises `InputError` (a folder of other vectors, no such layer), `MissingExtra`.
+    At most AHEAD calls for each thread are handed out at a time, so neither calls nor results pile up. A call whose
+    worker is lost is made again by another. Raises `InputError` if the cluster gives up.
     """
     distributed = _distributed()
+    from npmobilenet.measure.many.parts import ModelPlugin
+
+    name = f"npmobilenet-{model_digest(model)[:16]}"
+    client.register_plugin(ModelPlugin(model, name), name=name)
+    rest = iter(calls)
+    window = AHEAD * max(sum(client.nthreads().values()), 1)
+
+    def submit(count: int) -> list[Any]:
+        return [client.submit(function, name, *call, pure=False, retries=3) for call in islice(rest, count)]
+
+    waiting = distributed.as_completed(submit(window))
+    try:
+        for future in waiting:
+            result = future.result()
+            future.release()
+            for more in submit(1):
+                waiting.add(more)
+            yield result
+    except distributed.KilledWorker as error:
+        raise InputError(
+            "the same images were lost with several workers, one after the other: is their memory enough? Dask says: "
+            f"{str(error)[:200]}"
+        ) from error
+    except (CancelledError, distributed.comm.CommClosedError) as error:
+        raise InputError(
+            f"the cluster's scheduler is gone ({str(error)[:200]}); begin again, and what is done stays"
+        ) from error
+
+
+def embed_many(
+    model: Model, images: Iterable[str], folder: Folder, client: Any, layer: str = POOLED, l2: bool = False,
+    recipe: str | None = None, on_progress: Listener | None = None,
+) -> Done:  # fmt: skip
+    """The vectors of `images` in a folder of Parquet files, equal by bits to `embed`'s: see `in_parts`."""
+    from npmobilenet.measure.many.parts import Vectors
+
+    return in_parts(model, images, folder, client, Vectors(layer, l2, recipe), on_progress)
+
+
+def predict_many(
+    model: Model, images: Iterable[str], folder: Folder, client: Any, top: int = 5, recipe: str | None = None,
+    on_progress: Listener | None = None,
+) -> Done:  # fmt: skip
+    """The best classes of `images` in a folder of Parquet files, equal to `model.predict`'s: see `in_parts`."""
+    from npmobilenet.measure.many.parts import Classes
+
+    rehearse(model, recipe)
+    return in_parts(model, images, folder, client, Classes(top, recipe), on_progress)
+
+
+def evaluate_many(
+    model: Model, data: Dataset | Folder, client: Any, recipe: str | None = None, **given: Any
+) -> Evaluation:
+    """`evaluate(model, data, recipe=recipe, **given)`, the images predicted by the cluster, the state kept here.
+
+    A state is the same file as a local run's; either goes on from the other's.
+    """
+    _distributed()
+    from npmobilenet.measure.many.parts import do_outcomes
+
+    def run(images: Iterable[tuple[int, Any]], top: int, outputs: bool) -> Outcomes:
+        placed = ((i, os.path.abspath(s) if isinstance(s, str | os.PathLike) else s) for i, s in images)
+        calls = ((part, recipe, top, outputs) for part in batches(placed, sources.PART))
+        yield from hand_out(client, model, do_outcomes, calls)
+
+    return evaluate(model, data, recipe=recipe, run=run, **given)
+
+
+def in_parts(
+    model: Model, images: Iterable[str], folder: Folder, client: Any, what: Any, on_progress: Listener | None
+) -> Done:
+    """What `what` (of parts.py) makes of `images` (`sources.cut`) in the files `part-*.parquet` of a folder.
+
+    All workers see the folder. A worker that is lost loses the part it was at, which another does; each image is in one
+    part, and a part is written whole or not at all. `manifest.json` lists the parts that are done, with their sums, and
+    the images that couldn't be read; run again, the same call does those that are missing.
+
+    Raises `InputError` (a folder of other results, no such layer), `MissingExtra`.
+    """
+    _distributed()
     arrow()
-    from npmobilenet.measure.many.parts import How, ModelPlugin, do_part
+    from npmobilenet.measure.many.parts import do_part
 
     target, started, saved = Path(folder), time.monotonic(), time.monotonic()
-    parts = cut(images)
-    how = How(layer, l2, recipe)
-    about = {"format": FORMAT, **identity(model, layer, l2, recipe), "images": fingerprint(parts)}
+    parts = sources.cut(images)
+    about = {"format": FORMAT, **what.identity(model), "images": sources.fingerprint(parts)}
     target.mkdir(parents=True, exist_ok=True)
     done = _kept(target, about)
     total, kept = sum(part.size for part in parts), sum(entry["images"] for entry in done.values())
-    name = f"npmobilenet-{about['model'][:16]}"
-    client.register_plugin(ModelPlugin(model, name), name=name)
-    todo = iter([i for i in range(len(parts)) if i not in done])
-
-    def submit(number: int) -> Any:
-        where = os.fspath(target.resolve())
-        return client.submit(do_part, number, parts[number], name, how, where, pure=False, retries=3)
-
+    have, bad = kept, sum(len(entry["unreadable"]) for entry in done.values())
+    where, base = os.fspath(target.resolve()), os.getcwd()
+    kept_before = frozenset(done)
+    calls = ((i, parts[i], base, what, where) for i in range(len(parts)) if i not in kept_before)
     try:
-        window = AHEAD * max(sum(client.nthreads().values()), 1)
-        waiting = distributed.as_completed([submit(i) for _, i in zip(range(window), todo, strict=False)])
-        for future in waiting:
-            entry = future.result()
+        for entry in hand_out(client, model, do_part, calls):
             done[entry["part"]] = entry
-            future.release()
-            for number in todo:
-                waiting.add(submit(number))
-                break
+            have, bad = have + entry["images"], bad + len(entry["unreadable"])
             if on_progress is not None:
-                on_progress(
-                    sum(e["images"] for e in done.values()), total, sum(len(e["unreadable"]) for e in done.values())
-                )
+                on_progress(have, total, bad)
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(target, about, done)
                 saved = time.monotonic()
@@ -146,11 +208,12 @@ def _kept(folder: Path, about: dict[str, str]) -> dict[int, dict[str, Any]]:
         different = [key for key, value in about.items() if there.get(key) != value]
         if different:
             raise InputError(
-                f"'{folder}' belongs to other vectors, it differs in {', '.join(different)}: name another folder"
+                f"'{folder}' belongs to other vectors or predictions, it differs in {', '.join(different)}: name "
+                "another folder"
             )
         return {e["part"]: e for e in there["parts"] if _is_whole(folder / Path(e["file"]).name, e["sha256"])}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"'{path}' is no manifest of embed ({str(error)[:80]}): name another folder") from error
+        raise InputError(f"'{path}' is no manifest of parts ({str(error)[:80]}): name another folder") from error
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
