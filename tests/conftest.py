@@ -63,6 +63,7 @@ SLOW = (
     "test_logits_of_pytorch", "test_float_relatives_run", "test_int8_relatives_run",
     "test_exporting.py::test_every_op", "test_one_scale_for_each_tensor_is_enough_for_v2",
     "test_many.py::test_a_worker_is_killed", "test_many.py::test_evaluate", "test_a_part_that_kills_its_workers",
+    "test_nothing_is_left_behind", "test_what_is_left_behind_is_seen", "test_a_cluster_beside_the_local_run",
     "test_fit_on_flowers", "test_nothing_else_opens_a_socket",
     "test_one_wrong_rounding", "test_one_wrong_weight_bit", "test_predict_equals_a_plain_loop",
     "test_golden_tools_cli.py::test_record",

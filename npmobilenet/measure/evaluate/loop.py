@@ -170,7 +170,7 @@ def _keep_batch(batch: Sequence[tuple[int, Outcome]], kept: State, rows: ScoresF
 def prepare(model: Model, source: Any, recipe: str | None) -> Prepared:
     """The input tensor of an image, or why there is none."""
     try:
-        return model.preprocess([remote.read(source)], recipe)
+        return model.preprocess(remote.read(source), recipe)
     except InputError as error:
         return error
 
