@@ -13,7 +13,7 @@ from npmobilenet.errors import short_name
 
 if TYPE_CHECKING:
     from npmobilenet.golden import Identification
-    from npmobilenet.golden.identifying import Row
+    from npmobilenet.golden.identifying import Group
 
 DIFFERS = 1
 
@@ -46,14 +46,18 @@ def identify(
 
 
 def _print(found: Identification, everything: bool) -> None:
-    rows = found.rows if everything else found.exceptions
+    from npmobilenet.golden.identifying import Group
+
+    groups = [Group((row,), 1, tuple(row.fits)) for row in found.rows] if everything else found.groups
     shared, dialects = "", list(dict.fromkeys(d for row in found.checked for d in row.counts))
-    if rows:
+    if groups:
         columns = [Column("#", rank=1), Column("tensor"), Column("op", rank=1), Column("values", right=True, rank=1),
                    *(Column(d, right=True, rank=2) for d in dialects), Column("follows")]  # fmt: skip
-        shared, short = short_names([row.entry for row in rows])
-        cells = [(*name, *_row(row, dialects)) for name, row in zip(short, rows, strict=True)]
-        print_table(columns, cells, narrow=True)
+        shared, short = short_names([group.rows[0].entry for group in groups])
+        names = [name if len(g.rows) == 1 else (None, g.label) for name, g in zip(short, groups, strict=True)]
+        print_table(columns, [(*n, *_row(g, dialects)) for n, g in zip(names, groups, strict=True)], narrow=True)
+        if any(len(group.rows) > 1 for group in groups):
+            print_line("tensors of one op that follow the same are told together; --all lists each")
         print_line()
     telling = sum(row.telling for row in found.integers)
     facts: list[tuple[str, object]] = [
@@ -80,6 +84,8 @@ def _print(found: Identification, everything: bool) -> None:
     print_facts(facts)
 
 
-def _row(row: Row, dialects: list[str]) -> tuple[object, ...]:
-    follows = first_of(row.fits, 2) if row.fits else ("none" if row.checked else row.note)
-    return (row.entry.op, row.total, *(row.counts.get(d) for d in dialects), follows)
+def _row(group: Group, dialects: list[str]) -> tuple[object, ...]:
+    row = group.rows[0]
+    follows = first_of(group.fits, 2) if group.fits else ("none" if row.checked else row.note)
+    counts = [[r.counts[d] for r in group.rows if d in r.counts] for d in dialects]
+    return (row.entry.op, sum(r.total for r in group.rows), *(sum(c) if c else None for c in counts), follows)

@@ -47,9 +47,9 @@ def html(result: Diff) -> str:
     """The page."""
     differing = [row for row in result.rows if not row.equal]
     parts = [
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_text(result.verdict)}</title>",
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_headline(result)}</title>",
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style></head><body>",
-        "<h1>Golden comparison</h1>",
+        f"<h1>{_headline(result)}</h1>",
         f"<p>A: <code>{_text(result.a)}</code><br>B: <code>{_text(result.b)}</code></p>",
         f"<p class='verdict{'' if result.equal else ' bad'}'>{_text(result.verdict)}{_why(result)}</p>",
         f"<p>{len(result.rows)} tensors compared, {len(differing)} differ{_tolerance(result)}.",
@@ -72,6 +72,16 @@ def _text(value: object) -> str:
 def _list(items: Iterable[str]) -> str:
     rows = "".join(f"<li>{_text(item)}</li>" for item in items)
     return f"<ul>{rows}</ul>" if rows else ""
+
+
+def _headline(result: Diff) -> str:
+    """What diverges first, and why, as far as that is known."""
+    first = result.first
+    if first is None:
+        return _text(result.verdict)
+    cause = result.cause.text.partition(". The same values")[0] if result.cause and result.cause.proved else ""
+    known = result.taken or cause
+    return _text(f"{short_name(first.name)}: {known}" if known else result.verdict)
 
 
 def _why(result: Diff) -> str:

@@ -27,10 +27,11 @@ from npmobilenet.golden.inputs import DumpPath, DumpView, ModelSource, data_of, 
 from npmobilenet.golden.single_node import STAGES
 from npmobilenet.modeldata import Array, ModelData
 
+ALIKE = 3  # exceptions of an op that are told as one
 FLOAT = "float32"  # what stands for the one arithmetic of float32 nodes
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """One tensor (or tap) of the dump. `counts`: differing values under each dialect; `fits`: those with none.
 
@@ -68,6 +69,26 @@ class Row:
         return len(set(self.counts.values())) > 1
 
 
+@dataclass(frozen=True)
+class Group:
+    """Exceptions that are told together: one of them, or all of an op that follow the same dialects, `fits`.
+
+    `of`: how many tensors of that op were checked.
+    """
+
+    rows: tuple[Row, ...]
+    of: int
+    fits: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Its tensor's name, or how many of which op: "all 13 depthwise_conv2d"."""
+        entry = self.rows[0].entry
+        if len(self.rows) == 1:
+            return entry.name
+        return f"{'all' if len(self.rows) == self.of else f'{len(self.rows)} of'} {self.of} {entry.prefix}{entry.op}"
+
+
 @dataclass
 class Identification:
     """What a dump follows. `rows` in graph order."""
@@ -103,6 +124,26 @@ class Identification:
         return [row for row in self.checked if (FLOAT if FLOAT in row.counts else self.best) not in row.fits]
 
     @property
+    def groups(self) -> list[Group]:
+        """The exceptions, those of an op that some dialect gives told together from three on.
+
+        Those of the op that follow it as well, since the dialects agree there, are counted with them.
+        """
+        odd, found = self.exceptions, list[Group]()
+        while odd:
+            first = odd[0]
+            kin = [r for r in self.checked if (r.entry.op, r.entry.prefix) == (first.entry.op, first.entry.prefix)]
+            fits = first.fits
+            for row in (row for row in kin if row in odd and row.fits):
+                fits = [d for d in fits if d in row.fits] or fits
+            alike = [row for row in kin if fits and set(fits) <= set(row.fits)]
+            if sum(row in odd for row in alike) < ALIKE:
+                alike, fits = [first], first.fits
+            found.append(Group(tuple(alike), len(kin), tuple(fits)))
+            odd = [row for row in odd if row not in alike]
+        return found
+
+    @property
     def verdict(self) -> str:
         """One sentence."""
         odd = self.exceptions
@@ -112,19 +153,18 @@ class Identification:
         if self.fits and not odd:
             which = f"{len(self.checked)} tensors, {telling} of which tell dialects apart"
             return f"follows {' and '.join(DIALECTS[d].title for d in self.fits)}: {which}"
-        shown = "; ".join(f"{short_name(row.name)}: {self._what(row)}" for row in odd[:3]) + (
-            "; ..." if len(odd) > 3 else ""
-        )
+        groups = self.groups
+        shown = "; ".join(f"{short_name(g.label)}: {self._what(g)}" for g in groups[:3]) + "; ..." * (len(groups) > 3)
         count = sum(self.best in row.fits for row in self.integers)
         if count == 0:
             return f"follows no dialect: {shown}"
         return f"follows {DIALECTS[self.best].title} in {count} of {len(self.integers)} tensors, but not in {shown}"
 
     @staticmethod
-    def _what(row: Row) -> str:
-        if row.fits:
-            return f"it is {' or '.join(DIALECTS[d].title for d in row.fits)} there"
-        return row.cause or "no dialect fits"
+    def _what(group: Group) -> str:
+        if group.fits:
+            return f"it is {' or '.join(DIALECTS[d].title for d in group.fits)} there"
+        return group.rows[0].cause or "no dialect fits"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -132,6 +172,8 @@ class Identification:
             "model": self.model, "dump": self.dump, "verdict": self.verdict, "fits": self.fits,
             "best": self.best if self.integers else None, "notes": self.notes,
             "exceptions": [row.name for row in self.exceptions],
+            "groups": [{"label": g.label, "tensors": [row.name for row in g.rows], "fits": list(g.fits)}
+                       for g in self.groups],
             "tensors": [
                 {"name": row.name, "op": row.entry.op, "source": row.entry.source, "total": row.total,
                  "differing": row.counts, "fits": row.fits, "telling": row.telling, "note": row.note,
