@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, overload
@@ -16,7 +16,7 @@ from npmobilenet.arithmetic.dialects import dialect as dialect_named
 from npmobilenet.errors import InputError, PlanError
 from npmobilenet.formats import Resolution, is_weight_file, read_model, weightfile
 from npmobilenet.formats.model_path import load_data
-from npmobilenet.graph import Graph, Node
+from npmobilenet.graph import Graph
 from npmobilenet.images import labels as class_names
 from npmobilenet.images import prefetch, recipes
 from npmobilenet.images.decoding import TENSOR, each_image
@@ -32,6 +32,7 @@ from npmobilenet.images.inputs import (
     real_values,
 )
 from npmobilenet.images.own import Labels, with_own
+from npmobilenet.kernels.compiler.trial import Trial, in_turns
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine, pooled
 from npmobilenet.runtime.exclusive import exclusive
@@ -82,6 +83,7 @@ class Model:
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
         self._ports = [port_of(self.graph, name) for name in self.graph.inputs]
         self._result = self.output
+        self._streams = Trial(1 if threads == 1 else 2)
         one = self.plan()  # all checks now, not at the first run of one image, which uses this plan
         near = max(NEAR // max(one.arena_bytes, 1), 1)
         self.images_at_once = min(1 << near.bit_length() - 1, CHUNK)  # in one plan; a power of two shares out 8
@@ -118,25 +120,16 @@ class Model:
     @property
     def is_classifier(self) -> bool:
         """Whether the output is one score for each class: (1, classes), with labels or out of a softmax or sigmoid."""
-        if len(self.output.shape) != class_names.SCORES_RANK:
-            return False
-        last = self._last_node()
+        last = pooled.last_node(self.graph, self.output.name)
         squashed = last is not None and "sigmoid" in last.attrs.values()
-        return bool(self.info.labels) or self.gives_probabilities or squashed
+        scores = bool(self.info.labels) or self.gives_probabilities or squashed
+        return scores and len(self.output.shape) == class_names.SCORES_RANK
 
     @property
     def gives_probabilities(self) -> bool:
         """Whether the output comes out of a softmax."""
-        last = self._last_node()
+        last = pooled.last_node(self.graph, self.output.name)
         return last is not None and last.op == "softmax"
-
-    def _last_node(self) -> Node | None:
-        """The node that computes the output, behind any that only change its shape or number format."""
-        producers = self.graph.producers
-        node = producers.get(self.output.name)
-        while node is not None and node.op in ("reshape", "quantize", "dequantize"):
-            node = producers.get(node.inputs[0])
-        return node
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -243,7 +236,7 @@ class Model:
         """
         self.check_classifier()
         with closing(self._batches(images, recipe)) as batches:
-            return [best for x in batches for best in self.best_classes(x, top)]
+            return [best for model, x in self._on_threads(batches) for best in model.best_classes(x, top)]
 
     def best_classes(self, x: Inputs, top: int = 5) -> list[list[class_names.Prediction]]:
         """`predict` of an input tensor, as `preprocess` makes it: all that follows once the pictures are read."""
@@ -271,7 +264,7 @@ class Model:
         """
         port = pooled.layer_of(self.graph, layer)
         with closing(self._batches(images, recipe)) as batches:
-            return np.concatenate([self.vectors(x, port, l2) for x in batches])
+            return np.concatenate([model.vectors(x, port, l2) for model, x in self._on_threads(batches)])
 
     def vectors(self, x: Inputs, port: Port, l2: bool = False) -> NDArray[np.float32]:
         """`features` of an input tensor, as `preprocess` makes them."""
@@ -284,6 +277,15 @@ class Model:
         with prefetch.in_order(lambda load: self.preprocess(load(), recipe), loaders, AHEAD) as tensors:
             for batch in prefetch.batches(tensors, CHUNK):
                 yield np.concatenate(batch)
+
+    def _on_threads(self, batches: Iterable[Array]) -> Iterator[tuple[Model, Array]]:
+        """Batches, each with this model or its like on one thread, whichever brings more images through.
+
+        While others prepare images, one mostly does: each thread then has an image of its own. Else all of them do.
+        """
+        single = object.__new__(Model)
+        vars(single).update(vars(self), threads=1)
+        return ((single if way else self, x) for way, x in in_turns(batches, self._streams, CHUNK))
 
     def scores(self, output: Array) -> Array:
         """The real values of an output: float32 ones as they are, integers by the output's scale and zero point."""

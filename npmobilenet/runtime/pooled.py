@@ -121,3 +121,11 @@ def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     squares = vectors.astype(np.float64) ** 2
     lengths = np.array([math.sqrt(math.fsum(row)) or 1.0 for row in squares.tolist()])
     return np.asarray(vectors / lengths[:, None], np.float32)
+
+
+def last_node(graph: Graph, output: str) -> Node | None:
+    """The node that computes the output, behind any that only change its shape or number format."""
+    node = graph.producers.get(output)
+    while node is not None and node.op in _FOLLOWS:
+        node = graph.producers.get(node.inputs[0])
+    return node

@@ -91,6 +91,28 @@ def test_results_go_where_out_says() -> None:
     assert "Logits" in taps
 
 
+@pytest.mark.equal("whole model", "a stream of images on one thread", "on all", "bits")
+def test_a_stream_takes_the_number_of_threads_that_brings_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches go both ways, and give the same; threads=1 stays 1."""
+    model, seen = Model(tiny().data, threads=2), []
+    run = Model.run
+
+    def ran(self: Model, *args: Any, **how: Any) -> Any:
+        seen.append(self.threads)
+        return run(self, *args, **how)
+
+    monkeypatch.setattr(Model, "run", ran)
+    pictures = np.random.default_rng(0).integers(0, 256, (12 * CHUNK, 40, 40, 3), np.uint8)
+    found = model.predict(pictures)
+    assert {1, 2} == set(seen)
+    seen.clear()
+    assert Model(tiny().data, threads=1).predict(pictures) == found
+    assert set(seen) == {1}
+    seen.clear()
+    assert model.predict(pictures[0]) == found[:1]
+    assert seen == [2]
+
+
 def test_an_unfit_out_is_refused() -> None:
     model, x = tiny(), images(2)
     shape = model.run(x).shape
