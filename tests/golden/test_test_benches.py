@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import arrays_q, q, single_q
 from click.testing import CliRunner
 from test_golden_tools_integer import small
 
@@ -18,8 +19,9 @@ from npmobilenet.cli.app import app
 from npmobilenet.errors import InputError
 from npmobilenet.formats import weightfile
 from npmobilenet.golden.exporting import symbol
+from npmobilenet.graph import Graph, Quantization
 from npmobilenet.model import Model
-from npmobilenet.modeldata import shared_prefix
+from npmobilenet.modeldata import ModelData, ModelInfo, shared_prefix
 
 FLAGS = ["-std=c99", "-O1", "-Wall", "-Wno-unused-variable", "-Wno-unused-const-variable", "-Wno-unused-function"]
 
@@ -45,6 +47,9 @@ CASES = [
     ("int8", "conv", "tflite-reference", "hwio"), ("uint8", "conv", "tflite-optimized", "ohwi"),
     ("int8", "dw", "tflite-single-rounding", "hwio"), ("uint8", "dw", "tflite-reference", "ohwi"),
     ("int8", "dw", "tflite-optimized", "ohwi"), ("int8", "fc", "cmsis-nn", "ohwi"),
+    ("uint8", "conv", "xnnpack-arm64-neon", "hwio"), ("int8", "sum", "tflite-reference", "hwio"),
+    ("uint8", "sum", "cmsis-nn-single-rounding", "hwio"), ("int8", "sum", "xnnpack", "hwio"),
+    ("uint8", "pool", "tflite-reference", "hwio"), ("int8", "pool", "xnnpack", "hwio"),
 ]  # fmt: skip
 
 
@@ -63,6 +68,50 @@ def test_verilog(dtype: str, layer: str, dialect: str, order: str, tmp_path: Pat
     golden.export(model, tmp_path / "e", "random:1", "hex", dialect=dialect, order=order, bench=layer)
     size = model.graph.tensors[layer].size
     assert in_verilog(tmp_path / "e") == f"{size} values, 0 differ"
+
+
+def alone(graph: Graph) -> ModelData:
+    """A node with random constants."""
+    arrays = arrays_q(graph, np.random.default_rng(1))
+    named = zip(graph.nodes[0].inputs, arrays, strict=True)
+    return ModelData(graph, {n: a for n, a in named if graph.tensors[n].constant}, ModelInfo("alone"))
+
+
+GATE = ((1, 5, 6, 8), "int8", q(0.05, 7)), ((1, 1, 1, 8), "int8", q(0.03, -4))
+ALONE = {
+    "gate": single_q("mul", list(GATE), [], ("int8", q(0.021, 3))),
+    "gated": single_q("mul", list(GATE), [], ("int8", q(0.021, 3)), activation="relu6"),
+    "difference": single_q("sub", list(GATE), [], ("int8", q(0.07, 3))),
+    "window": single_q("average_pool", [((1, 5, 6, 8), "int8", q(0.05, 7))], [], ("int8", q(0.05, 7)), kernel=(3, 2),
+                       stride=(2, 1), padding=((1, 1), (1, 0))),
+    "left": single_q("depthwise_conv2d", [((1, 5, 6, 8), "int8", q(0.05, 7))],
+                     [((3, 3, 8), "int8", Quantization((5.3,), (0,))), ((8,), "int32", Quantization((0.265,), (0,)))],
+                     ("int8", q(0.07, 3)), stride=(1, 1), padding=((1, 1), (1, 1))),
+}  # fmt: skip
+CASES_ALONE = [("gate", "tflite-reference"), ("gated", "xnnpack-arm64"), ("gate", "cmsis-nn-single-rounding"),
+               ("difference", "tflite-reference"), ("window", "tflite-reference"),
+               ("left", "tflite-optimized-arm64")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "dialect"), CASES_ALONE)
+def test_nodes_alone(case: str, dialect: str, tmp_path: Path) -> None:
+    """Products with one gate for all pixels, a difference, windows over the edge; 3x3 with a shift to the left."""
+    data = alone(ALONE[case])
+    name = data.graph.nodes[0].output
+    for kind, computed in (("c", in_c), ("hex", in_verilog)):
+        model = Model(data, dialect=dialect)
+        manifest = golden.export(model, tmp_path / kind, "random:1", kind, dialect=dialect, bench=name)
+        assert case != "left" or manifest["nodes"][0]["parameters"]["rule"] == "upward_late"
+        assert computed(tmp_path / kind) == f"{data.graph.tensors[name].size} values, 0 differ"
+
+
+def test_a_wrong_sum_shows(tmp_path: Path) -> None:
+    manifest = golden.export(Model(small("int8")), tmp_path / "e", "random:1", "c", bench="sum")
+    file = tmp_path / "e" / "params.h"
+    symbol = manifest["nodes"][2]["symbol"].upper()
+    text = re.sub(rf"(#define {symbol}_ZERO_X) .*", r"\1 40", file.read_text(encoding="ascii"))
+    file.write_text(text, encoding="ascii")
+    assert re.fullmatch(r"500 values, [1-9]\d* differ", in_c(tmp_path / "e"))
 
 
 def test_a_wrong_weight_shows(tmp_path: Path) -> None:
@@ -120,7 +169,8 @@ def test_what_has_no_bench(tmp_path: Path) -> None:
             golden.export(model, tmp_path / "e", **{"x": "random:1", "bench": "dw", **options})  # type: ignore[arg-type]
         assert not (tmp_path / "e").exists()
 
-    refused("'sum' is add of int8", bench="sum")
+    refused("'swish' is activation of int8", bench="swish")
+    refused("'sum' .add. has the rule 'fused'", bench="sum", dialect="tflite-optimized")
     refused("'input' is an input", bench="input")
     refused("format c or hex", format="npy")
     refused("needs an INPUT", x=None)

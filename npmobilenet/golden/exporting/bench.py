@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from npmobilenet.errors import InputError
+from npmobilenet.golden.exporting.bench_ops import C_STEPS, OPS, bench_of_op
 from npmobilenet.golden.inputs import find_tensor
 from npmobilenet.golden.recording import EVERYTHING
 from npmobilenet.graph import Graph
 from npmobilenet.runtime.taps import ACCUMULATING
 
 FILES = {"c": "bench.c", "hex": "bench.v"}
-INTEGER_RULES = ("double", "upward", "single")
+INTEGER_RULES = ("double", "upward", "single", "upward_late", "rndnu16")
+BENCHED = (*ACCUMULATING, *OPS)
 
 
 def bench_taps(graph: Graph, name: str, kind: str, has_input: bool, taps: str | Iterable[str]) -> str | Iterable[str]:
@@ -24,22 +26,26 @@ def bench_taps(graph: Graph, name: str, kind: str, has_input: bool, taps: str | 
     _, tensor = find_tensor(graph, name)
     node = graph.producers.get(tensor)
     eight = node is not None and graph.tensors[node.inputs[0]].dtype in ("uint8", "int8")
-    if node is None or node.op not in ACCUMULATING or not eight:
+    if node is None or node.op not in BENCHED or not eight:
         what = "an input" if node is None else f"{node.op} of {graph.tensors[node.inputs[0]].dtype}"
-        raise InputError(f"a bench is written for {', '.join(ACCUMULATING)} of 8 bits; '{name}' is {what}")
+        raise InputError(f"a bench is written for {', '.join(BENCHED)} of 8 bits; '{name}' is {what}")
     if kind not in FILES or not has_input:
         raise InputError("a bench needs an INPUT, whose values it compares with, and files of format c or hex")
     if taps == EVERYTHING:
         return taps
-    return [*([taps] if isinstance(taps, str) else taps), node.inputs[0], tensor]
+    read = [n for n in node.inputs if not graph.tensors[n].constant]
+    return [*([taps] if isinstance(taps, str) else taps), *read, tensor]
 
 
 def bench_of(manifest: Mapping[str, Any], tensor: str) -> tuple[str, str]:
     """File name and text of the bench for the node that computes `tensor`."""
     node = next(node for node in manifest["nodes"] if node["output"]["name"] == tensor)
     vectors = {vector["name"]: vector for vector in manifest["vectors"]}
-    x, y = vectors[node["inputs"][0]["name"]], vectors[tensor]
+    operands, y = [vectors[operand["name"]] for operand in node["inputs"]], vectors[tensor]
     kind = manifest["export"]
+    if node["op"] in OPS:
+        return FILES[kind], bench_of_op(node, operands, y, kind, _comment(node["name"]))
+    x = operands[0]
     if node["parameters"]["rule"] not in _C_RULES:
         raise InputError(
             f"'{tensor}' is rounded by the rule '{node['parameters']['rule']}', which no bench has yet; choose another "
@@ -92,19 +98,7 @@ _C = """/* written by npmobilenet golden export: {name} ({op}), computed and com
 enum {{ {sizes} }};
 #define P(part) {upper}_##part
 
-/* a * b / 2^31, rounded to nearest, ties upward */
-static int64_t high_mul(int32_t a, int32_t b) {{ return ((int64_t)a * b + (INT64_C(1) << 30)) >> 31; }}
-
-/* v / 2^s, rounded to nearest, ties away from zero */
-static int64_t shift_away(int64_t v, int s) {{
-  int64_t mask = (INT64_C(1) << s) - 1;
-  return (v >> s) + ((v & mask) > (mask >> 1) + (v < 0));
-}}
-
-static int64_t doubly(int32_t acc, int32_t multiplier, int shift) {{
-  int32_t moved = (int32_t)((uint32_t)acc << (shift > 0 ? shift : 0));
-  return shift_away(high_mul(moved, multiplier), shift < 0 ? -shift : 0);
-}}
+{steps}
 
 static int64_t scaled(int32_t acc, int co) {{
   int32_t multiplier = {symbol}_multiplier[co];
@@ -145,6 +139,14 @@ _C_RULES = {
     "  int32_t moved = (int32_t)((uint32_t)acc << (shift > 0 ? shift : 0));\n"
     "  return (high_mul(moved, multiplier) + ((INT64_C(1) << right) >> 1)) >> right;",
     "single": "return (int32_t)(uint32_t)(((int64_t)acc * multiplier + (INT64_C(1) << (30 - shift))) >> (31 - shift));",
+    "upward_late": "int64_t v = high_mul(acc, multiplier);\n"
+    "  v = shift < 0 ? (v + ((INT64_C(1) << -shift) >> 1)) >> -shift : v * (INT64_C(1) << shift);\n"
+    "  return v < INT32_MIN ? INT32_MIN : v > INT32_MAX ? INT32_MAX : v;",
+    "rndnu16": "int64_t v = shift < 0 ? ((int64_t)acc + ((INT64_C(1) << -shift) >> 1)) >> -shift : acc;\n"
+    "  v = v < -32768 ? -32768 : v > 32767 ? 32767 : v;\n"
+    "  v = v * (INT64_C(1) << (shift > 0 ? shift : 0));\n"
+    "  v = v < -32768 ? -32768 : v > 32767 ? 32767 : v;\n"
+    "  return (v * (multiplier >> 16) + 16384) >> 15;",
     "float32": "float product = (float)acc * (float){symbol}_scale[co];\n"
     "  (void)multiplier, (void)shift;\n"
     "  product = product < -1073741824.0f ? -1073741824.0f : product > 1073741824.0f ? 1073741824.0f : product;\n"
@@ -162,7 +164,8 @@ def _c(node: Mapping[str, Any], x: Mapping[str, Any], y: Mapping[str, Any], ohwi
     if "tail" in node["parameters"]:  # the last channels, which vectors leave over
         rule = f"if (co >= P(TAIL)) return doubly(acc, multiplier, shift);\n  {rule}"
     return _C.format(
-        name=_comment(node["name"]), op=node["op"], symbol=node["symbol"], upper=node["symbol"].upper(), rule=rule,
+        steps=C_STEPS, name=_comment(node["name"]), op=node["op"], symbol=node["symbol"],
+        upper=node["symbol"].upper(), rule=rule,
         sizes=", ".join(f"{k.upper()} = {v}" for k, v in sizes.items()), depth=depth, weight=weight,
         channel="co / M" if node["op"] == "depthwise_conv2d" else "ci", x=x["symbol"], y=y["symbol"],
     )  # fmt: skip
@@ -240,6 +243,7 @@ _AWAY = (
             half = (mask >>> 1) + (product < 0 ? 64'sd1 : 64'sd0);
             product = (product >>> s) + ((product & mask) > half ? 64'sd1 : 64'sd0);"""
 )
+_NARROW = "product = product < -64'sd32768 ? -64'sd32768 : product > 64'sd32767 ? 64'sd32767 : product;"
 _VERILOG_RULES = {
     "double": _AWAY,
     "upward": _HIGH + "product = (product + ((64'sd1 << s) >>> 1)) >>> s;",
@@ -247,6 +251,17 @@ _VERILOG_RULES = {
             product = (product * multiplier[co] + (64'sd1 <<< (30 - s))) >>> (31 - s);
             moved = product;
             product = moved;""",
+    "upward_late": """product = acc;
+            product = (product * multiplier[co] + 64'sd1073741824) >>> 31;
+            product = s < 0 ? (product + ((64'sd1 << -s) >>> 1)) >>> -s : product <<< s;
+            if (product < -64'sd2147483648) product = -64'sd2147483648;
+            if (product > 64'sd2147483647) product = 64'sd2147483647;""",
+    "rndnu16": f"""product = acc;
+            if (s < 0) product = (product + ((64'sd1 << -s) >>> 1)) >>> -s;
+            {_NARROW}
+            if (s > 0) product = product <<< s;
+            {_NARROW}
+            product = (product * (multiplier[co] >>> 16) + 64'sd16384) >>> 15;""",
 }
 
 
