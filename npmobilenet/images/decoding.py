@@ -30,6 +30,7 @@ Image = NDArray[np.uint8]
 Source = Any
 
 MAX_PIXELS = 100_000_000  # width x height as declared by a file; 300 MB once decoded
+ORIENTATION = 0x0112  # the tag of EXIF 2.32, table 4; 1 is upright, 2 to 8 are turned or mirrored
 MAX_SIDE = 65_535  # JPEG's limit; a resize of a longer side would need filters of thousands of taps
 MAX_FILE_BYTES = 512 * 1024 * 1024
 # The decoders that are tried. Pillow has others that start programs (EPS) or that nobody photographs with.
@@ -248,7 +249,8 @@ def _upright(image: PillowImage.Image) -> PillowImage.Image:
 
     image.load()  # a damaged picture is an error, damaged metadata is not
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+        return ImageOps.exif_transpose(image) if turned else image  # it copies also what isn't turned
     except Exception:
         return image
 
@@ -261,7 +263,7 @@ def _to_rgb(image: PillowImage.Image, where: str) -> Image:
         raise InputError(
             f"{where} holds 32-bit values (mode {image.mode}) of unknown range: convert it to 8 bits a channel"
         )
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

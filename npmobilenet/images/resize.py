@@ -34,16 +34,27 @@ def tf_bilinear(image: Image, height: int, width: int, scale: float = 1.0, half_
     """
     y0, y1, dy = _tf_positions(image.shape[0], height, half_pixel_centers)
     x0, x1, dx = _tf_positions(image.shape[1], width, half_pixel_centers)
-    factor = np.float32(scale)
+    channels = image.shape[2]
+    # Whole rows, each once, and then values by one index each: pixel by pixel NumPy takes four times as long.
+    rows, place = np.unique(np.concatenate([y0, y1]), return_inverse=True)
+    lines = image[rows].reshape(len(rows), -1)
 
-    def pixels(ys: NDArray[np.int64], xs: NDArray[np.int64]) -> Floats:
-        return image[ys[:, None], xs].astype(np.float32) * factor  # (height, width, C)
+    def values(xs: NDArray[np.int64]) -> Floats:
+        columns = (xs[:, None] * channels + np.arange(channels)).reshape(-1)
+        found: Floats = np.take(lines, columns, axis=1).astype(np.float32)
+        found *= np.float32(scale)
+        return found
 
-    top_left, bottom_left = pixels(y0, x0), pixels(y1, x0)
-    dx, dy = dx[None, :, None], dy[:, None, None]
-    top = top_left + (pixels(y0, x1) - top_left) * dx
-    bottom = bottom_left + (pixels(y1, x1) - bottom_left) * dx
-    return top + (bottom - top) * dy
+    left, mixed = values(x0), values(x1)
+    mixed -= left
+    mixed *= np.repeat(dx, channels)
+    mixed += left
+    top, bottom = mixed[place[:height]], mixed[place[height:]]
+    bottom -= top
+    bottom *= dy[:, None]
+    bottom += top
+    result: Floats = bottom.reshape(height, width, channels)
+    return result
 
 
 def _tf_positions(
