@@ -1,13 +1,16 @@
-"""Pictures by matplotlib (extra `plot`): the published models, and how a plan uses its memory."""
+"""Pictures by matplotlib (extra `plot`): the published models, times on this machine, how a plan uses its memory."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from npmobilenet.errors import MissingExtra
 from npmobilenet.formats.layer_names import short_names
+from npmobilenet.measure.benchmark.machine import cpu_name
 from npmobilenet.runtime.plan import Plan
+from npmobilenet.views.timings import Timed
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.build import build
 from npmobilenet.zoo.checkpoints import CHECKPOINTS
@@ -67,6 +70,84 @@ def zoo() -> bytes:
     axes.grid(alpha=0.3)
     axes.legend(title="family", loc="lower right")
     return as_svg(figure)
+
+
+def latency(found: Sequence[Timed], what: str) -> bytes:
+    """Milliseconds by width and by resolution, a line for each family. `what`: how it was measured, for the title."""
+    figure, axes = _two_axes(what, sharey=True)
+    _by_width(axes[0], found)
+    along = [row for row in found if row.width == _along(found)]
+    _lines(axes[1], [(row.family, row.resolution, row.ms) for row in along])
+    axes[1].set(xlabel=f"pixels along a side, at width {_along(found):g}")
+    axes[1].legend(loc="lower right", fontsize=8)
+    return as_svg(figure)
+
+
+def edgetpu(found: Sequence[Timed], what: str) -> bytes:
+    """Milliseconds of 8-bit networks by width, and what is published of their accuracy over them."""
+    figure, axes = _two_axes(what)
+    _by_width(axes[0], found)
+    axes[0].legend(loc="lower right", fontsize=8)
+    for (family, rows), colour, mark in zip(_families(found).items(), COLOURS, MARKS, strict=False):
+        for row in rows:
+            size = family, row.width, row.resolution
+            of_size = [c for c in CHECKPOINTS if (c.family, c.depth_multiplier, c.resolution) == size and c.top1]
+            for c in sorted(of_size, key=lambda c: c.dtype != "uint8")[:1]:
+                axes[1].plot(
+                    row.ms, float(c.top1 or 0), mark, color=colour, fillstyle="full" if c.dtype == "uint8" else "none"
+                )
+                axes[1].annotate(f"{row.width:g}", (row.ms, float(c.top1 or 0)), (4, -9), textcoords="offset points")
+    axes[1].set(
+        xlabel="ms for one image", ylabel="published top-1 accuracy on ImageNet, %",
+        title="number: width; hollow: accuracy of the float model",
+    )  # fmt: skip
+    axes[1].margins(0.1)
+    _logarithmic(axes[1], "x")
+    return as_svg(figure)
+
+
+def _two_axes(what: str, sharey: bool = False) -> tuple[Any, Any]:
+    figure, axes = pyplot().subplots(1, 2, figsize=(11, 4.8), layout="constrained", sharey=sharey)
+    figure.suptitle(f"One image, {what}: {cpu_name()}")
+    for side in axes:
+        side.grid(alpha=0.3, which="both")
+    return figure, axes
+
+
+def _logarithmic(axes: Any, which: str) -> None:
+    """A logarithmic axis whose ticks are plain numbers: 1, 2, 5, 10 ..."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _families(found: Sequence[Timed]) -> dict[str, list[Timed]]:
+    return {name: [row for row in found if row.family == name] for name in dict.fromkeys(row.family for row in found)}
+
+
+def _along(found: Sequence[Timed]) -> float:
+    """The width of which there are several resolutions."""
+    widths = [row.width for row in found]
+    return max(widths, key=widths.count)
+
+
+def _by_width(axes: Any, found: Sequence[Timed]) -> None:
+    largest = max(row.resolution for row in found)
+    _lines(axes, [(row.family, row.width, row.ms) for row in found if row.resolution == largest])
+    label = f"width (depth multiplier), at {largest} x {largest} pixels"
+    axes.set(xlabel=label, ylabel="ms for one image")
+    _logarithmic(axes, "y")
+
+
+def _lines(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    families = dict.fromkeys(family for family, _, _ in points)
+    for family, colour, mark in zip(families, COLOURS, MARKS, strict=False):
+        own = [(x, y) for name, x, y in points if name == family]
+        axes.plot(*zip(*own, strict=True), color=colour, marker=mark, label=family)
 
 
 def memory(plan: Plan, name: str) -> bytes:
