@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--layers", is_flag=True, help="Add the table of layers.")
 @click.option("--dot", "as_dot", is_flag=True, help="Print the graph for Graphviz instead: shapes, and cost as colour.")
+@click.option("--html", "as_html", is_flag=True, help="Print a page with the graph instead: layers, shapes, cost.")
 @json_option()
-def info(model: str, layers: bool, as_dot: bool, as_json: bool) -> None:
+def info(model: str, layers: bool, as_dot: bool, as_html: bool, as_json: bool) -> None:
     """Describe MODEL without running it.
 
     Input, output, work, memory, labels, provenance. MODEL is a name (no weights needed) or the path of a model file.
@@ -51,8 +52,13 @@ def info(model: str, layers: bool, as_dot: bool, as_json: bool) -> None:
         return
     document = describe(graph, facts, path)
     document["dead_channels"] = _dead(data)
-    if layers:
+    if layers or as_html:
         document["layers"] = [_layer(graph, node) for node in graph.nodes]
+    if as_html:
+        from npmobilenet.views.graph_page import graph_page
+
+        click.echo(graph_page(graph, document["layers"], _lines(document)), nl=False)
+        return
     if as_json:
         print_assumed(facts)
         print_json(document)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from npmobilenet.errors import MissingExtra
+import numpy as np
+
+from npmobilenet.errors import MissingExtra, one_line
 from npmobilenet.formats.layer_names import short_names
 from npmobilenet.measure.benchmark.machine import cpu_name
 from npmobilenet.runtime.plan import Plan
+from npmobilenet.views.ranges import LayerRange
 from npmobilenet.views.timings import Timed
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.build import build
@@ -37,9 +41,16 @@ def pyplot() -> Any:
 def as_svg(figure: Any) -> bytes:
     """The figure as an SVG file, without the day on which it was drawn."""
     out = io.BytesIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names; the reader's fonts draw the text
+        figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     pyplot().close(figure)
     return out.getvalue()
+
+
+def text_of(name: str) -> str:
+    """A name out of a file as matplotlib draws it: one printable line, in which "$" begins no formula."""
+    return one_line(name).replace("$", r"\$")
 
 
 def zoo() -> bytes:
@@ -161,8 +172,40 @@ def memory(plan: Plan, name: str) -> bytes:
         )  # fmt: skip
         if life.size > plan.arena_bytes / 5:
             at = life.first + (life.last - life.first + 1) / 2, (offset + life.size / 2) / 1024
-            axes.text(*at, short[tensor], fontsize=6, rotation=90, va="center", ha="center")
-    title = f"{name}: {plan.arena_bytes / 1024:,.0f} KiB of intermediate values for one image"
+            axes.text(*at, text_of(short[tensor]), fontsize=6, rotation=90, va="center", ha="center")
+    title = f"{text_of(name)}: {plan.arena_bytes / 1024:,.0f} KiB of intermediate values for one image"
     axes.set(xlabel="step of the plan", ylabel="place in the block, KiB", title=title)
     axes.set_ylim(0, plan.arena_bytes / 1024)
+    return as_svg(figure)
+
+
+def ranges(rows: Sequence[LayerRange], name: str, images: int) -> bytes:
+    """Of each layer the largest weight of every channel, above; below, its output and what 8 bits can hold of it."""
+    figure, (top, bottom) = pyplot().subplots(
+        2, 1, figsize=(min(max(len(rows) * 0.2, 8), 40), 8), sharex=True, layout="constrained"
+    )
+    shown = [(i, [w for w in row.weights if w > 0]) for i, row in enumerate(rows)]  # a channel of zeros has no range
+    for i, weights in shown:
+        if weights:
+            least, low, high, most = np.percentile(weights, (0, 25, 75, 100))
+            top.vlines(i, least, most, COLOURS[0], label="channels, by their largest absolute weight")
+            top.bar(i, high - low, 0.6, low, color=COLOURS[0], label="the middle half of them")
+            top.plot(i, most, "_", color=COLOURS[1], markersize=9, label="the largest, which one scale must cover")
+    if any(weights for _, weights in shown):
+        _logarithmic(top, "y")
+    top.set(title=f"{text_of(name)}: what weights and outputs there are ({images} image{'s'[: images != 1]})")
+    top.set_ylabel("real value of weights")
+    for i, row in enumerate(rows):
+        if row.holds:
+            bottom.bar(i, row.holds[1] - row.holds[0], 0.9, row.holds[0], color="none", edgecolor=COLOURS[6],
+                       linewidth=0.6, label="what 8 bits hold")  # fmt: skip
+        bottom.bar(i, row.found[1] - row.found[0], 0.5, row.found[0], color=COLOURS[2], label="output, least to most")
+    bottom.use_sticky_edges = False
+    bottom.set_ylabel("real value of outputs")
+    bottom.set_xticks(np.arange(len(rows)), [text_of(row.name) for row in rows], rotation=90, fontsize=6)
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+        handles, labels = axes.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        axes.legend(once.values(), once.keys(), fontsize=8)
     return as_svg(figure)

@@ -7,7 +7,7 @@ import http.client
 import importlib.util
 import json
 import re
-import shutil
+import runpy
 import threading
 import zlib
 from collections.abc import Iterator
@@ -180,30 +180,16 @@ def test_one_of_page_and_server(arguments: list[str], capsys: pytest.CaptureFixt
 
 # -- in a browser ------------------------------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
 NO_BROWSER = "no Chromium with its driver here (apt-get install chromium chromium-driver; pip install -e '.[dev]')"
+PICTURES = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_pictures.py"))
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")):
+    found = PICTURES["found_chromium"]()
+    if not (found and importlib.util.find_spec("selenium")):
         pytest.skip(NO_BROWSER)
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument_ in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--hide-scrollbars",
-    ):
-        options.add_argument(argument_)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(120)
+    driver = PICTURES["chromium"](*found)
     yield driver
     driver.quit()
 
@@ -329,3 +315,18 @@ def test_nothing_sticks_out(browser: Any, tmp_path: Path, width: int) -> None:
     for theme in ("light", "dark"):
         browser.execute_script(f"document.documentElement.dataset.theme = '{theme}'")
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_screenshots(browser: Any, tmp_path: Path) -> None:
+    """As many pixels as asked for, in the theme, with a value that was computed again."""
+    from PIL import Image
+
+    page_file, target = tmp_path / "page.html", tmp_path / "shot.png"
+    page_file.write_bytes(page(Explorer(tiny("reference"), {"input": images(1)}, "a.png"), alone=True).encode())
+    for look in ((400, "dark"), (1600, "light")):
+        PICTURES["shoot"](browser, page_file, look, target)
+        with Image.open(target) as picture:
+            assert picture.size == (look[0], PICTURES["HEIGHT"])
+            assert (sum(picture.convert("RGB").getpixel((2, 2))) < 200) == (look[1] == "dark")
+        assert browser.execute_script("return [chosen.layer, chosen.y, chosen.c]") == [2, 4, 4]
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
