@@ -112,6 +112,46 @@ def test_the_glossary_has_thirty_words_in_order() -> None:
     assert "glossary.md#zero-point" in pages
 
 
+# Words of the glossary that a newcomer can't guess -> how they look in a sentence.
+MAIN_TERMS = {
+    "accumulator": "accumulators?", "calibration": "calibration", "dialect": "dialects?", "dump": "dumps?",
+    "depthwise-convolution": r"depthwise(?:\s(?:convolutions?|layers?))?", "endpoint": "endpoints?",
+    "fused-multiply-add": "fused multiply-adds?", "micro-kernel": "micro-kernels?",
+    "pointwise-convolution": r"pointwise(?:\s(?:convolutions?|layers?))?", "requantization": "requantization",
+    "zero-point": "zero points?",
+}  # fmt: skip
+NO_SENTENCES = re.compile(
+    r"^```.*?^```$|<!-- (\w+) -->.*?<!-- /\1 -->|^#.*?$|^\|.*?$|`[^`\n]*`|<[^>]*>|\]\([^)]*\)", re.DOTALL | re.MULTILINE
+)  # code, generated parts, headings, tables, addresses
+WRITTEN_BY_PROGRAMS = ("cli.md", "models.md", "exactness.md", "formats.md", "glossary.md", "performance-notebook.md")
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")))
+def test_main_terms_are_linked_at_first_use(page: str) -> None:
+    """A term's first use in a sentence of a page is a link to the glossary."""
+    if page in WRITTEN_BY_PROGRAMS:
+        return
+    text = read(f"docs/{page}")
+    sentences = NO_SENTENCES.sub(lambda found: " " * len(found[0]), text)
+    for term, words in MAIN_TERMS.items():
+        first = re.search(rf"(?<![\w-]){words}(?![\w-])", sentences, re.IGNORECASE)
+        if first:
+            after = text[first.end() : first.end() + 60]
+            assert re.match(rf"[^\[\]\n]{{0,25}}\]\(glossary\.md#{term}\)", after), (
+                f"{page}: link {first[0]!r} to {term}"
+            )
+
+
+def test_pages_say_why_before_how() -> None:
+    """docs/arithmetic.md begins with why there is fixed point, docs/performance.md with what its figures mean."""
+    headings = {
+        page: re.findall(r"^## (.+)$", read(f"docs/{page}.md"), re.MULTILINE) for page in ("arithmetic", "performance")
+    }
+    assert headings["arithmetic"][0] == "Why integers"
+    assert headings["performance"][0] == "In short"
+    assert "|---" not in read("docs/arithmetic.md").split("## Basics", maxsplit=1)[0]
+
+
 def test_the_index_has_every_page() -> None:
     index = read("docs/README.md")
     missing = [p.name for p in (ROOT / "docs").glob("*.md") if p.name != "README.md" and f"({p.name}" not in index]
