@@ -1,10 +1,12 @@
 """Plant faults into devices, take their dumps, and see whether `golden diff` locates each and names its cause.
 
     python tools/plant_faults.py [--only TEXT] [--write]
+    python tools/plant_faults.py --seed 1 MODEL.tflite [MODEL.tflite ...]
 
 The devices' arithmetic is NumPy of their own (faulty_device.py, faults.py). Models are random ones of the zoo's tables,
 quantized, and the flowers model that the package holds; inputs are random. `--write` puts the table of results into
-docs/golden.md; tests/golden/test_plant_faults.py runs a few and compares the list with the table.
+docs/golden.md; tests/golden/test_plant_faults.py runs a few and compares the list with the table. With files, each
+fault is planted into a layer of one of them, drawn as form and gaps of its dump are.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ TABLE = re.compile(r"(?<=<!-- faults -->\n).*?(?=<!-- /faults -->)", re.DOTALL)
 DIALECT = "tflite-reference"
 SECONDS = 300.0
 IMAGES = 2
+MOST_CHARACTERS = 150  # of a file's name
 
 
 def _made(name: str, scheme: str) -> ModelData:
@@ -59,7 +62,7 @@ MODELS: Mapping[str, Callable[[], ModelData]] = {
 @functools.cache
 def model(name: str) -> tuple[ModelData, golden.Dump, Path]:
     """A model with its right dump."""
-    data = MODELS[name]()
+    data = MODELS[name]() if name in MODELS else nm.load(name).data
     folder = Path(tempfile.mkdtemp())
     engine = nm.Model(data)
     return data, golden.record(engine, random_input(engine, 9, batch=IMAGES), folder / "ours", taps=["*"]), folder
@@ -107,7 +110,9 @@ def kept(data: ModelData, values: Mapping[str, Array], odd: Node, lacks: str) ->
         away = [n for n in odd.inputs if n not in data.graph.inputs]
     if lacks == "behind":
         away = [odd.output]
-    return {name: array for name, array in values.items() if name not in away}
+    tensors = data.graph.tensors  # a name that no file can have: its index in the .tflite file
+    stems = {n: t.source.removeprefix("#") if len(n) > MOST_CHARACTERS else n for n, t in tensors.items()}
+    return {stems[n]: a for n, a in values.items() if n not in away}
 
 
 def write(values: Mapping[str, Array], folder: Path, form: str) -> Path:
@@ -169,17 +174,44 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def elsewhere(files: list[str], seed: int) -> list[Fault]:
+    """Every fault once, anywhere in one of the files that has its op; it may befall none of its layers."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for fault in FAULTS:
+        fit = [f for f in files if any(n.op == fault.op for n in model(f)[0].graph.nodes)]
+        if fit:
+            form = str(rng.choice(("npy", "npz", "bin", "csv", "json")))
+            lacks = str(rng.choice(("", "", "", "before", "behind")))
+            where = float(rng.uniform())
+            says = re.sub(
+                r" \\\(ky.*?\\\)", "", fault.says
+            )  # smaller weights have another one flipped (faults.py: _flip)
+            found.append(fault._replace(model=str(rng.choice(fit)), where=where, says=says, form=form, lacks=lacks))
+    return found
+
+
 def main(arguments: Any = None) -> int:
     """Run all, or some."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", metavar="MODEL.tflite")
+    parser.add_argument("--seed", type=int, default=0, help="for files")
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     options = parser.parse_args(arguments)
+    if options.files and options.write:
+        parser.error("the page's table is of the faults as they are listed, not of those in files")
     results = []
-    for place, fault in enumerate(FAULTS):
+    for place, fault in enumerate(elsewhere(options.files, options.seed) if options.files else FAULTS):
         if options.only in f"{fault.name} {fault.model} {fault.op}":
-            result = plant(fault, place, options.seconds)
+            try:
+                result = plant(fault, place, options.seconds)
+            except (RuntimeError, StopIteration) as error:  # not in a file that has no fitting layer
+                if not options.files:
+                    raise
+                print(f"{place:3d} not planted: {fault.name}, {fault.model}, {fault.op}: {error}", flush=True)
+                continue
             results.append(result)
             print(f"{place:3d} {'located' if result.located else 'LOST':8s}{result.named:6s}{result.seconds:6.1f} s  "
                   f"{fault.name}, {fault.model}, {fault.op}: {result.text}", flush=True)  # fmt: skip

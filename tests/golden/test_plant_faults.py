@@ -43,3 +43,15 @@ def test_some_are_planted_again(name: str) -> None:
     result = plant_faults.plant(fault, place)
     assert result.located
     assert result.named == "yes", result.text
+
+
+def test_faults_are_drawn_anywhere() -> None:
+    """With files each fault comes once, into one that has its op; the same seed draws the same."""
+    drawn = plant_faults.elsewhere(["flowers uint8"], 3)
+    assert drawn == plant_faults.elsewhere(["flowers uint8"], 3)
+    assert drawn != plant_faults.elsewhere(["flowers uint8"], 4)
+    ops = {node.op for node in plant_faults.model("flowers uint8")[0].graph.nodes}
+    assert [f.name for f in drawn] == [f.name for f in FAULTS if f.op in ops]
+    assert {f.model for f in drawn} == {"flowers uint8"}
+    assert len({f.where for f in drawn}) == len(drawn)
+    assert "bit 6 of its weight" in {f.says for f in drawn}
