@@ -54,6 +54,8 @@ def real_values(values: Array, port: Port) -> Array:
 
 def check_inputs(x: Inputs, ports: Sequence[Port], value_range: tuple[float, float] | None, model: str) -> list[Array]:
     """One array for each of a model's inputs, equal in batch size, as `check_input` has them. Raises `InputError`."""
+    if len(ports) == 1 and isinstance(x, np.ndarray):
+        return [check_input(x, ports[0].shape, ports[0].dtype, value_range)]
     wanted = [port.name for port in ports]
     given = x if isinstance(x, Mapping) else {wanted[0]: x}
     if set(given) != set(wanted):
