@@ -118,8 +118,13 @@ def page(found: Sequence[tuple[str, str, str]]) -> str:
 
 
 def notebook(found: Sequence[tuple[str, str, str]]) -> str:
-    """The cells as a Jupyter notebook (nbformat 4.5); commands begin with "!"."""
-    made = []
+    """The cells as a Jupyter notebook (nbformat 4.5), behind one that finds the folder; commands begin with "!"."""
+    # Jupyter starts in the notebook's folder, docs/; names of files count from the checkout's.
+    start = 'import os\n\nif not os.path.isdir("docs"):\n    os.chdir("..")'
+    made: list[dict[str, Any]] = [
+        {"cell_type": "code", "id": "cell-start", "metadata": {}, "source": start.splitlines(keepends=True),
+         "execution_count": None, "outputs": []}
+    ]  # fmt: skip
     for i, (kind, source, output) in enumerate(found):
         if not source.strip():
             continue
