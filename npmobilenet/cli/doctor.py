@@ -212,7 +212,7 @@ def _cache_problem(root: Path | None) -> str:
         return f"'{root}' can't be made or looked at ({error.strerror or error}); {remedy}"
     if not stat.S_ISDIR(status.st_mode):
         return f"'{root}' is not a folder; {remedy}"
-    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+    if hasattr(os, "getuid") and status.st_uid not in (0, os.getuid()):
         return f"'{root}' belongs to another user, who could put code into it; {remedy}"
     if hasattr(os, "getuid") and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to '{root}', and so put code into it; {remedy}, which only you may write to"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from platforms import needs_owners
 
-from npmobilenet.kernels.compiler.cache import cache_root
+from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 from npmobilenet.kernels.compiler.jit import ISAS
 
 PROGRAM = """
@@ -119,6 +119,43 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
     shared.chmod(0o777)
     assert run(shared) == "True softmax_f32 False"
     assert list(shared.iterdir()) == []
+
+
+READ_ONLY = """
+import os, sys
+def refuse(event, args):
+    where = {"open": 0, "os.mkdir": 0, "os.remove": 0, "os.rename": 1}.get(event)
+    writes = event != "open" or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if where is not None and writes and str(args[where]).startswith(os.environ["NPMOBILENET_CACHE"]):
+        raise OSError(30, "Read-only file system", str(args[where]))
+sys.addaudithook(refuse)
+"""
+
+
+def test_a_folder_that_can_only_be_read_is_read(tmp_path: Path) -> None:
+    """As in a container: what was compiled before is used, what wasn't is compiled in each run."""
+    cache = tmp_path / "cache"
+    assert run(cache, "fast") == "True softmax_f32 run_alone True"
+    before = sorted(cache.rglob("*"))
+    assert run(cache, "fast", program=READ_ONLY + PROGRAM) == "True True"
+    assert run(cache, "reference", program=READ_ONLY + PROGRAM) == "True softmax_f32 True"
+    assert sorted(cache.rglob("*")) == before
+    assert run(tmp_path / "none", program=READ_ONLY + PROGRAM) == "True softmax_f32 False"
+
+
+@needs_owners
+def test_a_folder_of_roots_is_read_by_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NPMOBILENET_CACHE", str(tmp_path))
+    cache_folder.cache_clear()
+    try:
+        assert cache_folder() is not None
+        for owner, used in ((os.getuid() + 1, os.getuid() == 0), (os.getuid(), True)):
+            monkeypatch.setattr(os, "getuid", lambda owner=owner: owner)
+            cache_folder.cache_clear()
+            assert (cache_folder() is not None) is used
+    finally:
+        monkeypatch.undo()
+        cache_folder.cache_clear()
 
 
 def test_no_compiler_is_said(tmp_path: Path) -> None:

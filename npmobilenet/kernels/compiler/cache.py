@@ -3,7 +3,8 @@
 Only this user can write it (Numba's cache files are pickles, so a folder that others can write would let them run code
 here). Its name is a hash of everything that the machine code depends on: the sources in `kernels/`, the versions of
 Python, Numba, llvmlite and NumPy, the CPU and features that Numba compiles for, and its settings. A folder that can't
-be made or written means no cache, not a failure.
+be made means no cache, not a failure. One that can't be written, or is root's (who may do anything here anyway), is
+read, as in a container whose file system is read-only.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ SETTINGS = (
 )  # fmt: skip
 
 
+ROOT = 0  # the user id
+
+
 @functools.cache
 def cache_key() -> str:
     """Hash of the kernel sources and of everything else that the compiled code depends on."""
@@ -65,7 +69,7 @@ def cache_key() -> str:
 
 @functools.cache
 def cache_folder() -> Path | None:
-    """The folder for compiled code, made if need be; None if there can't be a private one."""
+    """The folder for compiled code, made if need be; None if there can't be one that others can't write."""
     try:
         root = cache_root().absolute()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,11 +78,18 @@ def cache_folder() -> Path | None:
             path.mkdir(mode=0o700, exist_ok=True)
             if hasattr(os, "getuid"):
                 found = path.stat()
-                if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                if found.st_uid not in (ROOT, os.getuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                     return None
-        probe = folder / f".write-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        return folder if _writable(folder) or any(folder.iterdir()) else None
     except (OSError, RuntimeError):  # RuntimeError: no home folder can be determined
         return None
-    return folder
+
+
+def _writable(folder: Path) -> bool:
+    probe = folder / f".write-{os.getpid()}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError:
+        return False
+    return True

@@ -139,9 +139,19 @@ def load_openmp(variable: str, value: str) -> None:
 # Files of compiled functions
 
 
+class _Place(caching.UserProvidedCacheLocator):  # type: ignore[misc]  # Numba has no types
+    """The folder that CACHE_DIR names, also where it can only be read: Numba wants to write into it first."""
+
+    def ensure_cache_path(self) -> None:
+        """Make the folder if that is possible."""
+        with contextlib.suppress(OSError):
+            os.makedirs(self.get_cache_path(), exist_ok=True)
+
+
 class _Parts(caching.CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
     """What a cache file holds: a function's code. `prepare` gets that before it is linked."""
 
+    _locator_classes = [_Place]  # noqa: RUF012
     prepare: Callable[[bytes], None]
 
     def rebuild(self, target_context: Any, payload: Any) -> Any:
