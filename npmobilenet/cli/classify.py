@@ -74,7 +74,7 @@ class _WithRecipes(click.Command):
 @click.option("-o", "--output", metavar="FOLDER", help="That folder, which all workers see.")
 def classify(
     images: tuple[str, ...], model: str | None, top: int, labels: str | None, recipe: str | None, kernels: str,
-    dialect: str, threads: int | None, as_csv: bool, output: str | None, **how: Any,
+    dialect: str, threads: int | None, as_csv: bool, **how: Any,
 ) -> int:  # fmt: skip
     """Name what IMAGE shows; without one, classify an example picture that the package draws.
 
@@ -89,7 +89,7 @@ def classify(
     from npmobilenet.model import AHEAD, load
     from npmobilenet.zoo.checkpoints import locate
 
-    as_json = how["as_json"]
+    as_json, output = how["as_json"], how["output"]
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: expected one of them")
     if recipe is not None:
