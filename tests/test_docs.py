@@ -473,7 +473,10 @@ def test_extending_lists_what_an_op_needs() -> None:
 ARGUMENTS = {name: ["--side", "4", "--channels", "32"] for name in ("ladder.py", "ladder_int8.py")}
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+# Of those that end by themselves; the server is asked in tests/tools/test_serving.py.
+@pytest.mark.parametrize(
+    "example", sorted(p for p in (ROOT / "examples").glob("*.py") if p.name != "serve.py"), ids=lambda p: p.name
+)
 def test_examples_run(
     example: Path, workplace: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -566,3 +569,33 @@ def test_the_page_of_claims_is_current() -> None:
     tool = [sys.executable, str(root / "tools" / "make_exactness_docs.py"), "--check"]
     done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
+
+
+# -- what is handed on -------------------------------------------------------------------------------------------------
+
+
+def test_no_photo_is_handed_on_and_their_licence_is_said() -> None:
+    """Pictures in the repository are plots and pages: what docs/training.md says of the flowers' photos."""
+    folders = ("npmobilenet", "weights", "docs", "examples", "tests", "tools", "container")
+    pictures = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+    found = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix.lower() in pictures]
+    assert {p.relative_to(ROOT).as_posix() for p in found} == {
+        "docs/example.png", "docs/explore_dark.png", "docs/explore_light.png", "docs/training_curves.png",
+    }  # fmt: skip
+    text = section(read("docs/training.md"), "## The photos")
+    assert "https://creativecommons.org/licenses/by/2.0/" in text
+    assert "LICENSE.txt" in text
+
+
+def test_programs_for_other_engines() -> None:
+    """Those of docs/other-engines.md are programs, use what there is, and have about twenty lines each.
+
+    tools/try_engines.py runs them, where their packages are installed.
+    """
+    programs = blocks(read("docs/other-engines.md"), "python")
+    assert len(programs) == 2
+    for program in programs:
+        ast.parse(program)
+        assert "model.features(" in program
+        assert "nm.InputError" in program
+        assert len([line for line in program.splitlines() if line.strip()]) <= 25
