@@ -143,8 +143,9 @@ def test_a_folder_that_can_only_be_read_is_read(tmp_path: Path) -> None:
     assert run(tmp_path / "none", program=READ_ONLY + PROGRAM) == "True softmax_f32 False"
 
 
-@needs_owners
 def test_a_folder_of_roots_is_read_by_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not hasattr(os, "getuid"):
+        pytest.skip("this platform has no owners and modes of files")
     monkeypatch.setenv("NPMOBILENET_CACHE", str(tmp_path))
     cache_folder.cache_clear()
     try:
