@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("click", reason="the command line needs the extra [cli]")
@@ -73,3 +74,17 @@ def test_the_headline_of_a_report_has_the_cause(tmp_path: Path) -> None:
     assert "<h1>dw: bit 6 of its weight (ky 1, kx 1, co 7) flipped" in text
     golden.write_report(golden.diff(right, wrong), tmp_path / "r.html")
     assert "<h1>first diverging: dw" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_channels_that_hold_one_value_are_no_moved_sums(tmp_path: Path) -> None:
+    """Each alone could come of a large amount added; as a cause that is never offered for channels that were lost."""
+    right = golden.record(nm.Model(small("int8")), "random:1", tmp_path / "right", taps=["conv"])
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    np.save(wrong / "input.npy", right["input"])
+    values = right["conv"].copy()
+    values[..., ::2] = values.min()
+    np.save(wrong / "conv.npy", values)
+    cause = golden.diff(right, wrong, model=small("int8")).cause
+    assert cause is not None
+    assert "amount of its own" not in cause.text

@@ -312,6 +312,9 @@ def shared_bias(c: Case) -> Iterator[Change]:
         yield Change(f"the bias of every channel is off by {text}", sums=lambda s: s + value)
         return
     own = np.array([min(max(0, a), b) for a, b in intervals], np.int64)
+    lone = np.ptp(c.found.reshape(-1, count).astype(np.int64), axis=0) == 0  # a large amount gives that always
+    if 2 * np.count_nonzero(own[lone]) >= np.count_nonzero(own):
+        return
     yield Change(
         f"every channel's accumulators are moved by an amount of its own (bias, or what zero points add to it), "
         f"{int(np.count_nonzero(own))} of {count} channels, by {own.min():+,} to {own.max():+,}",
