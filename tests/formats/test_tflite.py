@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import time
 import zipfile
@@ -399,6 +400,16 @@ CASES: dict[str, Callable[[], File]] = {
                                 T(data=normal(4, 2, 3, 3)), T(data=normal(4))),
     "conv dilated": lambda: unary("CONV_2D", conv_options(DilationHFactor=2, DilationWFactor=3),
                                   T(data=normal(4, 3, 3, 3)), T(data=normal(4))),
+    "tanh": lambda: unary("TANH"),
+    "tanh of rows": lambda: File([T((1, 3, 8)), T((3, 8)), T((3, 8))], [
+        Op("RESHAPE", [0], [1], ("ReshapeOptions", {"NewShape": [3, 8]})), Op("TANH", [1], [2])]),
+    **{f"{op.lower()} of {kind}": functools.partial(unary, op, None, *more)
+       for op in ("MINIMUM", "MAXIMUM")
+       for kind, more in (("a number", [T(data=np.float32(0.25))]), ("channels", [T(data=normal(3))]))},
+    "maximum, constant first": lambda: File([T(data=normal(1, 5, 6, 3)), T((1, 5, 6, 3)), T(None)],
+                                            [Op("MAXIMUM", [0, 1], [2])], inputs=[1]),
+    "minimum of two": lambda: File([T((1, 5, 6, 3)), T(None), T(None)],
+                                   [Op("LOGISTIC", [0], [1]), Op("MINIMUM", [0, 1], [2])]),
     "depthwise": lambda: unary("DEPTHWISE_CONV_2D", conv_options("DepthwiseConv2DOptions", DepthMultiplier=1),
                                T(data=normal(1, 3, 2, 3)), T(data=normal(3))),
     "depthwise multiplied": lambda: unary(
@@ -617,7 +628,9 @@ A = T((1, 4, 4, 2))
 INT8 = T((1, 4, 4, 2), type="int8", scale=(0.1,))
 WEIGHTS = T(data=np.ones((4, 1, 1, 2), F))
 REFUSED: dict[str, tuple[Callable[[], File], str]] = {
-    "op": (lambda: unary("TANH"), r"op 0 \(TANH\)"),
+    "op": (lambda: unary("SIN"), r"op 0 \(SIN\)"),
+    "tanh of 8 bits": (lambda: File([INT8, INT8], [Op("TANH", [0], [1])]), "of int8; supported: float32"),
+    "maximum of 8 bits": (lambda: File([INT8, INT8, INT8], [Op("MAXIMUM", [0, 1], [2])], inputs=[0, 1]), "of int8"),
     "control flow": (lambda: unary("WHILE"), r"op 0 \(WHILE\)"),
     "custom op": (lambda: File([A, T(None)], [Op("CUSTOM", [0], [1], custom="Magic")]), "custom op 'Magic'"),
     "fused tanh": (lambda: binary_with("ADD", 1.0, fused=4), "fused activation number 4"),

@@ -254,8 +254,8 @@ class Importer:
         if key not in self._declared:
             if str(value.array.dtype) == "float16":
                 refuse(op, "float16 constants are supported behind a DEQUANTIZE only")
-            absent = value.index < 0  # the zeros of an operator that leaves its bias out
-            name = f"{self._names[op.outputs[0]]}/bias" if absent else self.tensor(value.index).name
+            absent = value.index < 0  # the zeros of an operator that leaves its bias out, the numbers of a formula
+            name = f"{self._names[op.outputs[0]]}/{layout or 'bias'}" if absent else self.tensor(value.index).name
             name = self.fresh(name or f"tensor_{value.index}")
             self.builder.constant(
                 name, value.array.shape, str(value.array.dtype),

@@ -68,7 +68,9 @@ _OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
     "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "LOGISTIC": ("NONE", ()),
     "MAX_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
+    "MAXIMUM": ("MaximumMinimumOptions", ()),
     "MEAN": ("ReducerOptions", ("KeepDims",)),
+    "MINIMUM": ("MaximumMinimumOptions", ()),
     "MUL": ("MulOptions", (_FUSED,)),
     "PACK": ("PackOptions", ("Axis",)),
     "PAD": ("PadOptions", ()),
@@ -94,6 +96,7 @@ _OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
         ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
     ),
     "SUB": ("SubOptions", (_FUSED,)),
+    "TANH": ("NONE", ()),
     "TRANSPOSE": ("TransposeOptions", ()),
 })  # fmt: skip
 

@@ -175,6 +175,42 @@ def activation(function: str) -> Rule:
     return rule
 
 
+def _in_floats(io: Importer, op: FileOperator, names: Sequence[str]) -> None:
+    kinds = {io.builder.tensors[name].dtype for name in names} - {"float32"}
+    if kinds:
+        refuse(op, f"of {', '.join(sorted(kinds))}; supported: float32. Convert the model without quantizing, then "
+                   "`npmobilenet quantize` it")  # fmt: skip
+
+
+def tanh(io: Importer, op: FileOperator) -> None:
+    """In float32, 2 sigmoid(2 x) - 1: within 3e-7."""
+    x = io.activation(op, rows=True)
+    _in_floats(io, op, [x.name])
+    two, one = (
+        io.declare(op, Constant(-1, np.full((1,) * len(x.shape), number, np.float32)), name)
+        for name, number in (("two", 2), ("one", 1))
+    )
+    gate = io.emit_hidden(op, "activation", [io.emit_hidden(op, "mul", [x.name, two])], function="sigmoid")
+    io.emit(op, "sub", [io.emit_hidden(op, "mul", [gate, two]), one], rows=x.name in io.in_rows)
+
+
+def extremum(least: bool) -> Rule:
+    """MINIMUM, MAXIMUM in float32: b - relu(b - a) and b + relu(a - b), within a step of the larger."""
+
+    def rule(io: Importer, op: FileOperator) -> None:
+        x = io.activation(op, 0 if isinstance(io.value(op, 0), str) else 1, rows=True)
+        values = [io.value(op, i) for i in (0, 1)]
+        a, b = (
+            v if isinstance(v, str) else _broadcast(io, op, io.constant(op, i, "an operand"), len(x.shape))
+            for i, v in enumerate(values)
+        )
+        _in_floats(io, op, [a, b])
+        over = io.emit_hidden(op, "sub", [b, a] if least else [a, b], activation="relu")
+        io.emit(op, "sub" if least else "add", [b, over], rows=x.name in io.in_rows)
+
+    return rule
+
+
 def softmax(io: Importer, op: FileOperator) -> None:
     """Over the last dimension."""
     beta = float(op.options.get("Beta", 0.0))
@@ -269,7 +305,9 @@ OPS: Mapping[str, Rule] = MappingProxyType({
     "LEAKY_RELU": leaky_relu,
     "LOGISTIC": activation("sigmoid"),
     "MAX_POOL_2D": layers.pool("max_pool"),
+    "MAXIMUM": extremum(least=False),
     "MEAN": mean,
+    "MINIMUM": extremum(least=True),
     "MUL": binary("mul"),
     "PACK": shapes.pack,
     "PAD": pad,
@@ -292,5 +330,6 @@ OPS: Mapping[str, Rule] = MappingProxyType({
     "SQUEEZE": shapes.squeeze,
     "STRIDED_SLICE": shapes.strided_slice,
     "SUB": binary("sub"),
+    "TANH": tanh,
     "TRANSPOSE": transpose,
 })  # fmt: skip
