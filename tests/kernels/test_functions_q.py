@@ -184,6 +184,8 @@ def one_by_one(rule: str, size_in: int, size_out: int, align: bool, half: bool) 
             found.append((int(x), min(int(x) + 1, size_in - 1), int(np.rint((x - f(int(x))) * f(2048)))))
             continue
         x = (f(o) + f(0.5)) * ratio - f(0.5) if half else f(o) * ratio
+        if half and rule.endswith("fused"):  # one rounding, of the exact value
+            x = f((o + 0.5) * float(ratio) - 0.5)
         first = min(max(int(np.floor(x)), 0), size_in - 1)
         found.append((first, min(int(np.ceil(x)), size_in - 1), float(x - f(first))))
     return found
