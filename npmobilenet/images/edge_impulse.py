@@ -47,7 +47,7 @@ def edge_impulse_longest(image: Image, height: int, width: int) -> Floats:
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     padded = np.zeros((height, width, image.shape[2]), np.uint8)
     padded[top : top + inner[0], left : left + inner[1]] = opencv_area(image, *inner)
-    return padded.astype(np.float32) / np.float32(255)
+    return edge_impulse_squash(padded, height, width)
 
 
 def _check(left: int, rows: int, columns: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from npmobilenet.errors import InputError
-from npmobilenet.golden.exporting.bench_ops import C_STEPS, OPS, bench_of_op
+from npmobilenet.golden.exporting.bench_ops import C_STEPS, OPS, VERILOG_CHECK, VERILOG_LOOPS, bench_of_op
 from npmobilenet.golden.inputs import find_tensor
 from npmobilenet.golden.recording import EVERYTHING
 from npmobilenet.graph import Graph
@@ -178,7 +178,8 @@ def _comment(name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # Verilog
 
-_VERILOG = """// written by npmobilenet golden export: {name} ({op}), computed and compared with its vector
+_VERILOG = (
+    """// written by npmobilenet golden export: {name} ({op}), computed and compared with its vector
 `timescale 1ns / 1ns
 module bench;
   localparam integer {sizes};
@@ -199,12 +200,9 @@ module bench;
     $readmemh("{multiplier}", multiplier);
     $readmemh("{shift}", shift);
     $readmemh("{y}", y);
-    values = 0;
-    differ = 0;
-    for (n = 0; n < N; n = n + 1)
-      for (oy = 0; oy < OH; oy = oy + 1)
-        for (ox = 0; ox < OW; ox = ox + 1)
-          for (co = 0; co < OC; co = co + 1) begin
+"""
+    + VERILOG_LOOPS
+    + """\
             acc = bias[co];
             for (ky = 0; ky < KH; ky = ky + 1)
               for (kx = 0; kx < KW; kx = kx + 1)
@@ -220,17 +218,9 @@ module bench;
             s = shift[co];
             {rule}
             v = product + ({zero});
-            if (v < {low}) v = {low};
-            if (v > {high}) v = {high};
-            expected = y[((n * OH + oy) * OW + ox) * OC + co];
-            if (v != expected) differ = differ + 1;
-            values = values + 1;
-          end
-    $display("%0d values, %0d differ", values, differ);
-    $finish;
-  end
-endmodule
 """
+    + VERILOG_CHECK
+)
 # product: the accumulator in units of the output's scale
 _HIGH = """moved = s > 0 ? acc << s : acc;
             product = moved;

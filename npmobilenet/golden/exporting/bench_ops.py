@@ -84,7 +84,30 @@ _C_POOL = """int total = 0, count = 0, ky, kx;
           /* rounded to nearest, ties away from zero; a window without a pixel gives the zero point */
           v = count == 0 ? P(ZERO_POINT) : total >= 0 ? (total + count / 2) / count : -((count / 2 - total) / count);"""
 
-_VERILOG = """// written by npmobilenet golden export: {name} ({op}), computed and compared with its vector
+# Both Verilog benches: the loops over all outputs, and the comparison of one, v.
+VERILOG_LOOPS = """\
+    values = 0;
+    differ = 0;
+    for (n = 0; n < N; n = n + 1)
+      for (oy = 0; oy < OH; oy = oy + 1)
+        for (ox = 0; ox < OW; ox = ox + 1)
+          for (co = 0; co < OC; co = co + 1) begin
+"""
+VERILOG_CHECK = """\
+            if (v < {low}) v = {low};
+            if (v > {high}) v = {high};
+            expected = y[((n * OH + oy) * OW + ox) * OC + co];
+            if (v != expected) differ = differ + 1;
+            values = values + 1;
+          end
+    $display("%0d values, %0d differ", values, differ);
+    $finish;
+  end
+endmodule
+"""
+
+_VERILOG = (
+    """// written by npmobilenet golden export: {name} ({op}), computed and compared with its vector
 `timescale 1ns / 1ns
 module bench;
   localparam integer {sizes};
@@ -120,24 +143,13 @@ module bench;
 
   initial begin
 {loads}
-    values = 0;
-    differ = 0;
-    for (n = 0; n < N; n = n + 1)
-      for (oy = 0; oy < OH; oy = oy + 1)
-        for (ox = 0; ox < OW; ox = ox + 1)
-          for (co = 0; co < OC; co = co + 1) begin
-            {body}
-            if (v < {low}) v = {low};
-            if (v > {high}) v = {high};
-            expected = y[((n * OH + oy) * OW + ox) * OC + co];
-            if (v != expected) differ = differ + 1;
-            values = values + 1;
-          end
-    $display("%0d values, %0d differ", values, differ);
-    $finish;
-  end
-endmodule
 """
+    + VERILOG_LOOPS
+    + """\
+            {body}
+"""
+    + VERILOG_CHECK
+)
 _V_OPERAND = """{v} = {array}[((n % {s}N * {s}H + oy % {s}H) * {s}W + ox % {s}W) * {s}C + co % {s}C];
             {v} = {v} - ({zero});"""
 _V_SUM = (
