@@ -30,9 +30,10 @@ COMMANDS = {
     "ranges.svg": "npmobilenet plot ranges flowers_uint8 -o",
     "latency.svg": "npmobilenet plot latency -o",
     "edgetpu.svg": "npmobilenet plot edgetpu -o",
+    "ladder.svg": "python examples/ladder.py --picture",
     "ladder_int8.svg": "python examples/ladder_int8.py --picture",
 }
-TIMED = ("latency.svg", "edgetpu.svg", "ladder_int8.svg")
+TIMED = ("latency.svg", "edgetpu.svg", "ladder.svg", "ladder_int8.svg")
 # What others draw: tools/peer_report.py, tools/train_flowers.py, npmobilenet/images/example.py.
 OTHERS = ("performance.svg", "training_curves.png", "example.png")
 
@@ -41,7 +42,7 @@ HEIGHT = 1000
 PAGES = {"light": "flowers", "dark": "flowers_uint8"}  # theme -> the model that is shown in it
 LAYER = 2  # a depthwise layer: few enough terms to be seen at once
 SCREENSHOTS = {f"explore_{width}_{theme}.png": (width, theme) for theme in PAGES for width in WIDTHS}
-COLOURS = 256  # of a screenshot's palette, which takes half the bytes
+COLOURS = 256  # of a screenshot's palette, which takes half the bytes; none is far off (10 or 20 of 255)
 
 
 def chromium(binary: str, driver: str) -> Any:
@@ -82,7 +83,8 @@ def screenshots(names: Sequence[str], folder: Path) -> None:
                 width, wanted = SCREENSHOTS[name]
                 if wanted == theme:
                     shoot(browser, page, (width, theme), folder / name)
-                    Image.open(folder / name).convert("RGB").quantize(COLOURS).save(folder / name, optimize=True)
+                    picture = Image.open(folder / name).convert("RGB")
+                    picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=2).save(folder / name, optimize=True)
     browser.quit()
 
 

@@ -317,6 +317,27 @@ def test_nothing_sticks_out(browser: Any, tmp_path: Path, width: int) -> None:
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+GAPS = """
+const [layer, channel] = ["layer", "channel"].map((id) => document.getElementById(id).parentElement);
+const title = document.getElementById("title").getBoundingClientRect();
+return [channel.getBoundingClientRect().top - layer.getBoundingClientRect().bottom, title.width / innerWidth];
+"""
+
+
+def test_parts_stand_close(browser: Any, tmp_path: Path) -> None:
+    """In two columns a long right one doesn't tear the left one's parts apart, nor selectors crowd the title."""
+    data = tiny("reference").data
+    model = Model(quantize(data, calibrate(data, [images(1)]).ranges), "reference")
+    x = np.zeros((1, 32, 32, 3), np.int8)
+    target = tmp_path / "page.html"
+    target.write_bytes(page(Explorer(model, {model.input.name: x}, "noise"), alone=True).encode())
+    PICTURES["shoot"](browser, target, (900, "light"), tmp_path / "shot.png")
+    gap, share = browser.execute_script(GAPS)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert 0 < gap < 30
+    assert share > 0.4
+
+
 def test_screenshots(browser: Any, tmp_path: Path) -> None:
     """As many pixels as asked for, in the theme, with a value that was computed again."""
     from PIL import Image
