@@ -258,8 +258,9 @@ def test_python_examples_run_and_print_what_they_say(workplace: Callable[[str], 
 
 def commands(page: str) -> list[tuple[str, str]]:
     """`npmobilenet classify ...` and the output shown below it; those without output are left out."""
-    found = [block.partition("\n") for block in blocks(read(page), "console")]
-    return [(line.removeprefix("$ "), out) for line, _, out in found if "npmobilenet classify" in line and out]
+    pieces = [p for block in blocks(read(page), "console") for p in re.split(r"^\$ ", block, flags=re.MULTILINE)]
+    found = [piece.partition("\n") for piece in pieces]
+    return [(line, out) for line, _, out in found if "npmobilenet classify" in line and out]
 
 
 @pytest.mark.parametrize(("command", "output"), commands("README.md"))
