@@ -257,7 +257,10 @@ def _factor(cut: IsolatedNode, dialect: str, got: int, accumulator: int) -> list
 
 
 def _bits(cut: IsolatedNode, accumulator: int, low: int, high: int) -> list[Needed]:
-    """How many single flipped bits of weights would do it."""
+    """How many single flipped bits of weights would give an accumulator from `low` to `high`.
+
+    A product is (x - zero point) * (weight - zero point), so another weight moves the sum by x times the difference.
+    """
     found, tried = 0, products(cut, cut.at)
     for product in (p for p in tried if p.value is not None):
         x = int(product.x) - zero_point_of(cut.operands[0])

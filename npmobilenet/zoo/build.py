@@ -238,6 +238,10 @@ class _Layout:
         return y
 
     def invert(self, x: str, row: Invert, step: _Step, layer: str) -> str:
+        """Expand, depthwise, project. x and y name tensors of the graph; each `self.conv` adds the node that makes y.
+
+        `scope` is the variables' name in a checkpoint; an endpoint is a name under which a tensor can be asked for.
+        """
         scope, act = self.scope("expanded_conv"), row.act or self.spec.act
         inner = make_divisible(self.channels(x) * row.expand, row.expand_divisible_by)
         y = x
@@ -280,6 +284,7 @@ class _Layout:
         return self.project(x, y, row, step, layer, scope)
 
     def project(self, x: str, y: str, row: Invert | Fused | Universal, step: _Step, layer: str, scope: str) -> str:
+        """The last node of a block, y to `step.depth` channels; its input x is added where the shapes are equal."""
         residual = row.residual and step.stride == 1 and self.channels(x) == step.depth
         y = self.conv(y, f"{layer}/{'projection_' if residual else ''}output", f"{scope}/project", step.depth, "none")
         if residual:

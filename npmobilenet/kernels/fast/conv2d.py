@@ -12,7 +12,7 @@ from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
-    """(kh, kw, Cin, Cout) -> panels of output channels, see tiles.pack_panels."""
+    """(kh, kw, Cin, Cout) -> panels of output channels, gemm_f32.pack_panels."""
     return pack_panels(weights)
 
 

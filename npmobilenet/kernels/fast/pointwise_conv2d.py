@@ -24,7 +24,7 @@ FEW_ROWS = 2 * MR
 
 
 def pack_pointwise_conv2d_f32(weights: np.ndarray) -> np.ndarray:
-    """(Cin, Cout) -> panels of output channels, see tiles.pack_panels."""
+    """(Cin, Cout) -> panels of output channels: gemm_f32.pack_panels."""
     return pack_panels(weights)
 
 
@@ -58,7 +58,7 @@ def blocks(x, weights, bias, activation, out):
 
 @register_jitable
 def products(start, stop, x, weights, bias, activation, more, out):
-    """Units start ... stop - 1 of a pointwise convolution; `more`: see tiles.matrix_block."""
+    """Units start ... stop - 1 of a pointwise convolution; `more` is added: gemm_f32.matrix_block."""
     pixels, depth = x.shape
     channels = out.shape[1]
     flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
@@ -67,7 +67,7 @@ def products(start, stop, x, weights, bias, activation, more, out):
         row_step = depth + 16
         apart = np.empty(pixels * row_step, np.float32)
         for r in range(pixels):
-            for k in range(depth):  # by slices, an error that can't happen took a third of the time to compile
+            for k in range(depth):  # not as slices: their check of lengths took a third of the time to compile
                 apart[r * row_step + k] = flat_x[r * depth + k]
         flat_x = apart
     rows, _ = units_of(pixels, channels)
