@@ -179,7 +179,7 @@ def _threads() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from npmobilenet.kernels.compiler import jit
+    from npmobilenet.kernels.compiler import jit, object_code
 
     try:
         root: Path | None = jit.cache_root()
@@ -195,7 +195,7 @@ def _cache() -> dict[str, Any]:
         "root": None if root is None else os.fspath(root),
         "folder": None if folder is None else os.fspath(folder),
         "private": folder is not None,
-        "entries": sum(f.suffix == ".nbc" for f in files),
+        "entries": sum(f.suffix in (".nbc", object_code.KERNEL) for f in files),
         "bytes": sum(f.stat().st_size for f in files),
         "problem": problem,
     }

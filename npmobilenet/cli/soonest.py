@@ -67,7 +67,7 @@ def _cache_is_empty() -> bool:
     from npmobilenet.kernels.compiler.cache import cache_folder
 
     folder = cache_folder()
-    return folder is not None and not any(folder.rglob("*.run_alone-*"))
+    return folder is not None and not any(folder.glob("run_alone_*"))
 
 
 def compile_behind(path: str, dialect: str) -> None:

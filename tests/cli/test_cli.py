@@ -661,10 +661,10 @@ def test_warmup_compiles_what_float_models_use() -> None:
 def test_warmup_compiles_both_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first run needs only that of one thread, later ones need both."""
     ran: list[str] = []
-    for name in ("run_alone", "run_together"):
-        monkeypatch.setattr(work_sharing, name, lambda *args, name=name: ran.append(name) or 0)
+    for name in ("alone", "together"):
+        monkeypatch.setattr(work_sharing, name, lambda *args, name=name: lambda: ran.append(name) or 0)
     warmup._compile([warmup._planned(graph_of("softmax", OPS["softmax"].examples[0], "float32"), "fast")])
-    assert set(ran) == {"run_alone", "run_together"}
+    assert set(ran) == {"alone", "together"}
 
 
 def test_warmup_of_some_dtypes() -> None:

@@ -73,8 +73,7 @@ def test_no_process_without_need(
     if why == "switched off":
         monkeypatch.setenv("NPMOBILENET_BEHIND", "0")
     elif why == "compiled before":
-        (tmp_path / "compiler").mkdir()
-        (tmp_path / "compiler" / "work_sharing.run_alone-188.py311.0123.nbc").write_bytes(b"")
+        (tmp_path / "run_alone_0123.kernel").write_bytes(b"")
     elif why == "no folder":
         monkeypatch.setattr(cache, "cache_folder", lambda: None)
     model = Soonest(load, kernels, "flowers", "tflite-reference")

@@ -98,7 +98,7 @@ def swap(first: Path, second: Path) -> None:
 def test_swapped_cache_files_are_replaced(tmp_path: Path) -> None:
     """Each whole, but another's: called as what it isn't, its code would end the process."""
     run(tmp_path, "fast")
-    swap(*tmp_path.rglob("*.nbc"))
+    swap(*tmp_path.rglob("*.kernel"))
     assert run(tmp_path, "fast") == "True softmax_f32 run_alone True"
     assert run(tmp_path, "fast") == "True True"
 
@@ -215,7 +215,7 @@ def test_tiles_are_compiled_once(tmp_path: Path) -> None:
     kernel = "depthwise_conv2d_f32_3 run_alone"
     assert run_tiles(tmp_path) == f"True 2 {kernel}"
     assert run_tiles(tmp_path) == "True 0"
-    for path in tmp_path.rglob("*depthwise*.nb*"):
+    for path in tmp_path.rglob("depthwise*.kernel"):
         path.unlink()
     assert run_tiles(tmp_path) == "True 0 depthwise_conv2d_f32_3"
 

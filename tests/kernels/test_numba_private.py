@@ -44,15 +44,15 @@ PARTS = {
         "FunctionIdentity._unique_ids": "numbers in symbols, which must not meet those of loaded code",
     },
     "numba.core.ccallback": {
-        "CFunc": "tasks: kernels with C's calling convention, and a cache of our own",
-        "CFunc.compile": "compiling one, or loading it",
+        "CFunc": "tasks: kernels with C's calling convention",
+        "CFunc.compile": "compiling one",
         "CFunc.address": "its entry point",
+        "CFunc.native_name": "the symbol of that in its object file",
     },
     "numba.core.caching": {
         "NullCache": "the base of a cache that Numba calls",
         "FunctionCache": "which function's files, and their key",
         "FunctionCache._impl_class": "what a file holds",
-        "FunctionCache._index_key": "what tells the forms of a function apart",
         "FunctionCache._load_overload": "loading without Numba's import of all that it can compile",
         "FunctionCache.save_overload": "keeping code",
         "FunctionCache.cache_path": "where those files are",
@@ -67,16 +67,16 @@ PARTS = {
         "IndexDataCacheFile._save_data": "writing one",
         "IndexDataCacheFile._data_path": "where one is",
         "IndexDataCacheFile._open_for_write": "the sum at a file's end",
-        "CompileResultCacheImpl.rebuild": "tiles are loaded before the function that calls them is linked",
     },
 }
 # Of objects that Numba makes; the second test asks those.
 OF_OBJECTS = {
-    "_cache": "the cache of a function compiled by njit, or of a CFunc",
+    "_cache": "the cache of a function compiled by njit",
+    "_library": "the code of a CFunc, as an object file",
     "_impl": "what a FunctionCache makes of a file's content",
     "_cache_file": "what a FunctionCache reads and writes its files with",
     "_engine": "of the code generator: where object files are added",
-    "_ee": "LLVM's own engine below that",
+    "_ee": "LLVM's own engine below that, which also knows the addresses of their functions",
     "_getvalue": "an array made of its parts, as LLVM's value",
 }
 PUBLIC = {"numba", "numba.extending"}
@@ -100,7 +100,8 @@ def test_objects_have_their_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pass
 
     codegen = cpu_target.target_context.codegen()
-    assert callable(codegen._engine._ee.add_object_file)
+    for name in ("add_object_file", "get_function_address"):
+        assert callable(getattr(codegen._engine._ee, name))
     triple, cpu, features = codegen.magic_tuple()  # for what CPU Numba compiles
     assert triple
     assert cpu
@@ -117,10 +118,12 @@ def test_objects_have_their_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         assert callable(getattr(codegen.create_library("parts"), name)), "tiles are object files of their own"
     assert hasattr(numba.njit(nothing), "_cache")
-    assert hasattr(CFunc(nothing, ((), numba.types.void), {}, {}), "_cache")
+    function = CFunc(nothing, ((), numba.types.void), {}, {})
+    function.compile()
+    assert callable(function._library.serialize_using_object_code)
     monkeypatch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "InTreeCacheLocator", raising=False)
     before = dict(vars(numba.config))
-    files = FunctionFiles(nothing, tmp_path, False, lambda code: None)
+    files = FunctionFiles(nothing, tmp_path)
     assert vars(numba.config) == before
     assert tmp_path in Path(files.cache_path).parents  # the private folder, whatever a user's settings say
     assert isinstance(files._impl, CompileResultCacheImpl)

@@ -17,7 +17,6 @@ from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet.arithmetic import fixedpoint
 from npmobilenet.kernels import KERNELS, reference
-from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
 from npmobilenet.kernels.compiler.numba_private import FunctionFiles, NullCache, number_from_random_start, use_cache
@@ -27,14 +26,14 @@ from npmobilenet.kernels.reference import arithmetic
 class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
     """Numba's on-disk cache where there is a private folder; failures to read or write it are cache misses."""
 
-    def __init__(self, function: Callable[..., Any], named: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._name = function.__name__
         self._inner: Any = None
         folder = cache_folder()
         if folder is None:
             return
         with contextlib.suppress(OSError, RuntimeError):
-            self._inner = FunctionFiles(function, folder, named, object_code.load_tiles_of)
+            self._inner = FunctionFiles(function, folder)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled code, None where there is none."""
@@ -45,7 +44,7 @@ class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
             except Exception:  # a damaged cache file raises whatever its bytes lead to; compile anew instead
                 found = None
         if found is None:
-            _listeners[-1](self._name)
+            about_to_compile(self._name)
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -91,6 +90,11 @@ def listening(callback: Callable[[str], None]) -> Iterator[None]:
         _listeners.remove(callback)
 
 
+def about_to_compile(kernel: str) -> None:
+    """Tell whoever listens."""
+    _listeners[-1](kernel)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Compiling
 
@@ -102,7 +106,7 @@ OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 
 def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
-    """Numba's compiled form of a kernel, which is called with arrays; see task.py for the other form."""
+    """Numba's compiled form of a kernel, which is called with arrays; see c_entry.py for the other form."""
     dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
     use_cache(dispatcher, KernelCache(function))
     return dispatcher
@@ -139,6 +143,6 @@ def _register_helpers() -> None:
 _register_helpers()
 
 __all__ = [
-    "ISAS", "LANES", "OPTIONS", "REGISTERS", "KernelCache", "cache_folder", "cache_root", "compile_kernel",
-    "isa", "listening", "most_of",
+    "ISAS", "LANES", "OPTIONS", "REGISTERS", "KernelCache", "about_to_compile", "cache_folder", "cache_root",
+    "compile_kernel", "isa", "listening", "most_of",
 ]  # fmt: skip

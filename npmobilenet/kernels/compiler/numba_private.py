@@ -40,7 +40,8 @@ from npmobilenet.kernels.compiler.entries import sealed, unsealed
 __all__ = [
     "FunctionFiles", "NullCache", "add_object", "alloca_once", "alloca_once_value", "array_data", "array_value",
     "as_dtype", "c_function", "compile_object", "compile_target", "for_range", "for_range_slice", "from_dtype",
-    "get_or_insert_function", "load_openmp", "number_from_random_start", "use_cache", "without_owner",
+    "function_address", "get_or_insert_function", "load_openmp", "number_from_random_start", "use_cache",
+    "without_owner",
 ]  # fmt: skip
 
 OPENMP = "numba.np.ufunc.omppool"
@@ -97,19 +98,30 @@ def add_object(code: bytes) -> None:
     cpu_target.target_context.codegen()._engine._ee.add_object_file(llvm.ObjectFileRef.from_data(code))
 
 
-def c_function(entry: Callable[..., Any], signature: Any, options: dict[str, Any], cache: NullCache) -> Any:
-    """A function compiled to C's calling convention, from the cache if it is there; its `address` is the entry point.
+def function_address(code: bytes, symbol: str) -> int:
+    """Load an object file; the address of a function that it defines, 0 where it doesn't.
 
-    The code goes when the result does.
+    Only code that asks for memory needs the runtime's functions for that, which Numba compiles in every process.
+    """
+    if b"NRT_" in code:
+        rtsys.initialize(cpu_target.target_context)
+    add_object(code)
+    return int(cpu_target.target_context.codegen()._engine._ee.get_function_address(symbol))
+
+
+def c_function(entry: Callable[..., Any], signature: Any, options: dict[str, Any]) -> tuple[Any, str, bytes]:
+    """A function compiled to C's calling convention, the symbol of its entry point, and the object file.
+
+    Its `address` is the entry point; the code goes when the function does.
     """
     function: Any = CFunc(entry, signature, {}, options)
-    use_cache(function, cache)
     function.compile()
-    return function
+    _, _, (code, _) = function._library.serialize_using_object_code()
+    return function, str(function.native_name), code
 
 
 def use_cache(function: Any, cache: NullCache) -> None:
-    """Let a function that Numba compiles, by `njit` or as C's, keep its code in `cache`."""
+    """Let a function that Numba compiles keep its code in `cache`."""
     function._cache = cache
 
 
@@ -149,16 +161,9 @@ class _Place(caching.UserProvidedCacheLocator):  # type: ignore[misc]  # Numba h
 
 
 class _Parts(caching.CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
-    """What a cache file holds: a function's code. `prepare` gets that before it is linked."""
+    """What a cache file holds: a function's code."""
 
     _locator_classes = [_Place]  # noqa: RUF012
-    prepare: Callable[[bytes], None]
-
-    def rebuild(self, target_context: Any, payload: Any) -> Any:
-        """The function, ready to run."""
-        (_, _, (code, _)), *_ = payload
-        self.prepare(code)
-        return super().rebuild(target_context, payload)
 
 
 class _Entries(caching.IndexDataCacheFile):  # type: ignore[misc]  # Numba has no types
@@ -193,17 +198,14 @@ class _Entries(caching.IndexDataCacheFile):  # type: ignore[misc]  # Numba has n
 
 
 class FunctionFiles(caching.FunctionCache):  # type: ignore[misc]  # Numba has no types
-    """Numba's cache files of one function in a folder; of a `named` one, whose qualified name tells it from all others.
+    """Numba's cache files of one function in a folder.
 
-    Else Numba also pickles and hashes what the function closes over, which takes longer than loading its code, and
-    isn't the same in every process. Methods raise whatever a full disk leads to, or a file that isn't what it was.
+    Methods raise whatever a full disk leads to, or a file that isn't what it was.
     """
 
     _impl_class = _Parts
 
-    def __init__(
-        self, function: Callable[..., Any], folder: Path, named: bool, prepare: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
         ours = {"CACHE_DIR": str(folder), "CACHE_LOCATOR_CLASSES": ""}  # the second: other places that a user named
         previous = {name: getattr(config, name, "") for name in ours}
         vars(config).update(ours)
@@ -211,12 +213,7 @@ class FunctionFiles(caching.FunctionCache):  # type: ignore[misc]  # Numba has n
             super().__init__(function)
         finally:
             vars(config).update(previous)
-        self._named = named
-        self._impl.prepare = prepare
         self._cache_file = _Entries(self.cache_path, self._impl.filename_base)
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (sig, codegen.magic_tuple()) if self._named else super()._index_key(sig, codegen)
 
     def load(self, sig: Any, target_context: Any) -> Any:
         """The compiled code, None where there is none.

@@ -1,4 +1,4 @@
-"""Machine code of the tiles, which kernels call: made once on a machine, whichever kernel needs a tile first.
+"""Object files: of the fast kernels (c_entry.py), and of the tiles, which kernels call: made once on a machine.
 
 A tile is a function in LLVM IR (see vectorcode/generated.py). Inside the kernels it would be optimized and compiled
 again for each of them, and again for each function between them and the tile, since Numba compiles every function that
@@ -19,11 +19,13 @@ from llvmlite import ir
 
 from npmobilenet.kernels.compiler.cache import cache_folder
 from npmobilenet.kernels.compiler.entries import sealed, unsealed
-from npmobilenet.kernels.compiler.numba_private import add_object, compile_object
+from npmobilenet.kernels.compiler.numba_private import add_object, compile_object, function_address
 
 NAME = re.compile(rb"npmobilenet_tile_\w+")
 
 Body = Callable[[Any, Any], None]  # emits a tile's code, from a builder and its arguments
+
+KERNEL = ".kernel"  # a file of that suffix is a kernel's
 
 _there: set[str] = set()  # tiles whose code is in memory
 _kept: list[Any] = []  # their libraries: code goes when they do
@@ -66,42 +68,52 @@ def allow(function: Any, feature: str) -> None:
     set.add(function.attributes, f'"target-features"="+{feature}"')
 
 
-def load_tiles_of(code: bytes) -> None:
-    """Bring the tiles that a kernel's machine code names into memory. Raises LookupError where one isn't on disk.
+def load_function(name: str) -> int | None:
+    """The address of a kernel's entry point, from its file; None where that, or a tile that it names, isn't whole.
 
-    A name without code would end the process when the kernel is linked.
+    A tile's name without code would end the process when the kernel is linked.
     """
-    for found in set(NAME.findall(code)):
-        symbol = found.decode()
-        if symbol not in _there and not _load(symbol):
-            raise LookupError(symbol)
+    symbol, _, code = (_kept_as(f"{name}{KERNEL}") or b"").partition(b"\0")
+    if not code or not all(tile in _there or _load(tile) for tile in {found.decode() for found in NAME.findall(code)}):
+        return None
+    return function_address(code, symbol.decode()) or None
+
+
+def keep_function(name: str, symbol: str, code: bytes) -> None:
+    """Keep a kernel's object file, with the symbol of its entry point."""
+    _keep(f"{name}{KERNEL}", symbol.encode() + b"\0" + code)
 
 
 def _compile(symbol: str, kind: Any, body: Body) -> None:
     library, code = compile_object(symbol, lambda module: define(module, symbol, kind, body))
     _kept.append(library)
     _there.add(symbol)
-    _save(symbol, code)
+    _keep(f"{symbol}.o", code)
 
 
-def _save(symbol: str, code: bytes) -> None:
-    """Keep code on disk, whole or not at all."""
+def _keep(name: str, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     folder = cache_folder()
     if folder is None:
         return
-    part = folder / f".{symbol}-{os.getpid()}"
+    part = folder / f".{name}-{os.getpid()}"
     try:
-        part.write_bytes(sealed(f"{symbol}.o", code))
-        part.replace(folder / f"{symbol}.o")
+        part.write_bytes(sealed(name, content))
+        part.replace(folder / name)
     except OSError:  # a full disk, a folder that has become read-only: go on without
         with contextlib.suppress(OSError):
             part.unlink()
 
 
+def _kept_as(name: str) -> bytes | None:
+    """What a file holds; None where it is missing or damaged."""
+    folder = cache_folder()
+    return None if folder is None else unsealed(folder / name)
+
+
 def _load(symbol: str) -> bool:
     """Whether the tile's code is on disk, undamaged; it is in memory then."""
-    folder = cache_folder()
-    code = None if folder is None else unsealed(folder / f"{symbol}.o")
+    code = _kept_as(f"{symbol}.o")
     if code is None:
         return False
     add_object(code)

@@ -15,6 +15,8 @@ it runs the threads' loops one after the other. Which thread takes a piece makes
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any, NamedTuple
@@ -27,11 +29,11 @@ from numba import types
 from numba.extending import intrinsic, register_jitable
 
 from npmobilenet.errors import PlanError
+from npmobilenet.kernels.compiler.c_entry import WORD, address_of, kinds_of, words_of
 from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.compiler.numba_private import array_data, get_or_insert_function
 from npmobilenet.kernels.compiler.trial import Trial
 
-WORD = ir.IntType(64)
 APART = 8  # int64 words between two counters: 64 bytes, so that threads don't share their cache lines
 SPINS = 5000  # looks at a counter, some 10 us, before a waiting thread lets others have its core
 ADDRESS, WORDS, UNITS, PIECE, CHAIN = range(5)
@@ -175,27 +177,47 @@ def run_together(calls, counters, threads):
     return counters[calls.shape[0] * (threads + 1) * APART]
 
 
-def run_alone(calls):
-    """Run a program on this thread; the number of calls that failed."""
-    failed = 0
-    for i in range(calls.shape[0]):
-        failed += 1 - _call(calls[i, ADDRESS], calls[i, WORDS], 0, calls[i, UNITS])
-    return failed
+def run_alone(first, stop, calls, failed):
+    """Run calls `first` to `stop - 1` of a program on this thread; failed[0] counts those that failed."""
+    for i in range(first, stop):
+        failed[0] += 1 - _call(calls[i, ADDRESS], calls[i, WORDS], 0, calls[i, UNITS])
 
 
 run_together = compile_kernel(run_together, parallel=True)
-run_alone = compile_kernel(run_alone)
+run_alone = register_jitable(run_alone)
+
+
+def together(calls: np.ndarray, threads: int) -> Callable[[], int]:
+    """A function that runs a program on `threads` threads and returns how many pieces failed."""
+    counters = np.zeros((len(calls) * (threads + 1) + 1) * APART, np.int64)
+    return lambda: run_together(calls, counters, threads)
+
+
+@functools.cache
+def _run_alone(kinds: tuple[Any, ...]) -> Callable[[int, int, int], int]:
+    """The compiled loop. It isn't called through Numba, whose functions for arrays' memory are not needed then."""
+    return ctypes.CFUNCTYPE(*[ctypes.c_int64] * 4)(address_of(run_alone, "run_alone", kinds))
+
+
+def alone(calls: np.ndarray) -> Callable[[], int]:
+    """A function that runs a program on this thread and returns how many calls failed."""
+    failed = np.zeros(1, np.int64)
+    run, words = _run_alone(kinds_of((calls, failed))), np.array(words_of((calls, failed)), np.int64)
+    at = words.ctypes.data
+
+    def go(held: np.ndarray = words) -> int:
+        failed[0] = 0
+        run(at, 0, len(calls))
+        return int(failed[0])
+
+    return go
 
 
 def compile_loops(threads: int) -> None:
     """Run a program of no calls alone and on `threads` threads: both loops are compiled, and the threads there."""
     calls = np.zeros((0, 5), np.int64)
-    run_alone(calls)
-    run_together(calls, np.zeros(APART, np.int64), threads)
-
-
-def _counters(calls: np.ndarray, threads: int) -> np.ndarray:
-    return np.zeros((len(calls) * (threads + 1) + 1) * APART, np.int64)
+    alone(calls)()
+    together(calls, threads)()
 
 
 class Program:
@@ -203,7 +225,7 @@ class Program:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = [call for call in calls if call.work.units > 0]
-        self._ways: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # threads -> calls and counters of each way
+        self._ways: dict[int, list[Callable[[], int]]] = {}  # by the number of threads
         self._trials: dict[int, Trial] = {}
 
     def run(self, threads: int) -> None:
@@ -211,9 +233,9 @@ class Program:
         if threads not in self._ways:
             self._prepare(threads)
         ways, trial = self._ways[threads], self._trials[threads]
-        calls, counters = ways[trial.way]
+        way = ways[trial.way]
         start = perf_counter_ns()
-        failed = run_together(calls, counters, threads) if counters.size else run_alone(calls)
+        failed = way()
         trial.took(perf_counter_ns() - start)
         if failed:
             raise PlanError(
@@ -224,17 +246,16 @@ class Program:
     def way(self, threads: int) -> Callable[[], int]:
         """A function that runs it in the first of the ways for that many threads, come what may: to measure it."""
         table = self._table(threads, GRAIN)
-        counters = _counters(table, threads)
-        return (lambda: run_together(table, counters, threads)) if threads > 1 else (lambda: run_alone(table))
+        return together(table, threads) if threads > 1 else alone(table)
 
     def _prepare(self, threads: int) -> None:
         """The ways to run on that many threads: in small pieces, in larger ones, and, the last, alone."""
-        ways: list[tuple[np.ndarray, np.ndarray]] = []
+        tables: list[np.ndarray] = []
         for grain in (GRAIN, COARSE) if threads > 1 else ():
             calls = self._table(threads, grain)
-            if (calls[:, PIECE] < calls[:, UNITS]).any() and not any(np.array_equal(calls, way[0]) for way in ways):
-                ways.append((calls, _counters(calls, threads)))
-        ways.append((self._table(threads, GRAIN), np.zeros(0, np.int64)))
+            if (calls[:, PIECE] < calls[:, UNITS]).any() and not any(np.array_equal(calls, other) for other in tables):
+                tables.append(calls)
+        ways = [*(together(table, threads) for table in tables), alone(self._table(threads, GRAIN))]
         self._ways[threads], self._trials[threads] = ways, Trial(len(ways))
 
     def _table(self, threads: int, grain: int) -> np.ndarray:
