@@ -13,7 +13,6 @@ import click
 from npmobilenet.cli.options import dialect_option, json_option, kernels_option, threads_option, until_option
 from npmobilenet.cli.output import compile_notice, mebibytes, print_advice, print_facts, print_json
 from npmobilenet.errors import short_name
-from npmobilenet.modeldata import shared_prefix
 
 if TYPE_CHECKING:
     from npmobilenet.golden import Dump
@@ -91,6 +90,8 @@ def describe(dump: Dump) -> dict[str, Any]:
 
 def short_names(entries: Sequence[Entry]) -> tuple[str, list[tuple[str, str]]]:
     """What all tensors' names begin with, and for each its index ("#58", "" if none) and the rest of its name."""
+    from npmobilenet.modeldata import shared_prefix  # NumPy: the help and Tab do without
+
     shared = shared_prefix([entry.tensor for entry in entries])
     rest = [f"{e.prefix}{short_name(e.tensor[len(shared) :])}" for e in entries]
     return shared, [(e.source.removeprefix(e.prefix), name) for e, name in zip(entries, rest, strict=True)]
