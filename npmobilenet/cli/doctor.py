@@ -166,8 +166,9 @@ def _threads() -> dict[str, Any]:
     import numba
 
     try:
+        numba.get_num_threads()  # starts them; Numba chooses a layer then
         layer: str | None = numba.threading_layer()
-    except ValueError:  # nothing has run in parallel
+    except ValueError:  # there is none that NUMBA_THREADING_LAYER allows
         layer = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
