@@ -21,8 +21,8 @@ from numba import types
 from numba.core.registry import cpu_target
 
 from npmobilenet.kernels.compiler import object_code
+from npmobilenet.kernels.compiler.c_entry import _value
 from npmobilenet.kernels.compiler.jit import ISAS, LANES, REGISTERS, isa, most_of
-from npmobilenet.kernels.compiler.task import _value
 from npmobilenet.kernels.compiler.work_sharing import WORD
 from npmobilenet.kernels.vectorcode.depthwise_f32 import (
     Framed,
@@ -164,7 +164,7 @@ def whole_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def generated(tiles: list[Tile]) -> str:
-    """A module for Arm with a function for each tile, void (int64 words), see task.py for the words."""
+    """A module for Arm with a function for each tile, void (int64 words), see c_entry.py for the words."""
     context, module = cpu_target.target_context, ir.Module("arm")
     module.triple = TRIPLE
     for number, (tile, kinds) in enumerate(tiles):
