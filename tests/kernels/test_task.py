@@ -157,7 +157,7 @@ def test_calls_of_one_piece_are_a_chain() -> None:
     wanted = out.copy()
     out[:] = -1
     program.run(2)
-    assert program._ways[2][0][0][:, CHAIN].tolist() == [2, 1, 1, 1, 1, 1, 3, 2, 1]
+    assert program._ways[2][0].calls[:, CHAIN].tolist() == [2, 1, 1, 1, 1, 1, 3, 2, 1]
     assert (out == wanted).all()
 
 
@@ -276,8 +276,8 @@ def test_a_trial_of_a_program_by_its_clock(monkeypatch: pytest.MonkeyPatch) -> N
         program._ways.clear()
         monkeypatch.setattr(work_sharing, "perf_counter_ns", clock)
         program.run(2)
-        assert [(way[0][:, CHAIN] > 0).all() and way[1].size > 0 for way in program._ways[2]] == [True, True, False]
-        assert [len(set((way[0][:, PIECE] < 16).tolist())) for way in program._ways[2]][:2] == [1, 2]
+        assert [(way.calls[:, CHAIN] > 0).all() and way.threads > 1 for way in program._ways[2]] == [True, True, False]
+        assert [len(set((way.calls[:, PIECE] < 16).tolist())) for way in program._ways[2]][:2] == [1, 2]
         while program._trials[2].deciding:
             arrays[-1][:] = -1
             program.run(2)

@@ -187,10 +187,18 @@ run_together = compile_kernel(run_together, parallel=True)
 run_alone = register_jitable(run_alone)
 
 
-def together(calls: np.ndarray, threads: int) -> Callable[[], int]:
-    """A function that runs a program on `threads` threads and returns how many pieces failed."""
+class Way(NamedTuple):
+    """A way to run a program; `run` returns how many pieces failed."""
+
+    calls: np.ndarray
+    threads: int
+    run: Callable[[], int]
+
+
+def together(calls: np.ndarray, threads: int) -> Way:
+    """On `threads` threads."""
     counters = np.zeros((len(calls) * (threads + 1) + 1) * APART, np.int64)
-    return lambda: run_together(calls, counters, threads)
+    return Way(calls, threads, lambda: run_together(calls, counters, threads))
 
 
 @functools.cache
@@ -199,8 +207,8 @@ def _run_alone(kinds: tuple[Any, ...]) -> Callable[[int, int, int], int]:
     return ctypes.CFUNCTYPE(*[ctypes.c_int64] * 4)(address_of(run_alone, "run_alone", kinds))
 
 
-def alone(calls: np.ndarray) -> Callable[[], int]:
-    """A function that runs a program on this thread and returns how many calls failed."""
+def alone(calls: np.ndarray) -> Way:
+    """On this thread."""
     failed = np.zeros(1, np.int64)
     run, words = _run_alone(kinds_of((calls, failed))), np.array(words_of((calls, failed)), np.int64)
     at = words.ctypes.data
@@ -210,14 +218,14 @@ def alone(calls: np.ndarray) -> Callable[[], int]:
         run(at, 0, len(calls))
         return int(failed[0])
 
-    return go
+    return Way(calls, 1, go)
 
 
 def compile_loops(threads: int) -> None:
     """Run a program of no calls alone and on `threads` threads: both loops are compiled, and the threads there."""
     calls = np.zeros((0, 5), np.int64)
-    alone(calls)()
-    together(calls, threads)()
+    alone(calls).run()
+    together(calls, threads).run()
 
 
 class Program:
@@ -225,7 +233,7 @@ class Program:
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = [call for call in calls if call.work.units > 0]
-        self._ways: dict[int, list[Callable[[], int]]] = {}  # by the number of threads
+        self._ways: dict[int, list[Way]] = {}  # by the number of threads
         self._trials: dict[int, Trial] = {}
 
     def run(self, threads: int) -> None:
@@ -235,7 +243,7 @@ class Program:
         ways, trial = self._ways[threads], self._trials[threads]
         way = ways[trial.way]
         start = perf_counter_ns()
-        failed = way()
+        failed = way.run()
         trial.took(perf_counter_ns() - start)
         if failed:
             raise PlanError(
@@ -246,7 +254,7 @@ class Program:
     def way(self, threads: int) -> Callable[[], int]:
         """A function that runs it in the first of the ways for that many threads, come what may: to measure it."""
         table = self._table(threads, GRAIN)
-        return together(table, threads) if threads > 1 else alone(table)
+        return (together(table, threads) if threads > 1 else alone(table)).run
 
     def _prepare(self, threads: int) -> None:
         """The ways to run on that many threads: in small pieces, in larger ones, and, the last, alone."""
