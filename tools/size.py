@@ -25,7 +25,7 @@ PACKAGE = ROOT / "npmobilenet"
 BUDGETS = {
     "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1250, "formats": 8350,
     "images": 1075, "kernels": 5250, "runtime": 1140, "model": 270, "measure": 2530, "quantize": 680, "golden": 5800,
-    "views": 640, "cli": 2850,
+    "views": 640, "cli": 2855,
 }  # fmt: skip
 # The tiny engine: what is needed to read, plan and run a model with the reference kernels. Paths below npmobilenet/.
 CORE = (
