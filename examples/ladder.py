@@ -342,7 +342,7 @@ def main(arguments=None):
     }
     # Too few chains wait for each other, too many don't fit into the registers.
     threads, (peak, chains) = numba.get_num_threads(), max((peak_of(n), n) for n in (5, 8, 12))
-    peaks = [peak] * (len(RUNGS) - 1) + [peak_of(chains, threads) if threads > 1 else peak]
+    peaks = [peak] * (len(RUNGS) - 1) + [max(peak, peak_of(chains, threads)) if threads > 1 else peak]
     print(f"peak of one core: {peak:.1f} GFLOP/s; of {threads} threads: {peaks[-1]:.1f}")
     found = {}
     for name, layer in layers.items():

@@ -119,8 +119,9 @@ def page(found: Sequence[tuple[str, str, str]]) -> str:
 
 def notebook(found: Sequence[tuple[str, str, str]]) -> str:
     """The cells as a Jupyter notebook (nbformat 4.5), behind one that finds the folder; commands begin with "!"."""
-    # Jupyter starts in the notebook's folder, docs/; names of files count from the checkout's.
-    start = 'import os\n\nif not os.path.isdir("docs"):\n    os.chdir("..")'
+    # Jupyter starts in the notebook's folder, docs/; names of files count from the checkout's. A command behind "!"
+    # has a terminal, so it would move a status line about, of which cells keep every state.
+    start = 'import os\n\nos.environ["TERM"] = "dumb"\nif not os.path.isdir("docs"):\n    os.chdir("..")'
     made: list[dict[str, Any]] = [
         {"cell_type": "code", "id": "cell-start", "metadata": {}, "source": start.splitlines(keepends=True),
          "execution_count": None, "outputs": []}

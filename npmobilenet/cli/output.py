@@ -225,9 +225,9 @@ def shape_text(shape: Sequence[int]) -> str:
 def compile_notice() -> Iterator[None]:
     """While a model runs: a status line on a terminal whenever a kernel must be compiled before it can be used.
 
-    Elsewhere the kernels' own listener prints one plain line on standard error.
+    Elsewhere, and on one that can't move its cursor, the kernels' own listener prints one plain line on standard error.
     """
-    if not sys.stderr.isatty() or os.environ.get("NPMOBILENET_QUIET"):
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or os.environ.get("NPMOBILENET_QUIET"):
         yield
         return
     from rich.console import Console

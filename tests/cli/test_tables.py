@@ -1,7 +1,8 @@
-"""Tables of layers: within 100 columns in a pipe, names that still tell, and what was left out said."""
+"""Tables of layers: within 100 columns in a pipe, names that still tell, what was left out; the compiling notice."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 pytest.importorskip("click", reason="the command line needs the extra [cli]")
 
 from npmobilenet.cli.golden_record import short_names
-from npmobilenet.cli.output import NARROW, Column, print_table
+from npmobilenet.cli.output import NARROW, Column, compile_notice, print_table
 from npmobilenet.golden.dump import Entry
+from npmobilenet.kernels.compiler import jit
 
 COLUMNS = [Column("#", rank=1), Column("tensor"), Column("op", rank=2), Column("count", right=True),
            Column("histogram", rank=4)]  # fmt: skip
@@ -42,3 +44,16 @@ def test_names_lose_what_all_have(capsys: pytest.CaptureFixture[str]) -> None:
     make: Callable[[str, str], Entry] = lambda name, source: Entry(name, (1, 4), "int8", source=source)  # noqa: E731
     entries = [make("acc:A/B/one", "acc:#1"), make("A/B/two", "#12"), make("A/Bc", "")]
     assert short_names(entries) == ("A/", [("#1", "acc:B/one"), ("#12", "B/two"), ("", "Bc")])
+
+
+@pytest.mark.parametrize(("kind", "moving"), [("xterm", True), ("dumb", False)])
+def test_a_terminal_without_a_cursor_gets_no_moving_status(
+    kind: str, moving: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, as in a notebook's cell, the kernels' own listener says one plain line."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.delenv("NPMOBILENET_QUIET", raising=False)
+    monkeypatch.setenv("TERM", kind)
+    before = len(jit._listeners)
+    with compile_notice():
+        assert (len(jit._listeners) > before) == moving
