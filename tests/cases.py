@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.arithmetic.dialects import DIALECTS, Dialect
 from npmobilenet.arithmetic.dialects import dialect as dialect_named
+from npmobilenet.arithmetic.vela import refuse_undefined
+from npmobilenet.errors import PlanError
 from npmobilenet.graph import Graph, GraphBuilder, Node, Quantization
 from npmobilenet.kernels import kernel_set
 from npmobilenet.runtime.binding import NodeContext, bind
@@ -62,6 +65,22 @@ def arrays_for(graph: Graph, node: Node, rng: np.random.Generator, batch: int = 
 
 def arrays_q(graph: Graph, rng: np.random.Generator, batch: int = 1) -> list[Array]:
     return arrays_for(graph, graph.nodes[0], rng, batch)
+
+
+def defining(graph: Graph) -> list[str]:
+    """The dialects under which a graph of one node has a result: not all nodes are defined on an NPU."""
+    node = graph.nodes[0]
+    operands, result = [graph.tensors[n] for n in node.inputs], graph.tensors[node.output]
+
+    def defines(found: Dialect) -> bool:
+        try:
+            if found.npu:
+                refuse_undefined(node, operands, result)
+        except PlanError:
+            return False
+        return True
+
+    return [name for name, found in DIALECTS.items() if result.dtype == "float32" or defines(found)]
 
 
 def run_node(

@@ -40,9 +40,30 @@ resolvers: `tflite-reference` (BUILTIN_REF), `tflite-optimized` (BUILTIN_WITHOUT
 default); and to its arm64 kernels, on emulated CPUs, in `tflite-optimized-arm64`, `xnnpack-arm64` and
 `xnnpack-arm64-neon` ([arithmetic.md](arithmetic.md#on-arm64) has the counts). `tflite-single-rounding`, `cmsis-nn`
 and `cmsis-nn-single-rounding` are compared with their definitions in rational numbers, and with tables of what their C
-gave. What is out of reach of equality: batches of several images
-where LiteRT's optimized vectors reach from one image into the next, softmax where LiteRT's reference kernel ends the
-process, and files that LiteRT refuses ([arithmetic.md](arithmetic.md#dialects)).
+gave. `ethos-u` is compared with what Arm's compiler writes for the NPU. What is out of reach of equality: batches of
+several images where LiteRT's optimized vectors reach from one image into the next, softmax where LiteRT's reference
+kernel ends the process, and files that LiteRT refuses ([arithmetic.md](arithmetic.md#dialects)).
+
+## What no public source defines of an Ethos-U
+
+`ethos-u` is equal to what Vela 5.2.0 compiles, read as said below, and to no hardware: none was at hand, and no public
+source defines its roundings. Looked at were Vela's Python and its command streams, the C++ of its newer core in a copy
+(hapv3/neural-compiler, ethosu/regor), its SUPPORTED_OPS.md and TESTING.md, and an emulator that quotes Arm's manual of
+the U55 (bsikar/ra8-emulator, src/periph/npu: 102420_0200_02 names the modes, and doesn't spell out the steps).
+
+- **Layers**: that "TFL" rounds twice as gemmlowp does, and how sums go on that leave int32. Refused: a factor next
+  below a power of two, whose multiplier Vela writes as 2^31; factors of 2^-34 to 2^-32, which are 0 in TFLite alone;
+  uint8 weights with a scale for each channel.
+- **add, sub**: that an operand's own scaling rounds twice, and that sums of equal scales round once: Vela's comment.
+- **average_pool**: how an average with padding is divided: the NPU does it without a scale, here halves go away from
+  zero, as in TFLite. Refused: a result with another scale than its input, which Vela folds into the pool.
+- **mean, softmax**: that a product of 32-bit tensors takes the shift alone, as Vela's comment on its mean has it.
+- **prelu**: its maximum of two products is the reference's rule but where a factor lies next to a power of two.
+- **concat**: refused where operands have other scales than the result, which Vela rescales while it copies.
+- **resize_bilinear**: averages with padding, as above.
+- **Functions by table**: nothing. Vela writes the table, and the NPU looks it up.
+- **arg_max, max_pool, pad, slice, transpose**: nothing is rounded; they weren't compared with Vela.
+- **Ethos-U85**: it has other registers and wasn't compared.
 """
 
 _CONVOLUTIONS = {"conv2d_q", "depthwise_conv2d_q", "pointwise_conv2d_q", "fully_connected_q"}

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
-    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1250, "formats": 8350,
+    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1320, "formats": 8350,
     "images": 1075, "kernels": 5250, "runtime": 1140, "model": 270, "measure": 2530, "quantize": 680, "golden": 5800,
     "views": 640, "cli": 2855,
 }  # fmt: skip
@@ -34,7 +34,7 @@ CORE = (
     "arithmetic/", "formats/weightfile/", "kernels/reference/",
     "runtime/plan.py", "runtime/engine.py", "runtime/memory.py", "runtime/binding/", "model.py",
 )  # fmt: skip
-CORE_BUDGET = 4480
+CORE_BUDGET = 4550
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
 }  # fmt: skip

@@ -30,7 +30,7 @@ class Dialect:
     `rules` maps an op of ops.OPS, or "op:dtype" where the input's dtype matters ("activation:function"), to its rule;
     convolution.py: rule_of says what other keys its ops have.
     `aliases` are other runtimes' names for it. `most_shift`: real factors from 2^most_shift on are refused; what lies
-    above MOST_SHIFT (ranges.py) is held there.
+    above MOST_SHIFT (ranges.py) is held there. `npu`: what no source defines of an Ethos-U is refused (vela.py).
     """
 
     name: str
@@ -39,6 +39,7 @@ class Dialect:
     evidence: str = ""
     aliases: tuple[str, ...] = ()
     most_shift: int = 30
+    npu: bool = False
 
     @property
     def title(self) -> str:
@@ -227,9 +228,33 @@ _MICRO_SINGLE_ROUNDING = {
     "activation:sigmoid": Rule("fixed_once", f"{_MICRO}/kernels/internal/reference/integer_ops/logistic.h"),
 }
 
+# Vela has the NPU do what the reference kernels do, from registers, tables and graphs of its own, and leaves to TFLite
+# Micro what the NPU can't (arithmetic/vela.py: what is refused). DOUBLE is its rounding "TFL".
+_VELA = "Vela 5.2.0 ethosu/vela"
+_ETHOS_U = {
+    **_CMSIS_NN,
+    **dict.fromkeys(("conv2d", "depthwise_conv2d", "fully_connected"), Rule(
+        "double", f"{_VELA}/weight_compressor.py, _prepare_scale_and_bias; high_level_command_to_npu_op.py"
+    )),
+    **dict.fromkeys(("add", "sub", "mul"), Rule(
+        "double", f"{_VELA}/scaling.py; register_command_stream_generator.py, generate_scaling_for_elementwise"
+    )),
+    "mean": Rule("double", f"{_VELA}/tflite_graph_optimiser.py, convert_mean_to_depthwise_conv"),
+    "average_pool": Rule("divide", f"{_VELA}/scaling.py, quantise_pooling_scale"),
+    "softmax": Rule("fixed", f"{_VELA}/softmax.py, get_graph_8bit"),
+    "activation:hard_swish": Rule("fixed16_wide", f"{_VELA}/tflite_graph_optimiser.py, convert_hardswish_to_lut"),
+    "activation:sigmoid": Rule("clamped64", f"{_VELA}/lut.py, create_lut_8bit_op; numeric_util.py, clamp_sigmoid"),
+    "leaky_relu": Rule("double", f"{_VELA}/tflite_graph_optimiser.py, convert_lrelu_to_lut"),
+    "prelu": Rule("double", f"{_VELA}/tflite_graph_optimiser.py, convert_prelu"),
+}  # fmt: skip
+
 _LITERT = "run beside LiteRT: tests/kernels/test_litert_integer.py"
 _ARM = "run beside LiteRT's arm64 wheel on emulated CPUs: tests/kernels/test_arm64.py and tools/litert_arm_survey.py"
 _C = "tables of the C's results: tests/arithmetic/test_micro.py"
+_VELAS = (
+    "Vela's command streams, interpreted: tests/arithmetic/test_vela.py and tools/vela_survey.py. Missing: results of "
+    "the hardware, whose roundings no public source defines"
+)
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({
     d.name: d
     for d in (
@@ -263,6 +288,10 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType({
             "cmsis-nn-single-rounding", "as cmsis-nn, built with TFLITE_SINGLE_ROUNDING and "
             "CMSIS_NN_USE_SINGLE_ROUNDING, with vectors (MVE) or without", _MICRO_SINGLE_ROUNDING,
             _C, ("tflite-micro-single-rounding",), 127,
+        ),
+        Dialect(
+            "ethos-u", "what Vela 5.2.0 compiles for an Ethos-U55 or U65, its roundings read as TFLite's; on the CPU "
+            "beside it cmsis-nn", _ETHOS_U, _VELAS, ("vela",), npu=True,
         ),
     )
 })  # fmt: skip

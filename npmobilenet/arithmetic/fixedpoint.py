@@ -162,7 +162,7 @@ def shift_upward(v, s):
     return (np.int64(v) + half) >> np.int64(s)
 
 
-def round_away(v):
+def round_away(v: Any) -> Any:
     """The integer nearest to a float64, ties away from zero, as C's round: floor(|v| + 1/2) with v's sign.
 
     Below 2^51 the addition is exact, but for the value next below a half, 0.5 - 2^-54, whose sum rounds up to 1: the

@@ -18,6 +18,7 @@ from npmobilenet.arithmetic.fixedpoint import (
     Rounding,
     everywhere,
     quantize_multiplier,
+    round_away,
     round_away32,
     rounding,
 )
@@ -47,15 +48,17 @@ class HardSwish(NamedTuple):
     high: int
 
 
-def hard_swish(node: Node, x: Tensor, result: Tensor) -> HardSwish:
+def hard_swish(node: Node, x: Tensor, result: Tensor, rule: str = "fixed16") -> HardSwish:
     """s_in / 128 / s_out and s_in / 128 / (3/32768) in float32, as multipliers of 15 bits and powers of two.
 
-    Raises `PlanError` where s_in > 128 s_out, as LiteRT refuses it.
-    Source: LiteRT, tflite/kernels/activations.cc, HardSwishPrepare, commit f67457790.
+    Raises `PlanError` where s_in > 128 s_out, as LiteRT refuses it. "fixed16_wide": both quotients in float64.
+    Source: LiteRT, tflite/kernels/activations.cc, HardSwishPrepare, commit f67457790; Vela 5.2.0,
+    ethosu/vela/tflite_graph_optimiser.py, convert_hardswish_to_lut.
     """
-    fine = np.float32(1 / 128) * scale_of(x)
+    kind = np.float64 if rule == "fixed16_wide" else np.float32
+    fine = kind(1 / 128) * kind(scale_of(x))
     with np.errstate(all="ignore"):
-        factors = fine / scale_of(result), fine / np.float32(3 / 32768)
+        factors = fine / kind(scale_of(result)), fine / kind(3 / 32768)
     output, output_exponent = multiplier_of(node, float(factors[0]), [x], result)
     gate, gate_exponent = multiplier_of(node, float(factors[1]), [x], None)
     if output_exponent > 0:
@@ -216,3 +219,14 @@ def logistic_float64(q: int, x: Tensor, result: Tensor) -> int:
     y = np.float32(e / (1 + e)) * (np.float32(1) / scale_of(result)) + np.float32(zero_point_of(result))
     low, high = LIMITS[result.dtype]
     return int(np.rint(min(max(y, np.float32(low)), np.float32(high))))
+
+
+def logistic_clamped(q: int, x: Tensor, result: Tensor) -> int:
+    """round(z_out + y / s_out) for y = 1 / (1 + exp(-v)), v = s_in (q - z_in) in float64; from +-8 on y is 0 or 1.
+
+    Source: Vela 5.2.0, ethosu/vela/numeric_util.py, clamp_sigmoid, and its C++ core's tables of 8-bit functions.
+    """
+    v = float(scale_of(x)) * (q - zero_point_of(x))
+    y = 0.0 if v <= -8 else 1.0 if v >= 8 else 1 / (1 + exp_float64(-v))
+    low, high = LIMITS[result.dtype]
+    return min(max(int(round_away(zero_point_of(result) + y / float(scale_of(result)))), low), high)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import q, run_q, single_q
+from cases import defining, q, run_q, single_q
 
 from npmobilenet.arithmetic import convolution, elementwise, pooling, resize, softmax, tables
 from npmobilenet.arithmetic import fixedpoint as fp
@@ -53,7 +53,7 @@ def run(graph: Graph, *inputs: Any, name: str = "tflite-reference") -> list[Any]
 def by_dialect(graph: Graph, *inputs: Any, head: str = "output") -> Lines:
     """Which dialects give which output."""
     found: dict[str, list[str]] = {}
-    for name in NAMES:
+    for name in defining(graph):
         found.setdefault(", ".join(map(str, run(graph, *inputs, name=name))), []).append(name)
     return rows(("dialect", head), [(", ".join(names), output) for output, names in found.items()])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from npmobilenet.arithmetic.dynamic_range import applies
+from npmobilenet.arithmetic.vela import refuse_undefined
 from npmobilenet.errors import PlanError
 from npmobilenet.graph import OPS, Graph
 from npmobilenet.runtime.binding import functions, layers, selection, spatial
@@ -46,7 +47,9 @@ BINDERS: Mapping[str, Callable[[NodeContext], list[Step]]] = {
 
 
 def bind(ctx: NodeContext) -> list[Step]:
-    """The kernel calls of a node."""
+    """The kernel calls of a node. Raises `PlanError` for what its runtime, or its dialect, doesn't define."""
+    if ctx.dialect.npu and ctx.integer:
+        refuse_undefined(ctx.node, ctx.operands, ctx.result)
     if ctx.stage == "output" and len(ctx.operands) == 3 and applies(*ctx.operands[:2]):
         return bind_dynamic_range(ctx, BINDERS[ctx.node.op])
     return BINDERS[ctx.node.op](ctx)

@@ -43,14 +43,16 @@ def _activation(ctx: NodeContext) -> Functions:
             f"node '{node.name}' ({function}): expected uint8 to uint8 or int8 to int8, got {x.dtype} to {result.dtype}"
         )
     if function == "hard_swish":
-        one: Function = partial(hard_swish_16, p=tables.hard_swish(node, x, result))
+        parameters = tables.hard_swish(node, x, result, ctx.dialect.rule("activation", "hard_swish"))
+        one: Function = partial(hard_swish_16, p=parameters)
     elif function == "sigmoid":
         tables.check_logistic(node, result)
         rule = ctx.dialect.rule("activation", "sigmoid")
         if rule.startswith("fixed"):
             one = partial(logistic_fixed, p=tables.logistic(x, result, rule))
         else:
-            floats = {"float32": tables.logistic_float32, "float64": tables.logistic_float64}
+            floats = {"float32": tables.logistic_float32, "float64": tables.logistic_float64,
+                      "clamped64": tables.logistic_clamped}  # fmt: skip
             one = partial(floats[rule], x=x, result=result)
     elif function.startswith("relu"):
         one = partial(rescaled, zero_point=zero_point_of(x), requant=tables.clipping(node, x, result, ctx.dialect))
