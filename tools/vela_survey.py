@@ -286,7 +286,7 @@ def main() -> int:
         print(f"{op:18} {count:5} cases {values:8} values {differ:6} differ {refused:4} refused {left:4} not compiled")
     if arguments.write:
         tables = {"cases": table, **functions(arguments.seed, 21)}
-        arguments.write.write_text(json.dumps(tables) + "\n", encoding="ascii")
+        arguments.write.write_text(json.dumps(tables) + "\n", encoding="ascii", newline="\n")
     return int(wrong > 0)
 
 
