@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from faults import FAULTS, Fault
+from faults import Fault
+from more_faults import ALL as FAULTS
+from small_ops import small_ops
 
 import npmobilenet as nm
 from npmobilenet import golden
@@ -55,6 +57,8 @@ MODELS: Mapping[str, Callable[[], ModelData]] = {
     "V1 uint8": lambda: _made("mobilenet_v1_0.25_96", "uint8"),
     "V2 int8": lambda: _made("mobilenet_v2_0.35_96", "int8"),
     "V3 uint8": lambda: _made("mobilenet_v3_small_0.5_96", "uint8"),
+    "small ops int8": lambda: small_ops("int8"),
+    "small ops uint8": lambda: small_ops("uint8"),
     "flowers uint8": lambda: nm.load("flowers_uint8").data,
 }
 

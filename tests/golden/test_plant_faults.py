@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import plant_faults  # noqa: E402
-from faults import FAULTS  # noqa: E402
+from more_faults import ALL as FAULTS  # noqa: E402
 
 AGAIN = ("fraction cut off toward minus infinity", "one weight's bit 7")
 

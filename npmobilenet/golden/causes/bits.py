@@ -289,6 +289,8 @@ def _of_others(c: Case, channels: Array) -> Iterator[Change]:
         a, b = channels
         yield Change(f"channels {a} and {b} are swapped", values=c.ours[..., order])
         yield c.arrays(f"the weights of channels {a} and {b} are swapped", {1: weights[..., order]})
+        if c.what.node.op == "depthwise_conv2d" and c.what.arrays[0].shape[-1] == count:
+            yield c.arrays(f"channels {a} and {b} of its input are swapped", {0: c.what.arrays[0][..., order]})
         yield c.arrays(f"the biases of channels {a} and {b} are swapped", {2: bias[order]})
         if c.stage != "accumulator":
             yield Change(f"the multipliers of channels {a} and {b} are swapped", edit=_factors(m[order], s[order]))

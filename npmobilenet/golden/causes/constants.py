@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.golden.causes.case import Case, Change, with_arrays
+from npmobilenet.golden.causes.cuts import cut_values
 from npmobilenet.golden.causes.shuffles import distinct, misread, orders
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.golden.single_node import run
@@ -34,6 +35,15 @@ def bias(c: Case) -> Iterator[Change]:
         ("all channels have the bias of channel 0", own * 0 + own[0]),
     ]  # fmt: skip
     tries += [(f"its bias has its {text}", own[order]) for text, order in distinct(orders(len(own)))]
+    places = np.arange(len(own))
+    for count in (n for n in (1, 2, *_CUTS) if n < len(own)):
+        tries += [(f"its bias is missing in the last {count} channels", np.where(places < len(own) - count, own, 0)),
+                  (f"its bias is missing from channel {count} on", np.where(places < count, own, 0)),
+                  (f"its bias is missing in the first {count} channels", np.where(places < count, 0, own)),
+                  (f"each channel has the bias of the first of its {count}", own[places // count * count])]  # fmt: skip
+    tries += [
+        (f"its bias is missing in every second channel, from {i}", np.where(places % 2 == i, 0, own)) for i in (0, 1)
+    ]
     tries += [(f"its bias is that of '{name}'", arrays[1].astype(np.int64)) for name, arrays in c.constants.items()
               if len(arrays) > 1 and arrays[1].shape == own.shape]  # fmt: skip
     for text, array in tries:
@@ -126,8 +136,8 @@ def taps(c: Case) -> Iterator[Change]:
             if 0 < start < count:
                 yield without(f"the first {start} of {count} input channels are left out",
                               (..., slice(0, start), everything))  # fmt: skip
-    for bits in range(1, 7):
-        yield c.arrays(f"its weights lose their low {bits} bits", {1: own >> bits << bits})
+    for text, array in cut_values(own, int(z)):
+        yield c.arrays(f"its weights {text}", {1: array})
     for bit in range(8):
         raw, mask = own.view(np.uint8), np.uint8(1 << bit)
         yield c.arrays(f"bit {bit} of every weight is stuck at 0", {1: (raw & ~mask).view(own.dtype)})

@@ -31,9 +31,12 @@ def binary(c: Case) -> Iterator[Change]:
                 yield Change(f"the zero point of '{names[side]}' is {text}", edit=set_fields(**{f"zero_{side}": point}))
     if p.zero_x != p.zero_y:
         yield Change("the zero points of its operands are swapped", edit=set_fields(zero_x=p.zero_y, zero_y=p.zero_x))
+    yield Change("the zero points of both operands are missing (0)", edit=set_fields(zero_x=0, zero_y=0))
+    yield Change("the zero points of both operands are 128", edit=set_fields(zero_x=128, zero_y=128))
     yield from _operands(c, p, names)
     yield from _factors(p, names)
     for i, name in enumerate((x.name, y.name)):
+        yield from _read_bytes(c, p, i, name)
         for text, change in _bytes(c, i):
             yield Change(f"the bytes of '{name}' are read as {text}", values=change(c.ours))
     if a.shape == b.shape or p.zero_x is not None:
@@ -89,7 +92,7 @@ def _factors(p: Any, names: Mapping[str, str]) -> Iterator[Change]:
         yield Change(f"its output's multiplier has {31 - bits} bits: the low {bits} are dropped",
                      edit=set_fields(multiplier=cut["multiplier"]))  # fmt: skip
         yield Change(f"its multipliers have {31 - bits} bits: the low {bits} are rounded", edit=set_fields(**near))
-    for d in (1, -1):
+    for d in (1, -1, 2, -2):
         yield Change(f"its output's shift is off by {d:+d}", edit=set_fields(shift=p.shift + d))
         for side in ("x", "y") if hasattr(p, "shift_x") else ():
             name = f"shift_{side}"
@@ -115,6 +118,23 @@ def _bytes(c: Case, position: int) -> Iterator[tuple[str, Callable[[Array], Arra
             yield f"{other} ({name})", made
 
 
+def _read_bytes(c: Case, p: Any, position: int, name: str) -> Iterator[Change]:
+    """An operand's bytes as the other 8-bit type, by the node's own arithmetic: values 256 away, as two halves.
+
+    Values that the type has keep their zero point; the others are computed with one that lies 256 lower (or higher).
+    """
+    array = c.what.arrays[position]
+    field = ("zero_x", "zero_y")[position]
+    if not hasattr(p, field) or array.dtype not in (np.int8, np.uint8):
+        return
+    by = 256 if array.dtype == np.int8 else -256
+    moved = c._edited(Change("", edit=set_fields(**{field: getattr(p, field) - by})), c.what)
+    high = np.broadcast_to(array.view(np.uint8) >= 128, c.ours.shape)
+    yield Change(
+        f"the bytes of '{name}' are read as {'uint8' if by > 0 else 'int8'}", values=np.where(high, moved, c.ours)
+    )
+
+
 def _sum_roundings(c: Case, p: Any) -> Iterator[Change]:
     """Sums in floats, and in integers with other roundings or another left shift."""
     (a, b), (x, y) = c.what.arrays, c.what.operands
@@ -123,7 +143,7 @@ def _sum_roundings(c: Case, p: Any) -> Iterator[Change]:
     if p.rule.inside == Rounding.LINEAR:  # XNNPACK's: no multiplier of the output
         return
     u, v = a.astype(np.int64) - p.zero_x, b.astype(np.int64) - p.zero_y
-    for left in range(20, 3, -1):
+    for left in range(20, -1, -1):
         parts = {}
         for first in ("two", "one", "off"):
             rule = {"two": "scaled in two steps, the second rounded half away from zero",

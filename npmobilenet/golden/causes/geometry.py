@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from npmobilenet.golden.causes.case import Case, Change, with_arrays
+from npmobilenet.golden.causes.cuts import cut_values
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.golden.single_node import IsolatedNode
 from npmobilenet.modeldata import Array
@@ -197,6 +198,8 @@ def inputs(c: Case) -> Iterator[Change]:
         yield c.arrays("its input lies in memory as NCHW and is read as NHWC", {0: planes})
         pixels = x.reshape(n, ch, h, w).transpose(0, 2, 3, 1)
         yield c.arrays("its input lies in memory as NHWC and is read as NCHW", {0: pixels})
+    for text, array in cut_values(x, zero_point_of(c.what.operands[0])) if x.dtype.kind in "iu" else ():
+        yield c.arrays(f"its input's values {text}", {0: array})
     for bit in range(8):
         raw, mask = x.view(np.uint8), np.uint8(1 << bit)
         yield c.arrays(f"bit {bit} of every value of its input is stuck at 0", {0: (raw & ~mask).view(x.dtype)})

@@ -57,6 +57,17 @@ def concat(c: Case) -> Iterator[Change]:
         yield Change(f"its operands are in the order {', '.join(map(str, order))}",
                      values=np.concatenate([arrays[i] for i in order], axis))  # fmt: skip
     yield Change("its operands are joined as stored, without rescaling", values=np.concatenate(arrays, axis))
+    ends = np.cumsum([a.shape[axis] for a in arrays])[:-1]
+    parts = np.split(c.ours, ends, axis)
+    for order in itertools.islice(itertools.permutations(range(len(arrays))), 1, 24):
+        yield Change(f"its operands are in the order {', '.join(map(str, order))}, each rescaled",
+                     values=np.concatenate([parts[i] for i in order], axis))  # fmt: skip
+    for i, stored in enumerate(arrays):
+        mixed = [stored if k == i else part for k, part in enumerate(parts)]
+        yield Change(f"operand {i} is joined as stored, without rescaling", values=np.concatenate(mixed, axis))
+        bytes_ = (stored.view(np.uint8) ^ 128).view(stored.dtype) if stored.dtype.itemsize == 1 else stored
+        mixed[i] = bytes_
+        yield Change(f"operand {i} is joined as the other 8-bit type (x ^ 128)", values=np.concatenate(mixed, axis))
     for i, j in itertools.permutations(range(len(arrays)), 2):
         if arrays[i].shape == arrays[j].shape:
             parts = [arrays[i] if k == j else a for k, a in enumerate(arrays)]

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.golden.causes.case import Case, Change
+from npmobilenet.golden.causes.cuts import cut_values
 from npmobilenet.golden.causes.shuffles import distinct, orders
+from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.modeldata import Array
+
+AXES = {4: ("images", "rows", "columns", "channels"), 2: ("images", "channels")}
+LEAST = 8  # values of a row that is looked for among the others
 
 
 def places(c: Case) -> Iterator[Change]:
@@ -57,7 +62,13 @@ def values(c: Case) -> Iterator[Change]:
     yield Change(
         "its values are off by 128 (x ^ 128): int8 and uint8", values=(c.ours.view(np.uint8) ^ 128).view(c.ours.dtype)
     )
-    yield Change("its values are negated", values=np.clip(-c.ours.astype(np.int64), own.min, own.max))
+    z = zero_point_of(c.what.result)
+    for text, array in cut_values(c.ours, z):
+        yield Change(f"its values {text}", values=array)
+    for point in dict.fromkeys((z, 0)):
+        about = "about the zero point" if point == z else "as stored"
+        doubled = 2 * (c.ours.astype(np.int64) - point) + point
+        yield Change(f"its values are doubled {about}, modulo 256", values=((doubled - own.min) & 255) + own.min)
     for bit in range(8):
         mask = np.uint8(1 << bit)
         yield Change(
@@ -81,18 +92,49 @@ def unwritten(c: Case) -> Iterator[Change]:
             value = inside.flat[0]
             yield Change(f"{text} hold {value} (never written?)",
                          values=np.where(region, value, c.ours))  # fmt: skip
-        for name, array in c.others.items():
+        others = dict(c.others) if len(c.ours) == 1 else {**c.others, "the image before": np.roll(c.ours, 1, 0)}
+        for name, array in others.items():
             if array.size == wrong.size and array.dtype == c.found.dtype:
                 other = array.reshape(wrong.shape)
                 yield Change(f"{text} hold the values of '{name}' (another buffer)",
                              values=np.where(region, other, c.ours))  # fmt: skip
 
 
+def standing(c: Case) -> Iterator[Change]:
+    """Each image, row, column or channel that differs holds the right values of another one."""
+    if c.finish is not None:
+        return
+    for axis, name in enumerate(AXES.get(c.ours.ndim, ())):
+        size = c.ours.shape[axis]
+        ours, found = (np.ascontiguousarray(np.moveaxis(v, axis, 0)).reshape(size, -1) for v in (c.ours, c.found))
+        if size < 2 or ours.shape[1] < LEAST:
+            continue
+        where: dict[bytes, list[int]] = {}
+        for i, line in enumerate(ours):
+            where.setdefault(line.tobytes(), []).append(i)
+        order = np.arange(size)
+        for i in np.flatnonzero((ours != found).any(axis=1)).tolist():
+            match = where.get(found[i].tobytes(), [])
+            if not match or (found[i] == found[i, 0]).all():
+                break
+            order[i] = min(match, key=lambda j: abs(j - i))
+        else:
+            moved = np.flatnonzero(order != np.arange(size))
+            texts = ", ".join(f"{i} holds {order[i]}" for i in moved[:4]) + (", ..." if len(moved) > 4 else "")
+            how = "are in another order" if len(set(order.tolist())) == size else "stand more than once"
+            yield Change(f"its {name} {how}: {texts} ({len(moved)} of {size})", values=np.take(c.ours, order, axis))
+
+
+def _some(touched: Array) -> str:
+    return ", ".join(map(str, touched[:4])) + (f", ... {touched[-1]} ({len(touched)})" if len(touched) > 4 else "")
+
+
 def _regions(wrong: Array) -> Iterator[tuple[str, Array]]:
     """Parts of the tensor that hold all differences: the last rows, columns, channels, bytes."""
     flat = np.flatnonzero(wrong.reshape(-1))
-    names = {4: ("images", "rows", "columns", "channels"), 2: ("images", "channels")}.get(wrong.ndim)
-    for axis, name in enumerate(names or ()):
+    names = AXES.get(wrong.ndim, ())
+    box, said = list[Array](), []
+    for axis, name in enumerate(names):
         touched = np.flatnonzero(wrong.any(axis=tuple(i for i in range(wrong.ndim) if i != axis)))
         size = wrong.shape[axis]
         if size > 1 and len(touched) < size:
@@ -101,6 +143,19 @@ def _regions(wrong: Array) -> Iterator[tuple[str, Array]]:
             index[axis] = slice(int(touched[0]), int(touched[-1]) + 1)
             region[tuple(index)] = True
             yield f"{name} {touched[0]} to {touched[-1]} of {size}", region
+            said.append(f"{name} {touched[0]} to {touched[-1]} of {size}")
+            steps = np.unique(np.diff(touched))
+            if steps.size and steps[-1] > 1:  # not side by side
+                index[axis] = touched
+                region = np.zeros(wrong.shape, bool)
+                region[tuple(index)] = True
+                every = f"every {steps[0]}. of the {name} from {touched[0]} to {touched[-1]}"
+                yield every if steps.size == 1 else f"{name} {_some(touched)} of {size}", region
+        box.append(np.arange(touched[0], touched[-1] + 1))
+    if len(said) > 1:
+        region = np.zeros(wrong.shape, bool)
+        region[np.ix_(*box)] = True
+        yield " in ".join(said[::-1]), region
     span = np.zeros(wrong.size, bool)
     span[flat[0] : flat[-1] + 1] = True
     yield f"values {flat[0]:,} to {flat[-1]:,} in memory order", span.reshape(wrong.shape)

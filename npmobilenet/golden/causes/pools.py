@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,6 +41,7 @@ def pool(c: Case) -> Iterator[Change]:
         yield Change(text, edit=edit)
     if not average:
         yield Change("it takes the mean in place of the greatest", values=_QUOTIENTS["rounded half up"](total, picked))
+        yield from _maxima(c, axes, x)
         return
     for name, quotient in _QUOTIENTS.items():
         for about, moved in (("", 0), (" of the values less the zero point", z)):
@@ -50,9 +52,7 @@ def pool(c: Case) -> Iterator[Change]:
                 f"its sum{about} is divided by the whole window, {name}",
                 values=clamped(c, quotient(total - moved * picked, area) + moved, p),
             )
-    for divisor in dict.fromkeys(
-        [area - 1, area + 1, 2 ** (int(area) - 1).bit_length(), 2 ** (int(area).bit_length() - 1)]
-    ):
+    for divisor in _divisors(int(area), axes[0].taps, axes[1].taps):
         if divisor != area and divisor > 0:
             yield Change(
                 f"its sum is divided by {divisor} instead of {area}",
@@ -65,13 +65,17 @@ def pool(c: Case) -> Iterator[Change]:
             for add, name in ((1 << bits >> 1, "rounded half up"), (0, "cut off")):
                 yield Change(f"its mean is a product with 1/{area} in {bits} bits ({how}), {name}",
                              values=clamped(c, total * f + add >> bits, p))  # fmt: skip
-    yield Change("it takes the greatest value in place of the mean", values=_greatest(x, *own))
+    yield Change("it takes the greatest value in place of the mean", values=_greatest(x, own[0], own[1]))
     yield Change("it takes the first pixel in place of the mean",
                  values=x[:, np.maximum(own[0][:, 0], 0)][:, :, np.maximum(own[1][:, 0], 0)])  # fmt: skip
     half = _QUOTIENTS["rounded half away from zero"]
-    for text, pick in PICKS.items():
-        sums, counts = _window_sums(x, pick(axes[0]), pick(axes[1]))
+    for text, rows, columns in _picked(axes):
+        sums, counts = _window_sums(x, rows, columns)
         yield Change(text, values=clamped(c, half(sums, np.maximum(counts, 1)), p))
+    for text, rows, columns in (("row", own[0][:, :-1], own[1]), ("column", own[0], own[1][:, :-1])):
+        if rows.size and columns.size:
+            sums, _ = _window_sums(x, rows, columns)
+            yield Change(f"the last {text} of its window is left out", values=clamped(c, half(sums, picked), p))
     for bits in range(8, 17):
         yield Change(
             f"its sums saturate at {bits} bits",
@@ -81,6 +85,49 @@ def pool(c: Case) -> Iterator[Change]:
             f"its sums wrap at {bits} bits",
             values=clamped(c, half((total + 2 ** (bits - 1) & 2 * 2 ** (bits - 1) - 1) - 2 ** (bits - 1), picked), p),
         )
+
+
+def _divisors(count: int, height: int, width: int) -> list[int]:
+    """Other counts than the right one that a sum may be divided by."""
+    tries = [count - 1, count + 1, 2 ** (count - 1).bit_length(), 2 ** (count.bit_length() - 1), height, width,
+             2 * count, count // 2, (height - 1) * (width - 1), (height + 1) * (width + 1), height * (width - 1),
+             (height - 1) * width, 1]  # fmt: skip
+    return [n for n in dict.fromkeys(tries) if n not in (0, count)]
+
+
+def _picked(axes: list[Axis]) -> Iterator[tuple[str, Array, Array]]:
+    """Other choices of pixels: texts, rows and columns."""
+    for text, pick in PICKS.items():
+        yield text, pick(axes[0]), pick(axes[1])
+    for dy, dx in itertools.product((0, 1, -1, 2, -2), repeat=2):
+        if dy or dx:
+            said = f"{axes[0].before - dy} above instead of {axes[0].before}, {axes[1].before - dx} left"
+            yield f"the padding lies on the other side: {said}", axes[0].at(shift=dy), axes[1].at(shift=dx)
+
+
+def _maxima(c: Case, axes: list[Axis], x: Array) -> Iterator[Change]:
+    """Greatest values of other pixels, with padding that counts, or the least ones."""
+    own = np.iinfo(c.what.result.dtype)
+    z = zero_point_of(c.what.operands[0])
+    rows, columns = (a.at() for a in axes)
+    for value in dict.fromkeys((0, z, 128, own.max, -1, 1)):
+        if own.min < value <= own.max:
+            yield Change(f"the padding holds {value} instead of the lowest value {own.min}",
+                         values=_greatest(x, rows, columns, value))  # fmt: skip
+    for text, r, s in _picked(axes):
+        yield Change(text, values=_greatest(x, r, s, own.min))
+    yield Change("it takes the least in place of the greatest", values=-_greatest(-x, rows, columns, -own.max - 1))
+    yield Change("it takes the first pixel in place of the greatest",
+                 values=_greatest(x, rows[:, :1], columns[:, :1]))  # fmt: skip
+    if own.min < 0:
+        unsigned = _greatest(x & 255, rows, columns, -1)
+        yield Change("it compares bytes as uint8", values=unsigned - 256 * (unsigned > 127))
+    else:
+        signed = _greatest((x + 128) % 256 - 128, rows, columns, -129)
+        yield Change("it compares bytes as int8", values=signed & 255)
+    for name, r, s in (("row", rows[:, :-1], columns), ("column", rows, columns[:, :-1])):
+        if r.size and s.size:
+            yield Change(f"the last {name} of its window is left out", values=_greatest(x, r, s, own.min))
 
 
 def _window_sums(x: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
@@ -95,9 +142,13 @@ def _window_sums(x: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
     return sums, counts[None, :, :, None]
 
 
-def _greatest(x: Array, rows: Array, columns: Array) -> Array:
+def _greatest(x: Array, rows: Array, columns: Array, filling: int | None = None) -> Array:
+    """Of each window; outside the image stands `filling`, or else the border pixel."""
     height, width = x.shape[1:3]
     some = x[:, np.clip(rows, 0, height - 1)][:, :, :, np.clip(columns, 0, width - 1)]
+    if filling is not None:
+        inside = ((rows >= 0) & (rows < height))[:, :, None, None] & ((columns >= 0) & (columns < width))
+        some = np.where(inside[None, ..., None], some, filling)
     return np.asarray(some.max(axis=(2, 4)))
 
 
@@ -128,13 +179,21 @@ def mean(c: Case) -> Iterator[Change]:
     ):
         yield Change(f"its output's zero point is {text}", edit=set_fields(offset=p.offset + d))
     factor = np.float64(p.scale)
-    for divisor in (count - 1, count + 1, 2 ** (count - 1).bit_length(), 2 ** (count.bit_length() - 1)):
-        if divisor not in (0, count):
-            for name, whole in FLOAT_RULES.items():
-                yield Change(
-                    f"its sum is divided by {divisor} instead of {count} ({name})",
-                    values=given(whole((rows - z_in * count) * factor * count / divisor) + z_out),
-                )
+    fewer = {"its last row is left out": x[:, :-1], "its last column is left out": x[:, :, :-1],
+             "its first row is left out": x[:, 1:], "its first column is left out": x[:, :, 1:]}  # fmt: skip
+    for name, whole in FLOAT_RULES.items():
+        for divisor in _divisors(count, x.shape[1], x.shape[2]):
+            yield Change(
+                f"its sum is divided by {divisor} instead of {count} ({name})",
+                values=given(whole((rows - z_in * count) * factor * count / divisor) + z_out),
+            )
+        for text, part in fewer.items():
+            some = (part.astype(np.int64) - z_in).sum(axis=(1, 2)).reshape(shape)
+            yield Change(f"{text} ({name})", values=given(whole(some * factor) + z_out))
+            if part.size:
+                n = part.shape[1] * part.shape[2]
+                yield Change(f"{text}, its pixels not counted ({name})",
+                             values=given(whole(some * factor * count / n) + z_out))  # fmt: skip
     for name, whole in FLOAT_RULES.items():
         yield Change(f"it is computed in floats and {name}",
                      values=given(whole((rows - z_in * count) * factor) + z_out))  # fmt: skip

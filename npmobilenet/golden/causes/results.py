@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,23 @@ def limits(c: Case) -> Iterator[Change]:
                          sums=_before_bias(bias, _wrapped(half)))  # fmt: skip
     yield Change("its sums of products are cut off at 0 before the bias is added",
                  sums=lambda s: np.maximum(s - bias, 0) + bias)  # fmt: skip
+
+
+def bias_behind(c: Case) -> Iterator[Change]:
+    """The bias isn't in the accumulators: it is rescaled by itself, added as stored, or behind the clamp."""
+    r, bias = c.requant, c.what.arrays[2].astype(np.int64)
+    own = np.iinfo(c.what.result.dtype)
+    low, high = (r.low, r.high) if c.stage != "output" else (own.min, own.max)
+    alone, products = scaled(np.broadcast_to(bias, c.sums.shape[-1:])[None], r)[0], scaled(c.sums - bias, r)
+
+    def cut(v: Array) -> Array:
+        return np.asarray(np.clip(v + r.zero_point, r.low, r.high))
+
+    yield Change("its products and its bias are rescaled one by one, then added", values=cut(products + alone))
+    yield Change("its bias is added as stored, behind the rescaling", values=cut(products + bias))
+    for text, added in (("rescaled", alone), ("as stored", bias)):
+        yield Change(f"its clamp is taken before the bias is added ({text})",
+                     values=np.clip(cut(products) + added, low, high))  # fmt: skip
 
 
 def _clipped(low: int, high: int) -> Callable[[Array], Array]:
@@ -118,7 +136,25 @@ def factors(c: Case) -> Iterator[Change]:
     for name, pick in (("largest", np.argmax(own)), ("smallest", np.argmin(own)), ("last", len(own) - 1)):
         tries.append((f"all channels have the {name} channel's multiplier and shift", m * 0 + m[pick], s * 0 + s[pick]))
     tries += [(f"its shift is off by {d:+d} (a factor of {2.0**d:g})", m, s + d) for d in (1, -1, 2, -2, 3, -3, 8, -8)]
-    tries += [("its shift has the wrong sign", m, -s), ("its shift is missing", m, s * 0)]
+    tries += [
+        ("its shift has the wrong sign", m, -s),
+        ("its shift is missing", m, s * 0),
+        ("its left shifts are left out", m, np.minimum(s, 0)),
+        ("its right shifts are left out", m, np.maximum(s, 0)),
+    ]
+    tries += [(f"its right shifts are {k} at most", m, np.maximum(s, -k)) for k in range(1, 16)]
+    places = np.arange(len(m))
+    for count in (2, 4, 8, 16, 32, 64):
+        if count < len(m):
+            first = places // count * count
+            tries += [(f"each channel has the multiplier and shift of the first of its {count}", m[first], s[first]),
+                      (f"channels repeat the multipliers and shifts of the first {count}", m[places % count],
+                       s[places % count])]  # fmt: skip
+    half = len(m) // 2
+    for d in (1, -1):
+        tries += [(f"the shift is off by {d:+d} in {text}", m, s + d * picked) for text, picked in (
+            ("the upper half of channels", places >= half), ("the lower half of channels", places < half),
+            ("odd channels", places % 2 == 1), ("even channels", places % 2 == 0))]  # fmt: skip
     for text, order in distinct(orders(len(m))):
         tries += [(f"its multipliers and shifts have their {text}", m[order], s[order]),
                   (f"its multipliers (without the shifts) have their {text}", m[order], s),
@@ -176,14 +212,36 @@ def clamp_edits(c: Case, z: int, low: int, high: int) -> Iterator[tuple[str, Edi
     if c.what.result.quantization is not None:
         scale = c.what.result.quantization.scale[0]
         for name, bound in (("relu6", 6.0), ("relu1", 1.0)):
-            clamps.append((f"a {name} cuts it", max(low, z), min(z + round(bound / scale), own.max)))
+            for how, whole in (
+                ("", round),
+                (", its bound rounded down", math.floor),
+                (", its bound rounded up", math.ceil),
+            ):
+                clamps.append((f"a {name} cuts it{how}", max(low, z), min(z + whole(bound / scale), own.max)))
+        one = round(1 / scale)
+        clamps.append(("a relu_n1_to_1 cuts it", max(z - one, own.min), min(z + one, own.max)))
     for d in (1, -1, 2, -2):
         clamps += [(f"the upper bound of its clamp is off by {d:+d}", low, high + d),
                    (f"the lower bound of its clamp is off by {d:+d}", low + d, high),
                    (f"both bounds of its clamp are off by {d:+d}", low + d, high + d)]  # fmt: skip
-    for text, least, most in clamps:
+    clamps += _fitted(c, z, low, high)
+    for text, least, most in dict.fromkeys(clamps):
         if (least, most) != (low, high) and own.min <= least <= most <= own.max:
             yield text, _fields(low=least, high=most)
+
+
+def _fitted(c: Case, z: int, low: int, high: int) -> list[tuple[str, int, int]]:
+    """The clamp that the dump's own least and greatest values tell, where differing values lie there."""
+    q = c.what.result.quantization
+    if c.finish is not None or c.stage != "output" or q is None or not c.wrong.any():
+        return []
+    odd = c.found[c.wrong]
+    least, most = int(c.found.min()), int(c.found.max())
+    ends = [(low, least, "lower"), (high, most, "upper")]
+    new = [b if np.count_nonzero(odd == b) > 1 else a for a, b, _ in ends]
+    said = [f"the {name} bound of its clamp is {b} (in real numbers {(b - z) * q.scale[0]:.4g}) instead of {a}"
+            for (a, _, name), b in zip(ends, new, strict=True) if a != b]  # fmt: skip
+    return [(" and ".join(said), new[0], new[1])] if said and new[0] < new[1] else []
 
 
 def _fields(**changes: int) -> Edit:

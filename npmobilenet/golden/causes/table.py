@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import NpMobilenetError
-from npmobilenet.golden.causes import bits, constants, elementwise, geometry, moves, places, pools, results, tables
+from npmobilenet.golden.causes import (
+    bits,
+    constants,
+    elementwise,
+    exchanged,
+    geometry,
+    moves,
+    places,
+    pools,
+    results,
+    stepwise,
+    tables,
+)
 from npmobilenet.golden.causes.case import Case, Change
 from npmobilenet.golden.single_node import run
 from npmobilenet.runtime.taps import ACCUMULATING
@@ -48,8 +60,10 @@ ROWS = (
     Row("padding and window", WINDOWS, BEFORE, geometry.windows),
     Row("padding's value", WINDOWS, BEFORE, geometry.fillings),
     Row("zero point or type of operands", ACCUMULATING, BEFORE, constants.zero_points),
+    Row("exchanged numbers", ACCUMULATING, BEFORE, exchanged.exchanged),
     Row("clamp or zero point", ACCUMULATING, BEHIND, results.clamps),
     Row("activation fused later", ACCUMULATING, BEHIND, results.fused),
+    Row("bias behind the rescaling", ACCUMULATING, ANYWHERE, results.bias_behind),
     Row("multiplier", ACCUMULATING, BEHIND, results.factors),
     Row("rounding", ACCUMULATING, BEHIND, results.roundings),
     Row("multiplier's bits", ACCUMULATING, BEHIND, results.short_multipliers),
@@ -70,6 +84,10 @@ ROWS = (
     Row("order of the output", (), ANYWHERE, places.places),
     Row("values", (), BEHIND, places.values),
     Row("unwritten", (), ANYWHERE, places.unwritten),
+    Row("rows or channels standing elsewhere", (), ANYWHERE, places.standing, last=True),
+    Row("entries of a table", ("activation", "leaky_relu", "quantize"), ANYWHERE, tables.learnt, last=True),
+    Row("exchanged channels", ACCUMULATING, BEFORE, exchanged.channels_of_others, last=True),
+    Row("accumulator, step by step", ACCUMULATING, BEFORE, stepwise.stepwise, last=True),
     Row("multiplier's bits and rounding", ACCUMULATING, BEHIND, results.short_and_rounded, last=True),
     Row("shared bias", ACCUMULATING, BEFORE, bits.shared_bias, last=True),
 )
