@@ -112,6 +112,7 @@ def multiplied(change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Plant:
 
     def plant(data: ModelData, node: Node, given: Mapping[str, Array], right: Array) -> Array:
         (a, b), tensors = node.inputs, data.graph.tensors
+        found = [data.tensors[n] if tensors[n].constant else given[n] for n in (a, b)]
         qa, qb, qo = (tensors[n].quantization for n in (a, b, node.output))
         assert qa is not None
         assert qb is not None
@@ -122,7 +123,7 @@ def multiplied(change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Plant:
         p = {"za": qa.zero_point[0], "zb": qb.zero_point[0], "zo": qo.zero_point[0], "m": m, "s": s, "scaled": double}
 
         def output(p: Mapping[str, Any]) -> Array:
-            product = (given[a].astype(np.int64) - p["za"]) * (given[b].astype(np.int64) - p["zb"])
+            product = (found[0].astype(np.int64) - p["za"]) * (found[1].astype(np.int64) - p["zb"])
             v = p["scaled"](product, p["m"], p["s"]) + p["zo"]
             return np.asarray(np.clip(v, own.min, own.max).astype(right.dtype))
 
@@ -189,7 +190,7 @@ def _max_pool(fill: int | None = None, shift: int = 0, bytes_: bool = False) -> 
         x = x.view(np.uint8) if bytes_ else x
         view = _windows(x, node, lowest if fill is None else fill, shift)
         found = view.max(axis=(-2, -1))[:, : right.shape[1], : right.shape[2]]
-        return found.astype(np.uint8).view(right.dtype) if bytes_ else found.astype(right.dtype)
+        return np.asarray(found.astype(np.uint8).view(right.dtype) if bytes_ else found.astype(right.dtype))
 
     return plant
 
@@ -321,7 +322,15 @@ MORE = (
     Fault(
         "values as stored doubled", V1, C, 1, "doubled", values(lambda v: np.clip(v.astype(np.int64) * 2, -128, 127))
     ),
-    Fault("weights lose their lowest value", U1, C, 0.5, "weights.*lowest", sets(w=lambda w: np.maximum(w, 1)), "npz"),
+    Fault(
+        "weights clipped to 7 bits as stored",
+        U1,
+        C,
+        0.5,
+        "weights saturate at 7 bits as stored",
+        sets(w=lambda w: np.minimum(w, 127)),
+        "npz",
+    ),
     Fault(
         "weights clipped to 7 bits",
         V1,
@@ -522,16 +531,16 @@ MORE = (
         "csv",
     ),
     Fault(
-        "hard-swish without its upper clip",
+        "swish in place of hard-swish",
         V3,
         "activation",
         0.3,
-        "without the upper clip",
-        _function(lambda v: v * np.maximum(v + 3, 0) / 6),
+        "swish \\(x \\* sigmoid",
+        _function(lambda v: v / (1 + np.exp(-v))),
     ),
     Fault("three entries of a table wrong", V3, "activation", 0.6, "entries of its table", _entry, "npz"),
     Fault(
-        "two input channels exchanged, output not dumped",
+        "two channels' weights exchanged, output not dumped",
         V1,
         D,
         0.5,
@@ -539,6 +548,16 @@ MORE = (
         _exchanged(-1, 1, 4),
         "npy",
         "behind",
+    ),
+    Fault(
+        "two channels' weights exchanged, input not dumped",
+        V1,
+        D,
+        0.4,
+        "weights of channels 1 and 4 are swapped",
+        _exchanged(-1, 1, 4),
+        "npy",
+        "before",
     ),
     Fault("max pool padded with 0", I8, "max_pool", 0, "padding holds 0", _max_pool(fill=0)),
     Fault(
@@ -570,7 +589,12 @@ MORE = (
     Fault("pad on the other side", I8, "pad", 0, "lies on the other side", _pad(None, turned=True)),
     Fault("mean divided by one less", I8, "mean", 0, "divided by 224", _mean(lambda x: x, lambda n: n - 1), "npz"),
     Fault(
-        "mean leaves the last row out", U8, "mean", 0, "last row is left out", _mean(lambda x: x[:, :-1], lambda n: n)
+        "mean leaves the first column out",
+        U8,
+        "mean",
+        0,
+        "first column is left out",
+        _mean(lambda x: x[:, :, 1:], lambda n: n),
     ),
     Fault("quantize cut off", I8, "quantize", 1, "cut off", _requantized(np.floor)),
     Fault(

@@ -156,7 +156,8 @@ def plant(fault: Fault, place: int, seconds: float = SECONDS) -> Result:
     located = located and (bool(fault.lacks) or len(found.nodes) == 1)
     text = "" if found.cause is None else found.cause.text
     proved = found.cause is not None and found.cause.proved
-    right = bool(re.search(fault.says, text)) and found.cause is not None and bool(found.cause.causes)
+    causes = [] if found.cause is None else [text, *(c.text for c in found.cause.causes)]  # the text shortens many
+    right = len(causes) > 1 and any(re.search(fault.says, cause) for cause in causes)
     return Result(fault, located, "yes" if right else "wrong" if proved else "no", text, took)
 
 

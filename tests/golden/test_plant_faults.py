@@ -14,7 +14,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 import plant_faults  # noqa: E402
 from more_faults import ALL as FAULTS  # noqa: E402
 
-AGAIN = ("fraction cut off toward minus infinity", "one weight's bit 7")
+AGAIN = (
+    ("fraction cut off toward minus infinity", "flowers uint8"), ("one weight's bit 7", "flowers uint8"),
+    ("an input channel's weights used twice", "flowers uint8"), ("sum: operands exchanged", "flowers uint8"),
+    *((f.name, f.model) for f in FAULTS if f.model.startswith("small ops")),
+)  # fmt: skip
 
 
 def test_the_table_is_of_these_faults() -> None:
@@ -37,9 +41,9 @@ def test_faults_are_of_every_kind() -> None:
     assert len({f.model for f in FAULTS}) >= 4
 
 
-@pytest.mark.parametrize("name", AGAIN)
-def test_some_are_planted_again(name: str) -> None:
-    place, fault = next((i, f) for i, f in enumerate(FAULTS) if f.name == name and f.model.startswith("flowers"))
+@pytest.mark.parametrize(("name", "model"), AGAIN)
+def test_some_are_planted_again(name: str, model: str) -> None:
+    place, fault = next((i, f) for i, f in enumerate(FAULTS) if (f.name, f.model) == (name, model))
     result = plant_faults.plant(fault, place)
     assert result.located
     assert result.named == "yes", result.text

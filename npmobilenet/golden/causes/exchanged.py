@@ -19,6 +19,7 @@ from npmobilenet.modeldata import Array
 
 ELEMENTS = 48  # that are looked at, half of which differ
 MOST_SIZE = 2048  # channels of which the pairs are looked at
+SEVERAL = 8  # values that have to differ if there is a pair of weights that explains them
 MOST_PAIRS = 4  # that are computed over the whole layer
 
 
@@ -28,7 +29,6 @@ def exchanged(c: Case) -> Iterator[Change]:
         return
     w = c.what.arrays[1]
     counts = c.wrong.reshape(-1, c.wrong.shape[-1]).sum(axis=0)
-    channels = np.flatnonzero(counts)
     looked = [int(ch) for ch in np.argsort(-counts, kind="stable")[:FEW] if counts[ch]]
     seen = {ch: _elements(c, ch) for ch in looked}
     inner = w.shape[-2] if c.what.node.op != "depthwise_conv2d" else 1
@@ -37,8 +37,16 @@ def exchanged(c: Case) -> Iterator[Change]:
         yield from _pairs(c, seen, (taps, inner), "channels", None)
     if taps > 1:
         yield from _pairs(c, seen, (taps, inner), "taps", None)
-    if len(channels) == 1 and taps * inner > 1:
-        yield from _pairs(c, seen, (1, taps * inner), "weights", looked[0])
+
+
+def weights_of_one(c: Case) -> Iterator[Change]:
+    """Two weights of the one output channel that differs."""
+    channels = np.flatnonzero(c.wrong.reshape(-1, c.wrong.shape[-1]).any(axis=0))
+    if c.finish is not None or len(channels) != 1 or c.wrong.sum() < SEVERAL:
+        return
+    channel = int(channels[0])
+    size = c.what.arrays[1][..., 0].size
+    yield from _pairs(c, {channel: _elements(c, channel)}, (1, size), "weights", channel)
 
 
 def _elements(c: Case, channel: int) -> tuple[Array, Array, Array]:
@@ -71,7 +79,7 @@ def _pairs(c: Case, seen: dict[int, tuple[Array, Array, Array]], shape: tuple[in
     for kind, pairs in (left or {}).items():
         chosen = [(int(p) // size, int(p) % size) for p in pairs]
         chosen = [p for p in chosen if p[0] < p[1] or (kind != "swap" and p[0] != p[1])]
-        for a_, b_ in chosen[:MOST_PAIRS]:
+        for a_, b_ in chosen if len(chosen) <= MOST_PAIRS else ():  # with more it is chance
             yield _change(c, kind, shape, what, (a_, b_), only)
 
 

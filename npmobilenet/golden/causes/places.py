@@ -112,13 +112,15 @@ def standing(c: Case) -> Iterator[Change]:
         where: dict[bytes, list[int]] = {}
         for i, line in enumerate(ours):
             where.setdefault(line.tobytes(), []).append(i)
-        order = np.arange(size)
-        for i in np.flatnonzero((ours != found).any(axis=1)).tolist():
-            match = where.get(found[i].tobytes(), [])
-            if not match or (found[i] == found[i, 0]).all():
-                break
-            order[i] = min(match, key=lambda j: abs(j - i))
-        else:
+        odd = np.flatnonzero((ours != found).any(axis=1))
+        matches = [where.get(line.tobytes(), []) for line in found[odd]]
+        telling = [i for i in odd if (found[i] != found[i, 0]).any()]  # a line of one value stands anywhere
+        if telling and all(matches) and 2 * len(telling) >= len(odd):
+            near = {int(i): min(m, key=lambda j: abs(j - i)) for i, m in zip(odd, matches, strict=True)}
+            steps = [near[int(i)] - int(i) for i in telling]
+            usual = max(set(steps), key=steps.count)
+            order = np.arange(size)
+            order[odd] = [i + usual if i + usual in m else near[int(i)] for i, m in zip(odd, matches, strict=True)]
             moved = np.flatnonzero(order != np.arange(size))
             texts = ", ".join(f"{i} holds {order[i]}" for i in moved[:4]) + (", ..." if len(moved) > 4 else "")
             how = "are in another order" if len(set(order.tolist())) == size else "stand more than once"
@@ -149,7 +151,8 @@ def _regions(wrong: Array) -> Iterator[tuple[str, Array]]:
                 index[axis] = touched
                 region = np.zeros(wrong.shape, bool)
                 region[tuple(index)] = True
-                every = f"every {steps[0]}. of the {name} from {touched[0]} to {touched[-1]}"
+                nth = {2: "2nd", 3: "3rd"}.get(int(steps[0]), f"{steps[0]}th")
+                every = f"every {nth} of the {name} from {touched[0]} to {touched[-1]}"
                 yield every if steps.size == 1 else f"{name} {_some(touched)} of {size}", region
         box.append(np.arange(touched[0], touched[-1] + 1))
     if len(said) > 1:

@@ -238,7 +238,7 @@ def _fitted(c: Case, z: int, low: int, high: int) -> list[tuple[str, int, int]]:
     odd = c.found[c.wrong]
     least, most = int(c.found.min()), int(c.found.max())
     ends = [(low, least, "lower"), (high, most, "upper")]
-    new = [b if np.count_nonzero(odd == b) > 1 else a for a, b, _ in ends]
+    new = [b if np.count_nonzero(odd == b) > 2 else a for a, b, _ in ends]
     said = [f"the {name} bound of its clamp is {b} (in real numbers {(b - z) * q.scale[0]:.4g}) instead of {a}"
             for (a, _, name), b in zip(ends, new, strict=True) if a != b]  # fmt: skip
     return [(" and ".join(said), new[0], new[1])] if said and new[0] < new[1] else []

@@ -15,7 +15,8 @@ from npmobilenet.modeldata import Array
 
 SECONDS = 60.0  # for one node
 CLOSE = 1e-4  # of max(1, the largest value): what two float32 engines may differ by (docs/exactness.md)
-SHOWN = 4  # hypotheses that explain everything
+SHOWN = 8  # kinds of hypotheses that explain everything
+OF_ONE_KIND = 4  # hypotheses of a kind that are shown
 PARTIAL = 3  # hypotheses whose share is computed over the whole layer if none explains everything
 LEAST = 0.5  # of the differing values: what a partial explanation has to explain
 
@@ -61,7 +62,9 @@ class Finding:
             first, *others = _grouped(self.causes)
             text = f"{where}{first}: explains all {self.total:,} values, {self.differing:,} of which differ"
             if others:
-                shown = "; ".join(others[: SHOWN - 1]) + ("; ..." if len(others) >= SHOWN else "")
+                shown = "; ".join(others[: SHOWN - 1]) + (
+                    f"; or {len(others) + 1 - SHOWN} more kinds" if len(others) >= SHOWN else ""
+                )
                 text += f". The same values come out if {shown}"
             return text + self._unfinished
         if self.causes:
@@ -101,10 +104,12 @@ def _grouped(causes: list[Hypothesis]) -> list[str]:
         kinds.setdefault(cause.kind, []).append(cause.text)
     texts = []
     for said in kinds.values():
-        if len(said) <= 3:
+        if len(said) <= OF_ONE_KIND:
             texts.append(", or ".join(said))
         else:
-            texts.append(f"{said[0]} (or {said[-1]}, or one of {len(said) - 2} more of this kind that give the same)")
+            shown = ", or ".join([*said[1 : OF_ONE_KIND - 1], said[-1]])
+            rest = len(said) - OF_ONE_KIND
+            texts.append(f"{said[0]} (or {shown}, or one of {rest} more of this kind that give the same)")
     return texts
 
 

@@ -86,6 +86,7 @@ ROWS = (
     Row("unwritten", (), ANYWHERE, places.unwritten),
     Row("rows or channels standing elsewhere", (), ANYWHERE, places.standing, last=True),
     Row("entries of a table", ("activation", "leaky_relu", "quantize"), ANYWHERE, tables.learnt, last=True),
+    Row("exchanged weights", ACCUMULATING, BEFORE, exchanged.weights_of_one, last=True),
     Row("exchanged channels", ACCUMULATING, BEFORE, exchanged.channels_of_others, last=True),
     Row("accumulator, step by step", ACCUMULATING, BEFORE, stepwise.stepwise, last=True),
     Row("multiplier's bits and rounding", ACCUMULATING, BEHIND, results.short_and_rounded, last=True),
