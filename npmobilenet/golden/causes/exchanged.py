@@ -20,6 +20,7 @@ from npmobilenet.modeldata import Array
 ELEMENTS = 48  # that are looked at, half of which differ
 MOST_SIZE = 2048  # channels of which the pairs are looked at
 SEVERAL = 8  # values that have to differ if there is a pair of weights that explains them
+DECIDING, MOST_LEFT = 12, 10**5  # after so many elements no more pairs may be left
 MOST_PAIRS = 4  # that are computed over the whole layer
 
 
@@ -29,7 +30,8 @@ def exchanged(c: Case) -> Iterator[Change]:
         return
     w = c.what.arrays[1]
     counts = c.wrong.reshape(-1, c.wrong.shape[-1]).sum(axis=0)
-    looked = [int(ch) for ch in np.argsort(-counts, kind="stable")[:FEW] if counts[ch]]
+    few = max(FEW, ELEMENTS // (c.wrong.size // c.wrong.shape[-1]))
+    looked = [int(ch) for ch in np.argsort(-counts, kind="stable")[:few] if counts[ch]]
     seen = {ch: _elements(c, ch) for ch in looked}
     inner = w.shape[-2] if c.what.node.op != "depthwise_conv2d" else 1
     taps = w[..., 0].size // inner
@@ -67,15 +69,15 @@ def _pairs(c: Case, seen: dict[int, tuple[Array, Array, Array]], shape: tuple[in
     size = shape[0] if what == "taps" else shape[1]
     if size > MOST_SIZE:
         return
+    looked = [(channel, *one) for channel, v in seen.items() for one in zip(*v, strict=True)]
+    looked.sort(key=lambda e: int(e[3] - e[2]))  # those first that allow least
     left: dict[str, Array] | None = None
-    for channel, (pixels, low, high) in seen.items():
-        weights = w[..., channel].reshape(shape).astype(np.float64)
-        for x, least, most in zip(pixels, low, high, strict=True):
-            image = x.reshape(shape).astype(np.float64)
-            a, b = (image, weights) if what == "taps" else (image.T, weights.T)
-            left = _remaining(a, b, least, most, left)
-            if not any(pairs.size for pairs in left.values()):
-                return
+    for i, (channel, pixels, least, most) in enumerate(looked):
+        a, b = (v.reshape(shape).astype(np.float64) for v in (pixels, w[..., channel]))
+        left = _remaining(a, b, least, most, left) if what == "taps" else _remaining(a.T, b.T, least, most, left)
+        count = sum(pairs.size for pairs in left.values())
+        if not count or (i >= DECIDING and count > MOST_LEFT):
+            return
     for kind, pairs in (left or {}).items():
         chosen = [(int(p) // size, int(p) % size) for p in pairs]
         chosen = [p for p in chosen if p[0] < p[1] or (kind != "swap" and p[0] != p[1])]
@@ -86,11 +88,12 @@ def _pairs(c: Case, seen: dict[int, tuple[Array, Array, Array]], shape: tuple[in
 def _remaining(x: Array, w: Array, least: int, most: int, left: dict[str, Array] | None) -> dict[str, Array]:
     """The pairs (a * size + b) that move one accumulator rightly; x and w: (size, terms)."""
     size = len(x)
-    if left is None:  # all pairs at once
+    if left is None or 4 * sum(pairs.size for pairs in left.values()) * x.shape[1] > size * size:  # all at once
         s = x @ w.T
         own = np.diagonal(s)
         moves = {"swap": s + s.T - own[:, None] - own, "weights": s.T - own, "pixels": s - own}
-        return {k: np.flatnonzero((least <= m) & (m <= most)) for k, m in moves.items()}
+        good = {k: ((least <= m) & (m <= most)).reshape(-1) for k, m in moves.items()}
+        return {k: np.flatnonzero(g) if left is None else left[k][g[left[k]]] for k, g in good.items()}
     found = {}
     for kind, pairs in left.items():
         a, b = pairs // size, pairs % size
@@ -154,10 +157,14 @@ def _read(c: Case, what: str, shape: tuple[int, int], pair: tuple[int, int], tex
     flat = w.reshape(*shape, w.shape[-1])
     moved = np.zeros((c.sums[..., 0].size, w.shape[-1]), np.int64)
     every = np.arange(len(moved))
-    for channel in range(w.shape[-1]) if only is None else (only,):
-        pixels = pixels_of(c, channel, every).reshape(-1, *shape)
+    depthwise = c.what.node.op == "depthwise_conv2d"
+    for channels in [[k] for k in range(w.shape[-1])] if depthwise else [list(range(w.shape[-1]))]:
+        pixels = pixels_of(c, channels[0], every).reshape(-1, *shape)
         d = pixels[:, a] - pixels[:, b] if what == "taps" else pixels[:, :, a] - pixels[:, :, b]
-        moved[:, channel] = d @ (flat[b, :, channel] if what == "taps" else flat[:, b, channel])
+        rows = flat[b] if what == "taps" else flat[:, b]
+        moved[:, channels] = d @ rows[:, channels]
+    if only is not None:
+        moved[:, np.arange(w.shape[-1]) != only] = 0
     total = moved.reshape(c.sums.shape)
     return Change(text, sums=lambda sums: sums + total)
 
@@ -165,7 +172,7 @@ def _read(c: Case, what: str, shape: tuple[int, int], pair: tuple[int, int], tex
 def channels_of_others(c: Case) -> Iterator[Change]:
     """Every channel that differs has the weights of another one, with or without its bias: any permutation."""
     count = c.wrong.shape[-1]
-    if c.finish is not None or count < 2 or c.sums[..., 0].size < 4:
+    if c.finish is not None or count < 2 or c.sums[..., 0].size < ELEMENTS // 3:
         return
     wrong = c.wrong.reshape(-1, count)
     channels, bias = np.flatnonzero(wrong.any(axis=0)), c.what.arrays[2].astype(np.int64)

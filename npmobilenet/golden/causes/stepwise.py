@@ -11,7 +11,8 @@ from npmobilenet.golden.causes.case import Case, Change
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.modeldata import Array
 
-MOST_PRODUCTS = 3 * 10**7  # of the layer: what a few seconds suffice for
+MOST_PRODUCTS = 5 * 10**7  # of the layer: what a few seconds suffice for
+MOST_PIXELS = 10**7  # that are held at once
 WIDTHS = range(12, 29)
 
 
@@ -20,10 +21,11 @@ def stepwise(c: Case) -> Iterator[Change]:
     w = c.what.arrays[1].astype(np.int64) - zero_point_of(c.what.operands[1])
     flat, count = w.reshape(-1, w.shape[-1]), c.sums.shape[-1]
     elements = np.arange(c.sums[..., 0].size)
-    if c.finish is not None or elements.size * flat.size > MOST_PRODUCTS:
+    depthwise = c.what.node.op == "depthwise_conv2d"
+    held = elements.size * (flat.size if depthwise else len(flat))
+    if c.finish is not None or elements.size * flat.size > MOST_PRODUCTS or held > MOST_PIXELS:
         return
     bias = c.what.arrays[2].astype(np.int64)
-    depthwise = c.what.node.op == "depthwise_conv2d"
     shared = None if depthwise else pixels_of(c, 0, elements)
     step = [pixels_of(c, ch, elements) for ch in range(count)] if depthwise else []
 
