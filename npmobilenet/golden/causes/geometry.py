@@ -198,7 +198,7 @@ def inputs(c: Case) -> Iterator[Change]:
         yield c.arrays("its input lies in memory as NCHW and is read as NHWC", {0: planes})
         pixels = x.reshape(n, ch, h, w).transpose(0, 2, 3, 1)
         yield c.arrays("its input lies in memory as NHWC and is read as NCHW", {0: pixels})
-    for text, array in cut_values(x, zero_point_of(c.what.operands[0])) if x.dtype.kind in "iu" else ():
+    for text, array in cut_values(x, zero_point_of(c.what.operands[0])) if x.dtype.itemsize == 1 else ():
         yield c.arrays(f"its input's values {text}", {0: array})
     for bit in range(8):
         raw, mask = x.view(np.uint8), np.uint8(1 << bit)

@@ -1,4 +1,4 @@
-"""Hypotheses on results whatever the op: in other places, moved, not written, another tensor's."""
+"""Hypotheses on results, whatever the op: in other places, moved, not written, another tensor's values."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def unwritten(c: Case) -> Iterator[Change]:
                              values=np.where(region, other, c.ours))  # fmt: skip
 
 
-def standing(c: Case) -> Iterator[Change]:
+def moved_lines(c: Case) -> Iterator[Change]:
     """Each image, row, column or channel that differs holds the right values of another one."""
     if c.finish is not None:
         return

@@ -43,6 +43,8 @@ def limits(c: Case) -> Iterator[Change]:
 
 def bias_behind(c: Case) -> Iterator[Change]:
     """The bias isn't in the accumulators: it is rescaled by itself, added as stored, or behind the clamp."""
+    if c.stage == "accumulator":
+        return
     r, bias = c.requant, c.what.arrays[2].astype(np.int64)
     own = np.iinfo(c.what.result.dtype)
     low, high = (r.low, r.high) if c.stage != "output" else (own.min, own.max)
@@ -212,12 +214,11 @@ def clamp_edits(c: Case, z: int, low: int, high: int) -> Iterator[tuple[str, Edi
     if c.what.result.quantization is not None:
         scale = c.what.result.quantization.scale[0]
         for name, bound in (("relu6", 6.0), ("relu1", 1.0)):
-            for how, whole in (
-                ("", round),
-                (", its bound rounded down", math.floor),
-                (", its bound rounded up", math.ceil),
-            ):
-                clamps.append((f"a {name} cuts it{how}", max(low, z), min(z + whole(bound / scale), own.max)))
+            clamps.append((f"a {name} cuts it", max(low, z), min(z + round(bound / scale), own.max)))
+            for how, whole in (("down", math.floor), ("up", math.ceil)):
+                if whole(bound / scale) != round(bound / scale):
+                    text = f"a {name} cuts it, its bound rounded {how}"
+                    clamps.append((text, max(low, z), min(z + whole(bound / scale), own.max)))
         one = round(1 / scale)
         clamps.append(("a relu_n1_to_1 cuts it", max(z - one, own.min), min(z + one, own.max)))
     for d in (1, -1, 2, -2):

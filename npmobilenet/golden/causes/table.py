@@ -84,7 +84,7 @@ ROWS = (
     Row("order of the output", (), ANYWHERE, places.places),
     Row("values", (), BEHIND, places.values),
     Row("unwritten", (), ANYWHERE, places.unwritten),
-    Row("rows or channels standing elsewhere", (), ANYWHERE, places.standing, last=True),
+    Row("rows or channels standing elsewhere", (), ANYWHERE, places.moved_lines, last=True),
     Row("entries of a table", ("activation", "leaky_relu", "quantize"), ANYWHERE, tables.learnt, last=True),
     Row("exchanged weights", ACCUMULATING, BEFORE, exchanged.weights_of_one, last=True),
     Row("exchanged channels", ACCUMULATING, BEFORE, exchanged.channels_of_others, last=True),
