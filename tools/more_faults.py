@@ -538,7 +538,7 @@ MORE = (
         "swish \\(x \\* sigmoid",
         _function(lambda v: v / (1 + np.exp(-v))),
     ),
-    Fault("three entries of a table wrong", V3, "activation", 0.6, "entries of its table", _entry, "npz"),
+    Fault("three entries of a table wrong", V3, "activation", 0.6, "table's entries are wrong", _entry, "npz"),
     Fault(
         "two channels' weights exchanged, output not dumped",
         V1,

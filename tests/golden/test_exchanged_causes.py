@@ -71,7 +71,7 @@ def test_output_channels_in_any_order(model: nm.Model, dump: golden.Dump) -> Non
 def test_a_clamp_at_another_bound(model: nm.Model, dump: golden.Dump) -> None:
     what = isolated(model.data, dump, "dw")
     right = dump["dw"]
-    bound = int(np.percentile(right, 80))
+    bound = int(np.percentile(right, 50))
     assert (
         f"the upper bound of its clamp is {bound}" in find_cause(Case(what, np.minimum(right, bound), REFERENCE)).text
     )
@@ -105,7 +105,6 @@ def test_what_eight_bits_may_lose() -> None:
     assert texts["saturate at 4 bits"].tolist() == [-8, -8, -5, 0, 5, 7, 7]
     assert texts["lose their sign"].tolist() == [127, 100, 5, 0, 5, 100, 127]
     assert texts["lack the lowest value"].tolist() == [-127, -100, -5, 0, 5, 100, 127]
-    assert not dict(cut_values(np.zeros(3, np.uint8), 0))
     stored = dict(cut_values(np.array([3, 200], np.uint8), 128))
     assert stored["saturate at 7 bits as stored"].tolist() == [3, 127]
     assert stored["saturate at 7 bits"].tolist() == [64, 191]

@@ -138,7 +138,7 @@ def learnt(c: Case) -> Iterator[Change]:
         return
     d = c.found[c.wrong].astype(np.int64) - c.ours[c.wrong]
     named = ", ".join(f"{v} gives {entries[v.astype(x.dtype).view(np.uint8)]}" for v in odd[:3])
-    yield Change(f"{len(odd)} entries of its table are wrong, by {d.min():+d} to {d.max():+d}: {named}"
+    yield Change(f"its table's entries are wrong, {len(odd)} of them, by {d.min():+d} to {d.max():+d}: {named}"
                  + (", ..." if len(odd) > 3 else ""), values=entries[index])  # fmt: skip
 
 
