@@ -2,15 +2,18 @@
 
 From Python each of a model's 60 steps costs 1 to 5 us to call and 2 us to start and join threads for, more than a
 small layer takes. Here the threads start once for a whole program and go through its calls side by side: of each call a
-thread takes pieces of its own share first, then what others have left; when no piece is left it waits until all are
-done. Calls of one piece that follow each other are a chain, which one thread takes as a whole: no wait between them.
+thread takes pieces of its own share first, then what others have left, and goes on to the next call when none is left.
+A piece waits for those pieces of the call before that touch the same memory (spans.py), and all calls before that one
+must be done. Every other thread goes through its share backwards, so that where two shares meet both come last, or both
+first, and don't wait for each other. Calls of one piece that follow each other are a chain, which one thread takes.
 
 Two threads bring a small model, or a small step, nothing where waking and waiting takes what they save, and where that
 is depends on the machine and on what else it does. So a program tries (trial.py): with steps in small pieces, in larger
 ones, of which small steps have but one, and on one thread. All ways give the same bits.
 
-No thread ever waits for a piece that nobody has taken, so a program ends whatever the threading layer does, also where
-it runs the threads' loops one after the other. Which thread takes a piece makes no difference to its result.
+No thread ever waits for a piece that nobody has taken, nor for one of the same call or a later one, so a program ends
+whatever the threading layer does, also where it runs the threads' loops one after the other: a thread goes on to a call
+only when all pieces of the one before are taken. Which thread takes a piece makes no difference to its result.
 """
 
 from __future__ import annotations
@@ -32,31 +35,39 @@ from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.c_entry import WORD, address_of, kinds_of, words_of
 from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.compiler.numba_private import array_data, get_or_insert_function
+from npmobilenet.kernels.compiler.spans import Touch, needs, touched
 from npmobilenet.kernels.compiler.trial import Trial
 
 APART = 8  # int64 words between two counters: 64 bytes, so that threads don't share their cache lines
 SPINS = 5000  # looks at a counter, some 10 us, before a waiting thread lets others have its core
-ADDRESS, WORDS, UNITS, PIECE, CHAIN = range(5)
+ADDRESS, WORDS, UNITS, PIECE, CHAIN, AT = range(6)
 
 # Multiply-adds (or what takes as long) in a piece of work that is worth handing to a thread: some 2 us.
 GRAIN = 100_000
 COARSE = 4 * GRAIN  # the same where handing over costs more
+# The same for the one piece of a thread's where it needn't wait for the others, but reads what it has just written: a
+# step of 4 us at 8 x 8 x 128 took 6.5 on one thread of two, which had to fetch half of its input from the other core.
+FINE = 20_000
 PER_THREAD = 8  # pieces for each thread: when one is held up, the others take what is left of its share
 
 
 class Work(NamedTuple):
     """How a call can be shared out: the number of units, the multiply-adds of one, roughly, and pieces per thread.
 
-    Kernels that have something to prepare for each piece say 1.
+    Kernels that have something to prepare for each piece say 1. `touch` says which memory units need (spans.py); where
+    it isn't known, no piece begins before all of the call before are done.
     """
 
     units: int
     cost: int
     per_thread: int = PER_THREAD
+    touch: Touch | None = None
 
     def piece(self, threads: int, grain: int = GRAIN) -> int:
         """The number of units that a thread takes at a time. Where pieces are few, each thread has as many."""
-        pieces = max(1, min(self.per_thread * threads, self.units, self.units * self.cost // grain))
+        total = self.units * self.cost
+        one_each = min(threads, total // FINE) if self.touch is not None and grain < COARSE else 1
+        pieces = max(1, min(self.per_thread * threads, self.units, max(total // grain, one_each)))
         return -(-self.units // (pieces - pieces % threads or pieces))
 
 
@@ -101,9 +112,21 @@ def _read(typingctx, counters, at):
 
     def codegen(context, builder, signature, args):
         pointer = _counter(context, builder, signature.args[0], args[0], args[1])
-        return builder.load_atomic(pointer, "seq_cst", 8)
+        return builder.load_atomic(pointer, "acquire", 8)
 
     return types.int64(counters, types.int64), codegen
+
+
+@intrinsic
+def _set(typingctx, counters, at):
+    """counters[at] = 1, for who sees it after all that this thread has written before."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _counter(context, builder, signature.args[0], args[0], args[1])
+        builder.store_atomic(WORD(1), pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(counters, types.int64), codegen
 
 
 @intrinsic
@@ -134,32 +157,47 @@ def _let_others_run(typingctx):
 
 
 @register_jitable
-def _take_part(calls, counters, thread, threads):
-    """What one thread does, see the module's docstring. A call has a counter for each thread's share, one of ends."""
-    i = 0
-    while i < calls.shape[0]:
-        units, piece, chain = calls[i, UNITS], calls[i, PIECE], calls[i, CHAIN]
-        pieces = (units + piece - 1) // piece
-        row = i * (threads + 1)
-        for other in range(threads):
-            share = (thread + other) % threads
-            first, stop = pieces * share // threads, pieces * (share + 1) // threads
-            while True:
-                p = first + (_add(counters, (row + share) * APART, 1) if first < stop else 0)
-                if p >= stop:
-                    break
-                if _call(calls[i, ADDRESS], calls[i, WORDS], p * piece, min((p + 1) * piece, units)) == 0:
-                    _add(counters, calls.shape[0] * (threads + 1) * APART, 1)
-                for j in range(i + 1, i + chain):
-                    if _call(calls[j, ADDRESS], calls[j, WORDS], 0, calls[j, UNITS]) == 0:
-                        _add(counters, calls.shape[0] * (threads + 1) * APART, 1)
-                _add(counters, (row + threads) * APART, 1)
+def _wait(counters, first, stop):
+    """Until counters[first:stop] are set."""
+    for at in range(first, stop):
         looks = 0
-        while _read(counters, (row + threads) * APART) < pieces:
+        while _read(counters, at) == 0:
             looks += 1
             _pause()
             if looks > SPINS:
                 _let_others_run()
+
+
+@register_jitable
+def _take_part(calls, needs, counters, thread, threads):
+    """What one thread does, see the module's docstring.
+
+    counters: the failures, for each call how much of each thread's share is taken, and for each piece if it is done.
+    needs: the pieces that each piece waits for.
+    """
+    done = (calls.shape[0] * threads + 1) * APART
+    before, last = done, done  # the first pieces of the call two before, and of the one before
+    i = 0
+    while i < calls.shape[0]:
+        units, piece, chain, at = calls[i, UNITS], calls[i, PIECE], calls[i, CHAIN], calls[i, AT]
+        pieces = (units + piece - 1) // piece
+        _wait(counters, before, last)
+        before, last = last, done + at
+        for other in range(threads):
+            share = (thread + other) % threads
+            first, stop = pieces * share // threads, pieces * (share + 1) // threads
+            while True:
+                taken = _add(counters, (1 + i * threads + share) * APART, 1) if first < stop else 0
+                if taken >= stop - first:
+                    break
+                p = stop - 1 - taken if share % 2 else first + taken
+                _wait(counters, done + needs[at + p, 0], done + needs[at + p, 1])
+                if _call(calls[i, ADDRESS], calls[i, WORDS], p * piece, min((p + 1) * piece, units)) == 0:
+                    _add(counters, 0, 1)
+                for j in range(i + 1, i + chain):
+                    if _call(calls[j, ADDRESS], calls[j, WORDS], 0, calls[j, UNITS]) == 0:
+                        _add(counters, 0, 1)
+                _set(counters, done + at + p)
         i += chain
 
 
@@ -169,12 +207,12 @@ def _clear(counters):
         counters[i] = 0
 
 
-def run_together(calls, counters, threads):
+def run_together(calls, needs, counters, threads):
     """Run a program on `threads` threads; the number of pieces that failed."""
     _clear(counters)
     for thread in numba.prange(threads):
-        _take_part(calls, counters, thread, threads)
-    return counters[calls.shape[0] * (threads + 1) * APART]
+        _take_part(calls, needs, counters, thread, threads)
+    return counters[0]
 
 
 def run_alone(first, stop, calls, failed):
@@ -195,10 +233,10 @@ class Way(NamedTuple):
     run: Callable[[], int]
 
 
-def together(calls: np.ndarray, threads: int) -> Way:
-    """On `threads` threads."""
-    counters = np.zeros((len(calls) * (threads + 1) + 1) * APART, np.int64)
-    return Way(calls, threads, lambda: run_together(calls, counters, threads))
+def together(calls: np.ndarray, needed: np.ndarray, threads: int) -> Way:
+    """On `threads` threads; needed: what each piece waits for, see Program._needed."""
+    counters = np.zeros((len(calls) * threads + 1) * APART + len(needed), np.int64)
+    return Way(calls, threads, lambda: run_together(calls, needed, counters, threads))
 
 
 @functools.cache
@@ -223,9 +261,9 @@ def alone(calls: np.ndarray) -> Way:
 
 def compile_loops(threads: int) -> None:
     """Run a program of no calls alone and on `threads` threads: both loops are compiled, and the threads there."""
-    calls = np.zeros((0, 5), np.int64)
+    calls = np.zeros((0, 6), np.int64)
     alone(calls).run()
-    together(calls, threads).run()
+    together(calls, np.zeros((0, 2), np.int64), threads).run()
 
 
 class Program:
@@ -254,7 +292,7 @@ class Program:
     def way(self, threads: int) -> Callable[[], int]:
         """A function that runs it in the first of the ways for that many threads, come what may: to measure it."""
         table = self._table(threads, GRAIN)
-        return (together(table, threads) if threads > 1 else alone(table)).run
+        return (together(table, self._needed(table), threads) if threads > 1 else alone(table)).run
 
     def _prepare(self, threads: int) -> None:
         """The ways to run on that many threads: in small pieces, in larger ones, and, the last, alone."""
@@ -263,12 +301,28 @@ class Program:
             calls = self._table(threads, grain)
             if (calls[:, PIECE] < calls[:, UNITS]).any() and not any(np.array_equal(calls, other) for other in tables):
                 tables.append(calls)
-        ways = [*(together(table, threads) for table in tables), alone(self._table(threads, GRAIN))]
+        ways = [
+            *(together(table, self._needed(table), threads) for table in tables),
+            alone(self._table(threads, GRAIN)),
+        ]
         self._ways[threads], self._trials[threads] = ways, Trial(len(ways))
 
     def _table(self, threads: int, grain: int) -> np.ndarray:
-        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads, grain), 1] for c in self.calls]
+        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads, grain), 1, 0] for c in self.calls]
         for row, following in zip(rows[-2::-1], rows[:0:-1], strict=True):
             if all(one[PIECE] >= one[UNITS] for one in (row, following)):
                 row[CHAIN] = following[CHAIN] + 1
-        return np.array(rows, np.int64).reshape(-1, 5)
+        return np.array(rows, np.int64).reshape(-1, 6)
+
+    def _needed(self, calls: np.ndarray) -> np.ndarray:
+        """The pieces, first and end, that each piece waits for; says in `calls` where each call's pieces begin."""
+        found = [np.zeros((0, 2), np.int64)]
+        at, i, before, previous = 0, 0, None, 0  # previous: the pieces of the call before
+        while i < len(calls):
+            (_, _, units, piece, chain, _), call = calls[i].tolist(), self.calls[i]
+            count = -(-units // piece)
+            now = touched(call.work.touch, call.held, units, piece) if call.work.touch and count > 1 else None
+            found.append(needs(before, now, (previous, count)) + (at - previous))
+            calls[i, AT] = at
+            at, before, previous, i = at + count, now, count, i + chain
+        return np.concatenate(found)

@@ -8,6 +8,7 @@ from numba.extending import overload, register_jitable
 
 from npmobilenet.kernels.compiler.cpu import target_features
 from npmobilenet.kernels.compiler.jit import LANES, isa
+from npmobilenet.kernels.compiler.spans import Rows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
@@ -85,7 +86,14 @@ def _look_up(x, at, count, tables, row, out):
 
 def chunks_of_images(x, tables, which, out):
     """Units are chunks of images."""
-    return Work(x.shape[0] * -(-x.shape[1] // CHUNK), COST * CHUNK)
+    size, parts = x.shape[1], -(-x.shape[1] // CHUNK)
+
+    def touch(first, stop):
+        begin, end = (n * size + min(part * CHUNK, size) for n, part in (divmod(first, parts), divmod(stop - 1, parts)))
+        end = min(end + CHUNK, (end // size + 1) * size)
+        return [Rows(array, begin, end, x.size) for array in (x, out)]
+
+    return Work(x.shape[0] * parts, COST * CHUNK, touch=touch)
 
 
 @task(chunks_of_images)

@@ -7,6 +7,7 @@ from typing import Any
 
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.spans import alike
 from npmobilenet.kernels.compiler.task import Task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
@@ -52,7 +53,10 @@ def spreads_simply(x, y, out):
 def output_rows(x, y, how, out):
     """Units are output rows, or, for another broadcast, everything."""
     rows = out.shape[0] * out.shape[1]
-    return Work(rows, 4 * out.shape[2] * out.shape[3]) if spreads_simply(x, y, out) else Work(1, 4 * out.size)
+    if not spreads_simply(x, y, out):
+        return Work(1, 4 * out.size)
+    full = [array for array in (x, y, out) if array.shape == out.shape]
+    return Work(rows, 4 * out.shape[2] * out.shape[3], touch=alike(rows, *full))
 
 
 def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) -> Task:

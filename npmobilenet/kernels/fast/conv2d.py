@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_f32 import MR, NR, Layer, block, new_scratch, pack_panels
@@ -57,7 +58,8 @@ def filter_pixels(windows, corner, layer, shape, out, rows, scratch):
 
 def output_rows(x, weights, bias, stride, pad, dilation, activation, out):
     """Units are output rows, some at a time: columns of a few outputs are left over at either side of them."""
-    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size, 3)
+    touch = under_windows(x, out, weights.shape[0], stride[0], pad[0], dilation[0])
+    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size, 3, touch)
 
 
 @task(output_rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_s8 import KR, MR, Layer, gemm_block, new_accumulators, pack_rhs
@@ -66,7 +67,8 @@ def copy_lines(x, n, iy, ix, dilation, lines, z_in, buffer, line):
 
 def output_rows(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """Units are output rows."""
-    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size)
+    touch = under_windows(x, out, taps[0], stride[0], pad[0], dilation[0])
+    return Work(out.shape[0] * out.shape[1], out.shape[2] * weights.size, touch=touch)
 
 
 @task(output_rows)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
@@ -192,8 +193,14 @@ def form_of(in_c: int, filters: tuple[int, ...], stride: tuple[int, int], dilati
 
 def row_pairs(x, weights, bias, stride, pad, dilation, activation, out):
     """Units are HIGH output rows, or what is left of them at an image's end."""
-    pairs = -(-out.shape[1] // HIGH)
-    return Work(out.shape[0] * pairs, 2 * HIGH * out.shape[2] * weights.size)
+    pairs, height = -(-out.shape[1] // HIGH), out.shape[1]
+    rows = under_windows(x, out, weights.shape[0], stride[0], pad[0], dilation[0])
+
+    def touch(first, stop):
+        return rows(first // pairs * height + first % pairs * HIGH,
+                    (stop - 1) // pairs * height + min(((stop - 1) % pairs + 1) * HIGH, height))  # fmt: skip
+
+    return Work(out.shape[0] * pairs, 2 * HIGH * out.shape[2] * weights.size, touch=touch)
 
 
 def _depthwise(form: int) -> Task:

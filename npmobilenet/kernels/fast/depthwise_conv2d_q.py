@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, PACKED, line_form, requantize_block
@@ -231,7 +232,12 @@ def pixels_at_once(size, out_w):
 
 def output_rows(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """Units are output rows. An output's requantization takes as long as some six multiply-adds elsewhere."""
-    return Work(out.shape[0] * out.shape[1], out.shape[2] * out.shape[3] * (6 + taps[0] * taps[1] // 2))
+    cost = out.shape[2] * out.shape[3] * (6 + taps[0] * taps[1] // 2)
+    return Work(
+        out.shape[0] * out.shape[1],
+        cost,
+        touch=under_windows(x, out, taps[0], stride[0], pad[0], dilation[0]),
+    )
 
 
 @task(output_rows)

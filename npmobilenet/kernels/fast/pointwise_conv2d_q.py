@@ -32,7 +32,7 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zero_points, requant, out)
     channels = out.shape[1]
     panels, padded = weights.shape[0], weights.shape[1] * KR
     flat_x, flat_out, layer = x.reshape(-1), out.reshape(-1), Layer(weights.reshape(-1), bias, requant)
-    rows, _ = units_of(pixels, channels)
+    rows, _ = units_of(pixels, channels, False)
     groups = (pixels + rows - 1) // rows
     many, acc = pixels >= MANY, new_accumulators()
     together = max(ROOM // (rows * padded), 1) * rows if many else pixels

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.compiler.work_sharing import PER_THREAD, Work
 from npmobilenet.kernels.fast.depthwise_conv2d import FILTERS, Filters, Image, Window, form_of
@@ -31,7 +32,8 @@ def output_rows(x, expand, depthwise, window, project, band, more, out):
     rows = out.shape[0] * out.shape[1]
     pixels = rows * out.shape[2]
     cost = x.size * expand[0].shape[1] + pixels * (project[0].size + 2 * depthwise[0].size)
-    return Work(rows, cost // max(rows, 1), 1 if expand[0].size > 0 else PER_THREAD)
+    touch = under_windows(x, out, depthwise[0].shape[0], *(pair[0] for pair in window), more)
+    return Work(rows, cost // max(rows, 1), 1 if expand[0].size > 0 else PER_THREAD, touch)
 
 
 def _row_tiled_block(form: int) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.spans import alike
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
@@ -61,7 +62,7 @@ def output_rows(x, squeeze, excite, scales, activation, out):
     """
     images, rows = x.shape[0], x.shape[0] * x.shape[1]
     own, gate = 8 * x.size, images * (squeeze[0].size + excite[0].size)
-    return Work(rows, max(own + gate if images > 1 else own - gate, 0) // max(rows, 1), 1)
+    return Work(rows, max(own + gate if images > 1 else own - gate, 0) // max(rows, 1), 1, alike(rows, out))
 
 
 @task(output_rows)
