@@ -1,7 +1,6 @@
 """Tensors, nodes and ops: what a node may say, the shape that each op gives, and the kernels that compute it.
 
-Adding an op starts here: a shape rule, named after the op, and a row in `OPS`, from which all else is derived: where
-kernels are looked for, what `warmup` compiles, what the tests try.
+Adding an op starts here: a shape rule and a row in `OPS`, from which all else is derived.
 """
 
 from __future__ import annotations
@@ -25,16 +24,15 @@ ACTIVATIONS = (
     "none", "relu", "relu6", "relu_n1_to_1", "hard_swish", "hard_sigmoid", "hard_sigmoid_slim", "sigmoid",
     "relu_0_to_1",
 )  # fmt: skip
+# Functions of "unary" nodes, which stand alone; the position is the code. Formulas: kernels/reference/unary.py.
+UNARY = ("tanh", "elu", "selu", "gelu", "gelu_tanh", "exp", "log", "sqrt", "rsqrt", "abs", "softplus")
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """Affine quantization: `real = scale * (quantized - zero_point)`, with scales that float32 holds.
-
-    One scale and zero point for the whole tensor (`axis is None`), or one pair for each index along `axis`.
-    """
+    """`real = scale * (quantized - zero_point)`: one pair for the whole tensor (`axis is None`), or for each index."""
 
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
@@ -43,10 +41,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A named array of the graph: an input or intermediate value (`constant=False`), or a weight (`constant=True`).
-
-    `source` is where it came from in a converted file (`#<tensor index>` for TFLite), "" for zoo models.
-    """
+    """A named array of the graph: a weight (`constant`), or an input or intermediate value; `source`: `#<index>`."""
 
     name: str
     shape: tuple[int, ...]
@@ -70,9 +65,9 @@ class Tensor:
 class Node:
     """One operation: `op` applied to the tensors `inputs` (activations, then constants), writing `output`.
 
-    `attrs` holds the op's parameters (its shape rule below lists them). `scope` is the variable scope that holds its
-    weights in a TF-slim checkpoint, `batch_norm` says that BatchNorm variables are there instead of a bias.
-    `open_shapes`: the .tflite that it is from says nothing of the shape of what it reads or writes.
+    `attrs`: its parameters (as its shape rule lists them). `scope` is the variable scope that holds its weights in a
+    TF-slim checkpoint, `batch_norm` says that BatchNorm variables are there instead of a bias. `open_shapes`: the
+    .tflite that it is from says nothing of the shape of what it reads or writes.
     """
 
     name: str
@@ -145,13 +140,13 @@ def fully_connected(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tup
 
 
 def selection(node: Node, x: Tensor) -> tuple[int, ...]:
-    """transpose (order: x's axes, the batch in front); slice (axis, first, length); arg_max (axis, which goes)."""
+    """transpose (order: x's axes, the batch in front); slice (axis, first, length, step); arg_max (axis)."""
     if node.op == "transpose":
         order = node.attrs["order"]
         _check(node, sorted(order) == [*range(len(x.shape))] and order[0] == 0, "all axes, the batch in front", order)
         return tuple(x.shape[axis] for axis in order)
-    axis, length = node.attrs["axis"], node.attrs.get("length", 0)
-    fits = axis < len(x.shape) and node.attrs.get("first", 0) + length <= x.shape[axis]
+    axis, length, step = node.attrs["axis"], node.attrs.get("length", 0), node.attrs.get("step", 1)
+    fits = axis < len(x.shape) and node.attrs.get("first", 0) + (length - 1) * step < x.shape[axis]
     _check(node, fits, f"an axis of {x.shape} and a part of it", dict(node.attrs))
     return (*x.shape[:axis], *((length,) if length else ()), *x.shape[axis + 1 :])
 
@@ -167,7 +162,7 @@ def mean(node: Node, x: Tensor) -> tuple[int, ...]:
 
 
 def binary(node: Node, x: Tensor, y: Tensor) -> tuple[int, ...]:
-    """add, sub, mul (activation), prelu (y: factors of negative x). Each dimension is equal, or 1 in one of the two."""
+    """add, sub, mul, div, minimum, maximum (activation), prelu (y: factors of negative x). Sizes are equal or 1."""
     _check(node, not (x.constant and y.constant), "at least one computed operand", "two constants")
     _check(node, len(x.shape) <= 4, "operands of rank 4 at most", x.shape)
     fits = len(x.shape) == len(y.shape) and all(a == b or 1 in (a, b) for a, b in zip(x.shape, y.shape, strict=False))
@@ -176,13 +171,13 @@ def binary(node: Node, x: Tensor, y: Tensor) -> tuple[int, ...]:
 
 
 def elementwise(node: Node, x: Tensor) -> tuple[int, ...]:
-    """activation (function), leaky_relu (alpha), softmax (beta; of the last dimension), quantize, dequantize (none)."""
+    """activation (function), unary (formula), leaky_relu (alpha); of rows: softmax (beta), l2_normalize."""
     _check(node, node.op != "softmax" or len(x.shape) > 1, "an input of rank 2 or more (batch, ..., classes)", x.shape)
     return x.shape
 
 
 def pad(node: Node, x: Tensor) -> tuple[int, ...]:
-    """Attributes: padding ((top, bottom), (left, right)); fills with real 0."""
+    """Attributes: padding ((top, bottom), (left, right)); value, the real number that it fills with (0)."""
     (top, bottom), (left, right) = node.attrs["padding"]
     return (1, top + x.shape[1] + bottom, left + x.shape[2] + right, x.shape[3])
 
@@ -210,7 +205,6 @@ def resize_bilinear(node: Node, x: Tensor) -> tuple[int, ...]:
     return (1, *node.attrs["size"], x.shape[3])
 
 
-# What an attribute may be; a file's attributes are checked against this before any rule reads them.
 def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
 
@@ -220,6 +214,7 @@ def _several(value: Any, least: int, count: int = 0) -> bool:
     return bool(fits) and all(_whole(v, least) for v in value)
 
 
+# What an attribute may be, which is checked before any rule reads it.
 ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
     **dict.fromkeys(("stride", "dilation", "kernel"), ("two whole numbers of at least 1", lambda v: _several(v, 1, 2))),
     "size": (f"two whole numbers from 1 to {MAX_SIDE}", lambda v: _several(v, 1, 2) and max(v) <= MAX_SIDE),
@@ -228,8 +223,9 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
     "shape": (f"1 to {MAX_RANK} whole numbers of at least 1", lambda v: _several(v, 1)),
     "order": (f"1 to {MAX_RANK} axes", lambda v: _several(v, 0)),
     "first": ("a whole number of at least 0", lambda v: _whole(v, 0)),
-    **dict.fromkeys(("multiplier", "axis", "length"), ("a whole number of at least 1", lambda v: _whole(v, 1))),
-    **dict.fromkeys(("alpha", "beta"), ("a number that float32 holds",
+    **dict.fromkeys(("multiplier", "axis", "length", "step"), ("a whole number of at least 1", lambda v: _whole(v, 1))),
+    "formula": (f"one of {', '.join(UNARY)}", lambda v: v in UNARY),
+    **dict.fromkeys(("alpha", "beta", "value"), ("a number that float32 holds",
                     lambda v: isinstance(v, (int, float)) and abs(v) < 2**128 - 2**103)),
     **dict.fromkeys(("activation", "function"), (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)),
     # grouped: what LiteRT's reference kernel alone does. by_blocks: float32 pixels a dilation apart share a scale.
@@ -295,17 +291,21 @@ OPS: Mapping[str, OpSpec] = MappingProxyType({
     **{op: OpSpec(average_pool, 1, 0, ("kernel", *_WINDOWED), ("activation",), _both(op),
         (_example(_IMAGE, kernel=(3, 3), **_PADDED),), rank=4) for op in ("average_pool", "max_pool")},
     "mean": OpSpec(mean, 1, 0, ("keepdims",), (), _both("mean"), (_example(_IMAGE, keepdims=True),), rank=4),
-    **{op: OpSpec(binary, 2, 0, (), ("activation",), (f"binary.{op}_f32", f"binary.{kernel}_q"),
+    **{op: OpSpec(binary, 2, 0, (), ("activation",), (f"binary.{op}_f32", *(f"binary.{name}_q" for name in integer)),
         (_example(_IMAGE, _IMAGE), _example(_IMAGE, (1, 1, 1, 8), activation="relu")))
-       for op, kernel in (("add", "add"), ("sub", "add"), ("mul", "mul"))},
+       for op, integer in (("add", ("add",)), ("sub", ("add",)), ("mul", ("mul",)), ("div", ()))},
+    **{op: OpSpec(binary, 2, 0, kernels=_both(op, file="extremum"),
+        examples=(_example(_IMAGE, _IMAGE), _example(_IMAGE, (1, 1, 1, 8)))) for op in ("minimum", "maximum")},
     "activation": OpSpec(elementwise, 1, 0, ("function",), (), ("activation.activation_f32", "activation.lookup_q"),
         (_example(_IMAGE, function="hard_swish"), _example(_ROW, function="relu6"))),
+    "unary": OpSpec(elementwise, 1, 0, ("formula",), (), ("unary.unary_f32", "activation.lookup_q"),
+        (_example(_ROW, formula="gelu"),)),
+    "l2_normalize": OpSpec(elementwise, 1, kernels=_both("l2_normalize"), examples=(_example(_ROW),)),
     "softmax": OpSpec(elementwise, 1, 0, ("beta",), (),
         tuple(f"softmax.softmax_{how}" for how in ("f32", "fixed_q", "float_q", "lut_q")), (_example(_ROW, beta=1.0),)),
-    "pad": OpSpec(pad, 1, 0, ("padding",), (), _both("pad", file=_MOVES),
+    "pad": OpSpec(pad, 1, 0, ("padding",), ("value",), _both("pad", file=_MOVES),
         (_example(_IMAGE, padding=((1, 2), (0, 1))),), rank=4),
-    "reshape": OpSpec(reshape, 1, 0, ("shape",), (), _both("reshape", file=_MOVES),
-        (_example(_IMAGE, shape=(1, 128)),)),
+    "reshape": OpSpec(reshape, 1, 0, ("shape",), (), _both("reshape", file=_MOVES), (_example(_ROW, shape=(1, 2, 4)),)),
     "concat": OpSpec(concat, -1, 0, ("axis",), ("activation",), _both("concat", file=_MOVES),
         (_example(_IMAGE, (1, 4, 4, 3), axis=3),)),
     "resize_bilinear": OpSpec(resize_bilinear, 1, 0, ("size", "align_corners", "half_pixel_centers"), (),
@@ -314,8 +314,8 @@ OPS: Mapping[str, OpSpec] = MappingProxyType({
     "resize_nearest": OpSpec(resize_bilinear, 1, 0, ("size", "align_corners", "half_pixel_centers"), (),
         _both("resize_nearest"), (_example(_IMAGE, size=(5, 7), align_corners=True, half_pixel_centers=True),), rank=4),
     "transpose": OpSpec(selection, 1, 0, ("order",), (), _both("transpose"), (_example(_IMAGE, order=(0, 3, 1, 2)),)),
-    "slice": OpSpec(selection, 1, 0, ("axis", "first", "length"), (), _both("transpose"),
-        (_example(_IMAGE, axis=3, first=2, length=5),)),
+    "slice": OpSpec(selection, 1, 0, ("axis", "first", "length"), ("step",), _both("transpose"),
+        (_example(_IMAGE, axis=3, first=2, length=3, step=2),)),
     "arg_max": OpSpec(selection, 1, 0, ("axis",), (), _both("arg_max"),
         (Example((_IMAGE,), (), {"axis": 3}, "", "int64"),)),
     "prelu": OpSpec(binary, 2, 0, (), (), _both("prelu"), (_example(_IMAGE, weights=((1, 1, 1, 8),)),)),

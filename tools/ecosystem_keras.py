@@ -288,16 +288,20 @@ def names(k: Any) -> Any:
 
 
 def channels_first(k: Any) -> Any:
-    """Refused: channels in front."""
+    """Channels in front (TensorFlow convolves such images on GPUs only)."""
     inputs = k.Input((3, 16, 16))
     x = k.layers.ZeroPadding2D(1, data_format="channels_first")(inputs)
+    x = k.layers.Activation("relu")(k.layers.BatchNormalization(axis=1)(x))
     return k.Model(inputs, k.layers.Dense(2)(k.layers.Flatten(data_format="channels_first")(x)))
 
 
 def elu(k: Any) -> Any:
-    """Refused: a function that no kernel here computes."""
-    inputs = k.Input((16, 16, 3))
-    x = k.layers.Conv2D(4, 3, activation="elu")(inputs)
+    """Functions beyond those of MobileNets, as strings and as a layer."""
+    x = inputs = k.Input((16, 16, 3))
+    for name in ("elu", "selu", "gelu", "softplus", "softsign", "tanh", "exponential"):
+        x = k.layers.Conv2D(4, 3, activation=name, padding="same")(x)
+        x = k.layers.Rescaling(0.5)(x)
+    x = k.layers.ELU(alpha=0.5)(k.layers.Conv2D(4, 1)(x))
     return k.Model(inputs, k.layers.Dense(2)(k.layers.Flatten()(x)))
 
 

@@ -83,11 +83,11 @@ def converted(model: Any, mode: str, x: Array) -> bytes:
     return data
 
 
-def golden(data: bytes, x: Array) -> dict[str, Array]:
+def golden(data: bytes, x: Array, resolver: str = "BUILTIN_REF") -> dict[str, Array]:
     """What LiteRT's reference kernels compute for each of these inputs, one after the other."""
     litert: Any = importlib.import_module("ai_edge_litert.interpreter")
     interpreter = litert.Interpreter(
-        model_content=data, num_threads=1, experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF,
+        model_content=data, num_threads=1, experimental_op_resolver_type=litert.OpResolverType[resolver],
         experimental_preserve_all_tensors=True,
     )  # fmt: skip
     interpreter.allocate_tensors()

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
-    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1320, "formats": 8350,
-    "images": 1075, "kernels": 5385, "runtime": 1140, "model": 270, "measure": 2530, "quantize": 680, "golden": 6120,
+    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1420, "formats": 8750,
+    "images": 1075, "kernels": 5575, "runtime": 1195, "model": 270, "measure": 2530, "quantize": 680, "golden": 6120,
     "views": 640, "cli": 2855,
 }  # fmt: skip
 # The tiny engine: what is needed to read, plan and run a model with the reference kernels. Paths below npmobilenet/.
@@ -34,7 +34,7 @@ CORE = (
     "arithmetic/", "formats/weightfile/", "kernels/reference/",
     "runtime/plan.py", "runtime/engine.py", "runtime/memory.py", "runtime/binding/", "model.py",
 )  # fmt: skip
-CORE_BUDGET = 4550
+CORE_BUDGET = 4880
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
 }  # fmt: skip

@@ -77,6 +77,13 @@ _REFERENCE = {
     "activation": Rule("double", f"{_REF}/reference_ops.h, ReluX"),
     "activation:hard_swish": Rule("fixed16", f"{_REF}/hard_swish.h"),
     "activation:sigmoid": Rule("float32", "LiteRT tflite/kernels/activations.cc, SigmoidPrepare"),
+    "minimum": Rule("copy", "LiteRT tflite/kernels/maximum_minimum.cc"),
+    "maximum": Rule("copy", "LiteRT tflite/kernels/maximum_minimum.cc"),
+    "unary": Rule("float32", "LiteRT tflite/kernels/internal/common.h, LUTPopulate"),
+    "unary:sqrt": Rule("truncated", "LiteRT tflite/kernels/elementwise.cc, SqrtEvalQuantized"),
+    "unary:abs": Rule("double", "LiteRT tflite/kernels/elementwise.cc, AbsEvalQuantized"),
+    "unary:rsqrt": Rule("double", "LiteRT tflite/kernels/elementwise.cc, RsqrtEvalQuantizedInt8"),
+    "l2_normalize": Rule("double", f"{_REF}/l2normalization.h, {_REF}/integer_ops/l2normalization.h"),
     # int8 weights of a float32 input (arithmetic/dynamic_range.py).
     "conv2d:dynamic": Rule("channel_first", f"{_REF}/conv.h, HybridConvPerChannel"),
     "depthwise_conv2d:dynamic": Rule("product", f"{_REF}/integer_ops/depthwise_conv.h, DepthwiseConvHybridPerChannel"),
@@ -147,6 +154,8 @@ _XNNPACK = {
     "depthwise_conv2d:undelegated:int8": _OPTIMIZED["depthwise_conv2d:int8"],
     "fully_connected:undelegated": _OPTIMIZED["fully_connected"],
     "activation:sigmoid": Rule("float64", "XNNPACK src/reference/unary-elementwise.cc, SigmoidOp"),
+    "unary:tanh": Rule("float32_even", "XNNPACK src/reference/unary-elementwise.cc, TanHOp"),
+    "unary:elu": Rule("float32_even", "XNNPACK src/reference/unary-elementwise.cc, ELUOp"),
     "quantize": Rule("multiplier8", "XNNPACK src/qs8-vcvt, src/qu8-vcvt"),
     "quantize:undelegated": _OPTIMIZED["quantize"],  # other dtype, or far scales (arithmetic/edges.py)
     "quantize:float32": Rule("reciprocal", "XNNPACK src/f32-qs8-vcvt, src/f32-qu8-vcvt"),
@@ -196,7 +205,7 @@ _XNNPACK_ARM64_NEON = {
 _ONCE = Rule("single", "LiteRT tflite/kernels/internal/common.cc, TFLITE_SINGLE_ROUNDING")
 _FLAG = {
     **dict.fromkeys(("add", "sub", "mul", "mean", "conv2d", "depthwise_conv2d", "activation", "prelu", "leaky_relu",
-                     "quantize"), _ONCE),
+                     "quantize", "unary:abs", "unary:rsqrt", "l2_normalize"), _ONCE),
     "softmax": Rule("single", f"{_REF}/softmax.h, TFLITE_SINGLE_ROUNDING"),
     "resize_bilinear:int8": Rule("fixed10_upward", f"{_REF}/resize_bilinear.h, TFLITE_SINGLE_ROUNDING"),
 }  # fmt: skip
@@ -216,6 +225,7 @@ _CMSIS_NN = {
     "depthwise_conv2d": Rule("double", "CMSIS-NN Include/arm_nnsupportfunctions.h, arm_nn_requantize"),
     "fully_connected": Rule("double", "CMSIS-NN Source/NNSupportFunctions/arm_nn_vec_mat_mult_t_s8.c"),
     "activation:sigmoid": Rule("fixed", f"{_MICRO}/kernels/internal/reference/integer_ops/logistic.h"),
+    "unary:tanh": Rule("fixed", f"{_MICRO}/kernels/internal/reference/integer_ops/tanh.h, not written here"),
 }
 # Both built with their flags, TFLITE_SINGLE_ROUNDING and CMSIS_NN_USE_SINGLE_ROUNDING. With vectors (MVE),
 # arm_requantize_mve and arm_requantize_mve_32x4, which all 8-bit kernels take, floor the product and round the shift:

@@ -141,6 +141,8 @@ def crop(what: IsolatedNode, at: tuple[int, ...], copies: int = 1) -> IsolatedNo
         "conv2d": _conv2d, "depthwise_conv2d": _depthwise, "fully_connected": _fully_connected,
         "average_pool": _pool, "max_pool": _pool, "mean": _mean, "add": _elementwise, "sub": _elementwise,
         "mul": _elementwise, "prelu": _elementwise, "leaky_relu": _elementwise,
+        "unary": _elementwise, "div": _elementwise, "minimum": _elementwise, "maximum": _elementwise,
+        "l2_normalize": _row,
         "activation": _elementwise, "quantize": _elementwise, "dequantize": _elementwise, "softmax": _row,
     }  # fmt: skip
     if what.is_integer and what.accumulates:  # the rule may hang on the whole layer's shape

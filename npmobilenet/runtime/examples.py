@@ -36,7 +36,10 @@ def graph_of(op: str, example: Example, dtype: str) -> Graph:
             kind = "float32" if bias else "int8"
         q = Quantization((1 / 256**2 if bias else 1 / 256,), (0,)) if kind != "float32" else None
         names.append(builder.constant(f"w{i}", shape, kind, quantization=q))
-    node = builder.node(op, names, "y", dtype=result, quantization=_quantization(result), **example.attrs)
+    q = _quantization(result)
+    if op == "l2_normalize" and q is not None:  # the only one that LiteRT takes
+        q = Quantization((1 / 128,), (q.zero_point[0] + 128,))
+    node = builder.node(op, names, "y", dtype=result, quantization=q, **example.attrs)
     return builder.finish([node])
 
 

@@ -19,8 +19,8 @@ from npmobilenet.graph import Graph, Node, Tensor
 Group = tuple[Node, ...]
 
 JOINED = " + "  # between the names of nodes that have become one
-ACTIVATED = ("conv2d", "depthwise_conv2d", "fully_connected", "average_pool", "add", "sub", "mul")
-ELEMENTWISE = ("activation", "leaky_relu", "quantize", "dequantize")
+ACTIVATED = ("conv2d", "depthwise_conv2d", "fully_connected", "average_pool", "add", "sub", "mul", "div")
+ELEMENTWISE = ("activation", "unary", "leaky_relu", "quantize", "dequantize")
 # Bytes from which on an image beside a depthwise convolution is worth splitting into bands: about what a second-level
 # cache holds. Of V2 1.0_224, on a core with 1 MiB of it, blocks with images of 4.8 MB take 0.73 of the time, of 1.6 MB
 # 0.81 to 1, of 0.6 and 0.45 MB 1 on one thread, and more on two, which both compute the rows where their parts meet.

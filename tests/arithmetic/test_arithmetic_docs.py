@@ -475,6 +475,7 @@ SECTIONS = {
     "activations": ("activation",), "softmax": ("softmax",), "quantize": ("quantize",), "dequantize": ("dequantize",),
     "moves": ("pad", "reshape", "concat"), "resize": ("resize_bilinear",),
     "selection": ("max_pool", "arg_max", "transpose", "slice", "resize_nearest"), "factors": ("prelu", "leaky_relu"),
+    "functions": ("unary", "minimum", "maximum", "l2_normalize"),
 }  # fmt: skip
 EXAMPLES: dict[str, Callable[[], Lines]] = {
     f.__name__.replace("_", "-"): f

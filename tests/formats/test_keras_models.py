@@ -31,8 +31,7 @@ KINDS = (
 )  # fmt: skip
 FRAMEWORKS = ("keras", "tf_keras")
 REFUSED = {
-    "lambda_layer": r"'lambda' \(Lambda\): its maker's own code", "channels_first": "it has channels first",
-    "elu": "the function 'elu' has no node here",
+    "lambda_layer": r"'lambda' \(Lambda\): its maker's own code",
 }  # fmt: skip
 
 
@@ -167,9 +166,45 @@ def test_by_hand(tmp_path: Path) -> None:
     assert model.run(x, check_range=False)[0, 3, 4].tolist() == [16.0, 22.0]
 
 
+def test_channels_first(tmp_path: Path) -> None:
+    """The same layers and weights with channels first and last: the same values, and no transpose left inside."""
+    rng = np.random.default_rng(0)
+    values = {"c/kernel:0": rng.normal(size=(3, 3, 3, 4)), "c/bias:0": rng.normal(size=4),
+              "d/depthwise_kernel:0": rng.normal(size=(3, 3, 4, 1)), "d/bias:0": rng.normal(size=4),
+              "e/kernel:0": rng.normal(size=(4, 2)), "e/bias:0": rng.normal(size=2)}  # fmt: skip
+    norm = {f"b/{name}:0": rng.uniform(0.5, 1.5, 4) for name in ("gamma", "beta", "moving_mean", "moving_variance")}
+    weights = {name: array.astype(np.float32) for name, array in {**values, **norm}.items()}
+    found = []
+    for layout in ("channels_last", "channels_first"):
+        front = layout == "channels_first"
+        layers = [
+            ("ZeroPadding2D", {"name": "z", "padding": 1}),
+            ("Conv2D", {"name": "c", "filters": 4, "kernel_size": 3, "strides": 2, "activation": "linear"}),
+            ("BatchNormalization", {"name": "b", "axis": 1 if front else 3}),
+            ("Activation", {"name": "a", "activation": "relu"}),
+            ("DepthwiseConv2D", {"name": "d", "kernel_size": 3, "padding": "same", "activation": "elu"}),
+            ("GlobalAveragePooling2D", {"name": "g"}),
+            ("Dense", {"name": "e", "units": 2}),
+        ]  # fmt: skip
+        image = {"data_format": layout}
+        config = sequential(*({"class_name": kind, "config": {**more, **(image if more["name"] in "zcdg" else {})}}
+                              for kind, more in layers))  # fmt: skip
+        config["config"]["layers"][0]["config"]["batch_shape"] = [None, 3, 8, 8] if front else [None, 8, 8, 3]
+        model = nm.load(whole(tmp_path / f"{layout}.h5", config, weights))
+        x = np.random.default_rng(1).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
+        found.append(model.run(x.transpose(0, 3, 1, 2).copy() if front else x))
+        kinds = [node.op for node in model.graph.nodes]
+        names = {node.name: node.op for node in model.graph.nodes}
+        steps = [names.get(step.node.rpartition(" + ")[2]) for step in model.plan().steps]
+        assert ("transpose" in kinds) == front
+        assert steps.count("transpose") <= 2 * front, steps
+    assert np.abs(found[0] - found[1]).max() < 1e-6
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
+        ({"class_name": "ELU", "config": {"name": "e", "alpha": 0.5}}, [16.0, 22.0]),
         ({"class_name": "ReLU", "config": {"name": "r", "max_value": 6.0}}, [6.0, 6.0]),
         ({"class_name": "ReLU", "config": {"name": "r", "max_value": 20.0}}, [16.0, 20.0]),
         ("relu", [16.0, 22.0]),

@@ -74,8 +74,10 @@ def test_the_maximum_over_the_image(tmp_path: Path, kind: dict[str, Any], keep: 
     op = Op("REDUCE_MAX", [0, 1], [2], ("ReducerOptions", {"KeepDims": keep}))
     model = compared(tmp_path / "m.tflite", File([T((1, 5, 4, 3), **kind), order(1, 2), result], [op], outputs=[2]))
     assert model.output.shape == ((1, 1, 1, 3) if keep else (1, 3))
+    channels = T((1, 5, 4, 1) if keep else (1, 5, 4), **kind)
+    compared(tmp_path / "m.tflite", File([T((1, 5, 4, 3), **kind), order(3), channels], [op], outputs=[2]))
     (tmp_path / "m.tflite").write_bytes(
-        File([T((1, 5, 4, 3), **kind), order(3), T((1, 5, 4), **kind)], [op], outputs=[2]).bytes()
+        File([T((2, 5, 4, 3), **kind), order(0), T((5, 4, 3), **kind)], [op], outputs=[2]).bytes()
     )
-    with pytest.raises(ConversionError, match=r"the maximum of \(1, 5, 4, 3\) over axes \[3\]"):
+    with pytest.raises(ConversionError, match=r"over axes \[0\] of \(2, 5, 4, 3\)"):
         nm.load(tmp_path / "m.tflite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import npmobilenet as nm
+from npmobilenet import Model
 from npmobilenet.errors import NpMobilenetError
 from npmobilenet.golden import single_node
 
@@ -20,6 +22,7 @@ from tflite_maker import File, Op, T
 
 PEERS = ("tflite-reference", "tflite-optimized", "xnnpack")
 F = np.float32
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def parameters(rng: Any, shape: tuple[int, ...], axis: int, each: bool) -> list[T]:
@@ -104,21 +107,78 @@ def test_groups_of_channels_are_refused(tmp_path: Path) -> None:
         nm.load(path)
 
 
-@pytest.mark.equal("int8 weights on a float32 input", "fast", "LiteRT 2.3.0; each such node of a real file, from "
-                   "LiteRT's own input", "bits")  # fmt: skip
-def test_every_node_of_a_real_file(data: Path) -> None:
-    """Dilated layers between SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND among them: each block has a scale of its own."""
-    path = data / "field" / "density_dynamic_range.tflite"
-    model, lite = nm.load(path), Peer(path, "tflite-reference", 2)
+def nodes_alone(model: Model, content: bytes, peer: str, x: Array) -> dict[str, list[bool]]:
+    """For each node whose values LiteRT shows: whether it is equal by bits, given LiteRT's own inputs.
+
+    Those with int8 weights are "dynamic", the others "float". `content`: the file, all its values being outputs where
+    a delegate computes them.
+    """
     graph = model.graph
-    x = np.random.default_rng(0).uniform(-1, 1, model.input.shape).astype(F)
-    index = {name: int(end[1:]) for end, name in graph.endpoints.items()}
-    theirs = {index[graph.inputs[0]]: x, **lite.run(x)}
-    compared = 0
+    index = {name: int(end[1:]) for end, name in graph.endpoints.items() if end.startswith("#")}
+    theirs = {index[graph.inputs[0]]: x, **Peer(content, peer).run(x)}
+    found: dict[str, list[bool]] = {"dynamic": [], "float": []}
     for node in graph.nodes:
-        if len(node.inputs) == 3 and graph.tensors[node.inputs[1]].dtype == "int8":
-            given = {node.inputs[0]: theirs[index[node.inputs[0]]]}
-            got = single_node.run(single_node.isolate(model.data, node, given), "tflite-reference")
-            assert got.tobytes() == theirs[index[node.output]].tobytes(), node.name
-            compared += 1
-    assert compared == 44
+        read = [name for name in node.inputs if not graph.tensors[name].constant]
+        if not all(index.get(name) in theirs for name in (*read, node.output)):
+            continue
+        given = {name: theirs[index[name]].reshape(1, *graph.tensors[name].shape[1:]) for name in read}
+        got = single_node.run(single_node.isolate(model.data, node, given), peer)
+        dynamic = len(node.inputs) == 3 and graph.tensors[node.inputs[1]].dtype == "int8"
+        found["dynamic" if dynamic else "float"].append(got.tobytes() == theirs[index[node.output]].tobytes())
+    return found
+
+
+def everything_shown(content: bytes, model: Model) -> bytes:
+    """The file with all that it computes as outputs, which is all that a delegate shows."""
+    if not (TOOLS / "cut_tflite.py").is_file():
+        pytest.skip("not a checkout: tools/ is not installed")
+    sys.path.insert(0, str(TOOLS))
+    import cut_tflite
+
+    ends = (end for end, name in model.graph.endpoints.items() if name not in model.graph.inputs)
+    return cut_tflite.cut(content, *(end for end in ends if end.startswith("#")))
+
+
+def mixed_model() -> bytes:
+    """As the converter writes it: layers of few weights stay in float, between those with int8 weights."""
+    rng = np.random.default_rng(3)
+    bias = [T(data=rng.normal(size=count).astype(F)) for count in (8, 24)]
+    first, deep = (T(data=rng.normal(size=shape).astype(F)) for shape in ((8, 3, 3, 3), (1, 3, 3, 24)))
+    window = {"StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1, "Padding": 0,
+              "FusedActivationFunction": 3}  # fmt: skip
+    conv, depthwise = ("Conv2DOptions", window), ("DepthwiseConv2DOptions", {**window, "DepthMultiplier": 1})
+    tensors = [
+        T((1, 12, 12, 3)), first, bias[0], T((1, 12, 12, 8)), *parameters(rng, (24, 1, 1, 8), 0, True),
+        T((1, 12, 12, 24)), deep, bias[1], T((1, 12, 12, 24)), *parameters(rng, (16, 3, 3, 24), 0, True),
+        T((1, 12, 12, 16)), T(data=np.array([1, 2], np.int32)), T((1, 16)), *parameters(rng, (5, 16), 0, True),
+        T((1, 5)),
+    ]  # fmt: skip
+    ops = [Op("CONV_2D", [0, 1, 2], [3], conv), Op("CONV_2D", [3, 4, 5], [6], conv, 5),
+           Op("DEPTHWISE_CONV_2D", [6, 7, 8], [9], depthwise), Op("CONV_2D", [9, 10, 11], [12], conv, 5),
+           Op("MEAN", [12, 13], [14], ("ReducerOptions", {"KeepDims": False})),
+           Op("FULLY_CONNECTED", [14, 15, 16], [17], ("FullyConnectedOptions", {}), 9)]  # fmt: skip
+    return File(tensors, ops, outputs=[op.outputs[0] for op in ops]).bytes()
+
+
+@pytest.mark.equal("int8 weights on a float32 input, between float layers", "fast", "LiteRT 2.3.0, a made model, each "
+                   "resolver; each such node from LiteRT's own input", "bits")  # fmt: skip
+@pytest.mark.parametrize("peer", PEERS)
+def test_nodes_between_float_layers(tmp_path: Path, peer: str) -> None:
+    """Float layers differ in their last bits, so that later inputs may be quantized otherwise: not so node by node."""
+    (tmp_path / "mixed.tflite").write_bytes(mixed_model())
+    model = nm.load(tmp_path / "mixed.tflite", dialect=peer)
+    found = nodes_alone(model, mixed_model(), peer, values(model.input.shape, 8))
+    assert (found["dynamic"], len(found["float"])) == ([True] * 3, 3)
+
+
+@pytest.mark.equal("int8 weights on a float32 input", "fast", "LiteRT 2.3.0, each resolver; each such node of a real "
+                   "file, from LiteRT's own input", "bits")  # fmt: skip
+@pytest.mark.parametrize("peer", PEERS)
+def test_every_node_of_a_real_file(data: Path, peer: str) -> None:
+    """Dilated layers between SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND among them: each block has a scale of its own."""
+    content = (data / "field" / "density_dynamic_range.tflite").read_bytes()
+    model = nm.load(data / "field" / "density_dynamic_range.tflite", dialect=peer)
+    if peer == "xnnpack":  # a delegate shows outputs only
+        content = everything_shown(content, model)
+    x = np.random.default_rng(0).uniform(-1, 1, model.input.shape).astype(F)
+    assert nodes_alone(model, content, peer, x)["dynamic"] == [True] * 44

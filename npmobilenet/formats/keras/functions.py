@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.formats.keras.affine import affine
 from npmobilenet.formats.keras.sheet import Rule, Sheet, refuse
 from npmobilenet.formats.keras.topology import Call
 from npmobilenet.modeldata import Array
+from npmobilenet.ops import UNARY
 
 _FUNCTIONS = {
     "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "softmax": "softmax", "linear": "linear", "tanh": "tanh",
     "swish": "swish", "silu": "swish", "hard_sigmoid": "hard_sigmoid", "hard_swish": "hard_swish",
-    "hard_silu": "hard_swish", "leaky_relu": "leaky_relu", "LeakyReLU": "leaky_relu",
+    "hard_silu": "hard_swish", "leaky_relu": "leaky_relu", "LeakyReLU": "leaky_relu", "mish": "mish",
+    "softsign": "softsign", "elu": "elu", "ELU": "elu", "selu": "selu", "gelu": "gelu", "softplus": "softplus",
+    "exponential": "exp",
 }  # fmt: skip
 
 
@@ -61,13 +63,36 @@ def apply(sheet: Sheet, call: Call, x: str, function: str, settings: Mapping[str
     if known == "swish":
         gate = sheet.node("activation", [x], f"{call.name}_gate", function="sigmoid")
         return sheet.node("mul", [x, gate], result)
-    if known == "tanh":  # 2 sigmoid(2 x) - 1
-        double = sheet.constant_op("mul", x, 2, f"{call.name}_double")
-        gate = sheet.node("activation", [double], f"{call.name}_gate", function="sigmoid")
-        return affine(sheet, gate, 2, -1, result)
+    if known == "gelu" and settings.get("approximate"):
+        known = "gelu_tanh"
+    if known == "elu" and settings.get("alpha", 1.0) != 1.0:
+        return _scaled_elu(sheet, call, x, settings["alpha"])
+    if known == "mish":  # x tanh(softplus(x))
+        inner = sheet.node("unary", [x], f"{call.name}_softplus", formula="softplus")
+        return sheet.node("mul", [x, sheet.node("unary", [inner], f"{call.name}_tanh", formula="tanh")], result)
+    if known == "softsign":  # x / (1 + |x|)
+        size = sheet.node("unary", [x], f"{call.name}_size", formula="abs")
+        return sheet.node("div", [x, sheet.constant_op("add", size, 1, f"{call.name}_more")], result)
+    if known in UNARY:
+        return sheet.node("unary", [x], result, formula=known)
     if known != "leaky_relu":
         refuse(call, f"the function {function!r:.60} has no node here")
     return leaky(sheet, call, x, settings.get("negative_slope", settings.get("alpha", 0.2)))
+
+
+def _scaled_elu(sheet: Sheet, call: Call, x: str, alpha: Any) -> str:
+    """x where it is positive, else alpha (e^x - 1): alpha elu(x) + (1 - alpha) relu(x)."""
+    if not isinstance(alpha, (int, float)) or not np.isfinite(alpha):
+        refuse(call, f"alpha is {alpha!r:.40}, expected a number")
+    curve = sheet.constant_op("mul", sheet.node("unary", [x], f"{call.name}_elu", formula="elu"), alpha,
+                              f"{call.name}_alpha")  # fmt: skip
+    up = sheet.node("activation", [x], f"{call.name}_positive", function="relu")
+    return sheet.binary("add", curve, sheet.constant_op("mul", up, 1 - alpha, f"{call.name}_rest"), call.name)
+
+
+def elu(sheet: Sheet, call: Call) -> str:
+    """ELU, whose factor of negative values is `alpha`."""
+    return apply(sheet, call, sheet.operand(call), "elu", {**call.config, **call.kwargs})
 
 
 def leaky(sheet: Sheet, call: Call, x: str, slope: Array | float) -> str:

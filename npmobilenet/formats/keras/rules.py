@@ -28,6 +28,7 @@ from npmobilenet.formats.keras.affine import (
 from npmobilenet.formats.keras.functions import (
     activated,
     activation,
+    elu,
     function_name,
     leaky_relu,
     named,
@@ -83,7 +84,29 @@ def emit(sheet: Sheet, call: Call) -> str:
     )
     if rule is None or own:
         refuse(call, "its maker's own code is never run here" if own else "a layer of a class that isn't known here")
-    return rule(sheet, call)
+    front = call.config.get("data_format") == "channels_first" or kind == "BatchNormalization"
+    return _in_front(sheet, call, rule) if sheet.channels_first and front else rule(sheet, call)
+
+
+def _in_front(sheet: Sheet, call: Call, rule: Rule) -> str:
+    """A layer whose images have their channels first, as all of the model's: between two transposes.
+
+    Those between two such layers undo each other and vanish (runtime/fusion.py). Flatten counts its values with the
+    channels last in either case, as Keras does.
+    """
+    values = [operand for operand in call.operands if isinstance(operand, Value)]
+    if len(values) != 1 or len(sheet.shape(sheet.operand(call))) != 4:
+        return rule(sheet, call)
+    config = {**call.config, "data_format": "channels_last"}
+    if call.config.get("axis") in (1, [1]):
+        config["axis"] = -1
+    last = sheet.node("transpose", [sheet.operand(call)], f"{call.name}_channels_last", order=(0, 2, 3, 1))
+    before = sheet.swapped(values[0], last)
+    result = rule(sheet, replace(call, config=config))
+    sheet.swapped(values[0], before)
+    if len(sheet.shape(result)) != 4:
+        return result
+    return sheet.node("transpose", [result], f"{call.name}_channels_first", order=(0, 3, 1, 2))
 
 
 def _operation(call: Call) -> tuple[str, Call]:
@@ -306,11 +329,14 @@ RULES: Mapping[str, Rule] = {
     "ReLU": relu, "LeakyReLU": leaky_relu, "PReLU": prelu, "Activation": activation, "Softmax": softmax,
     "Relu": named("relu"), "Relu6": named("relu6"), "Sigmoid": named("sigmoid"), "Silu": named("silu"),
     "HardSigmoid": named("hard_sigmoid"), "HardSilu": named("hard_silu"), "HardSwish": named("hard_swish"),
-    "Tanh": named("tanh"), "LeakyRelu": named("leaky_relu"),
+    "Tanh": named("tanh"), "LeakyRelu": named("leaky_relu"), "ELU": elu, "Elu": named("elu"), "Selu": named("selu"),
+    "Gelu": named("gelu"), "Softplus": named("softplus"), "Softsign": named("softsign"), "Mish": named("mish"),
+    "Exp": named("exponential"),
 }  # fmt: skip
 _OPERATIONS = {
     "AddV2": "Add", "Add": "Add", "Sub": "Subtract", "Mul": "Multiply", "RealDiv": "TrueDivide", "Relu": "Relu",
     "Relu6": "Relu6", "Sigmoid": "Sigmoid", "Tanh": "Tanh", "Softmax": "Softmax", "Identity": "Identity",
+    "Elu": "Elu", "Selu": "Selu", "Softplus": "Softplus", "Softsign": "Softsign", "Exp": "Exp",
 }  # fmt: skip
 _LAMBDAS = {
     "__operators__.add": "Add", "math.add": "Add", "math.subtract": "Subtract", "__operators__.sub": "Subtract",
@@ -318,5 +344,6 @@ _LAMBDAS = {
     "math.divide": "TrueDivide", "__operators__.truediv": "TrueDivide", "nn.relu": "Relu", "nn.relu6": "Relu6",
     "math.sigmoid": "Sigmoid", "nn.sigmoid": "Sigmoid", "nn.silu": "Silu", "nn.swish": "Silu", "nn.softmax": "Softmax",
     "math.tanh": "Tanh", "nn.tanh": "Tanh", "math.reduce_mean": "Mean", "reshape": "Reshape", "cast": "Cast",
-    "concat": "Concatenate", "identity": "Identity",
+    "concat": "Concatenate", "identity": "Identity", "nn.elu": "Elu", "nn.selu": "Selu", "nn.gelu": "Gelu",
+    "math.softplus": "Softplus", "math.exp": "Exp",
 }  # fmt: skip

@@ -64,6 +64,8 @@ class Sheet:
         self._repeats: Counter[str] = Counter()
         self._tensors: dict[int, str] = {}
         self._absorbed: set[int] = set()
+        formats = [call.config["data_format"] for call in whole.calls if call.config.get("data_format")]
+        self.channels_first = bool(formats) and all(said == "channels_first" for said in formats)
         self._outputs = [value for _, value in whole.outputs]
         self._meaning: dict[str, tuple[str, str]] = {}  # tensor -> (part of a hard-swish, the x in it)
         self._readers: dict[int, list[Call | None]] = {}
@@ -90,6 +92,11 @@ class Sheet:
         if len(values) != 1:
             raise ConversionError(f"layer {'/'.join(call.path)!r:.120} reads {len(values)} tensors, expected one")
         return self.tensor(values[0])
+
+    def swapped(self, value: Value, tensor: str) -> str:
+        """Let a value be another tensor; returns the one that it was."""
+        before, self._tensors[value.number] = self._tensors[value.number], tensor
+        return before
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Its shape, the batch as 1."""

@@ -140,10 +140,11 @@ def softmax(io: Exporter, node: Node, y: str) -> None:
 
 
 def pad(io: Exporter, node: Node, y: str) -> None:
-    """With zeros."""
+    """With zeros, or another value."""
     (top, bottom), (left, right) = node.attrs["padding"]
     pads = io.integers(f"{y}/pads", (0, 0, top, left, 0, 0, bottom, right))
-    io.op("Pad", [io.held(node.inputs[0]), pads], y, mode="constant")
+    value = [io.scalar(f"{y}/value", float(node.attrs["value"]))] if node.attrs.get("value") else []
+    io.op("Pad", [io.held(node.inputs[0]), pads, *value], y, mode="constant")
 
 
 def reshape(io: Exporter, node: Node, y: str) -> None:
@@ -194,10 +195,39 @@ def transpose(io: Exporter, node: Node, y: str) -> None:
 
 def part(io: Exporter, node: Node, y: str) -> None:
     """A slice along an axis."""
-    first = node.attrs["first"]
+    first, step = node.attrs["first"], node.attrs.get("step", 1)
+    last = first + (node.attrs["length"] - 1) * step + 1
     ends = [io.integers(f"{y}/{what}", [v]) for what, v in
-            (("first", first), ("last", first + node.attrs["length"]), ("axis", _axis(io, node)))]  # fmt: skip
+            (("first", first), ("last", last), ("axis", _axis(io, node)), ("step", step))]  # fmt: skip
     io.op("Slice", [io.held(node.inputs[0]), *ends], y)
+
+
+def formula(io: Exporter, node: Node, y: str) -> None:
+    """A function that ONNX has an operator of, or one over it."""
+    name, x = str(node.attrs["formula"]), io.held(node.inputs[0])
+    if name == "gelu_tanh":
+        refuse(node, "it has no operator in opset 18; export to .tflite")
+    if name == "gelu":  # x / 2 * (1 + erf(x / sqrt 2))
+        inner = io.op("Mul", [x, io.scalar(f"{y}/root", 0.5**0.5)], io.fresh(f"{y}/inner"))
+        more = io.op(
+            "Add", [io.op("Erf", [inner], io.fresh(f"{y}/erf")), io.scalar(f"{y}/one", 1)], io.fresh(f"{y}/sum")
+        )
+        io.op("Mul", [io.op("Mul", [x, more], io.fresh(f"{y}/double")), io.scalar(f"{y}/half", 0.5)], y)
+        return
+    if name == "rsqrt":
+        io.op("Reciprocal", [io.op("Sqrt", [x], io.fresh(f"{y}/root"))], y)
+        return
+    io.op(name.capitalize(), [x], y)
+
+
+def l2_normalize(io: Exporter, node: Node, y: str) -> None:
+    """Each row by its length, which is at least 1e-6."""
+    x = io.plain(node.inputs[0])
+    length = io.op("ReduceL2", [x, io.integers(f"{y}/axis", [-1])], io.fresh(f"{y}/length"), keepdims=1)
+    longer = io.op("Max", [length, io.scalar(f"{y}/least", 1e-6)], io.fresh(f"{y}/longer"))
+    if io.rank(node.output) == IMAGE:
+        refuse(node, "of an image's channels; export to .tflite")
+    io.op("Div", [x, longer], y)
 
 
 def arg_max(io: Exporter, node: Node, y: str) -> None:
@@ -211,7 +241,9 @@ def arg_max(io: Exporter, node: Node, y: str) -> None:
 
 RULES: Mapping[str, Rule] = MappingProxyType({
     "activation": activation, "add": binary("Add"), "arg_max": arg_max, "average_pool": pool("AveragePool"),
-    "concat": concat, "conv2d": conv2d, "depthwise_conv2d": depthwise_conv2d, "fully_connected": fully_connected,
+    "concat": concat, "conv2d": conv2d, "depthwise_conv2d": depthwise_conv2d, "div": binary("Div"),
+    "fully_connected": fully_connected, "l2_normalize": l2_normalize, "maximum": binary("Max"),
+    "minimum": binary("Min"), "unary": formula,
     "leaky_relu": unary("LeakyRelu", "alpha"), "max_pool": pool("MaxPool"), "mean": mean, "mul": binary("Mul"),
     "pad": pad, "prelu": binary("PRelu"), "reshape": reshape, "resize_bilinear": resize, "resize_nearest": resize,
     "slice": part, "softmax": softmax, "sub": binary("Sub"), "transpose": transpose,

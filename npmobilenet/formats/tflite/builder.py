@@ -29,7 +29,7 @@ from npmobilenet.formats.tflite.flatbuffer import FileOperator, FileTensor, TFLi
 from npmobilenet.graph import GraphBuilder, Tensor
 from npmobilenet.modeldata import Array
 
-MAX_ACTIVATION_RANK = 4
+MAX_ACTIVATION_RANK = 6  # a shuffle of channels, or of pixels and channels, has 5 in between
 MAX_ELEMENTS = 2**28  # of one tensor: 1 GiB of float32
 MAX_INTEGERS = 1_000  # elements of a constant read as a shape, axes or paddings
 # Constants, counted at each use by an operator, may add up to so many times the file's size and
@@ -237,7 +237,7 @@ class Importer:
         """Compare with the declared shape; dynamic dimensions and unknown shapes say nothing."""
         shape, expected = self.builder.tensors[name].shape, self.file_shape(name)
         if math.prod(shape) > MAX_ELEMENTS or len(shape) > MAX_ACTIVATION_RANK:
-            refuse(op, f"an output of shape {shape}: too large, or more than 4 dimensions")
+            refuse(op, f"an output of shape {shape}: too large, or more than {MAX_ACTIVATION_RANK} dimensions")
         if not tensor.shape:
             return
         declared = tensor.signature if len(tensor.signature) == len(expected) else tensor.shape

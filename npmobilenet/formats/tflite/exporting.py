@@ -165,6 +165,11 @@ def binary(op: str) -> Rule:
     return lambda io, node: io.activated(node, op, [io.operand(name) for name in node.inputs])
 
 
+def extremum(op: str) -> Rule:
+    """Of two values, without an activation."""
+    return lambda io, node: io.emit(node, op, [io.operand(name) for name in node.inputs])
+
+
 def activation(io: Exporter, node: Node) -> None:
     """A function of each value."""
     io.function(node, str(node.attrs["function"]), io.computed(node.inputs[0]))
@@ -180,9 +185,18 @@ def plain(op: str, *options: tuple[str, str]) -> Rule:
 
 
 def pad(io: Exporter, node: Node) -> None:
-    """With zeros."""
+    """With zeros, or PADV2 with another value, in 8 bits one that the tensor's scale can say."""
     amounts = io.constant("paddings", np.array([(0, 0), *node.attrs["padding"], (0, 0)], np.int32))
-    io.emit(node, "PAD", [io.computed(node.inputs[0]), amounts])
+    inputs, x = [io.computed(node.inputs[0]), amounts], io.graph.tensors[node.output]
+    value = np.array(node.attrs.get("value", 0), np.float32)
+    if not value:
+        io.emit(node, "PAD", inputs)
+        return
+    if x.quantization is not None:
+        limits = np.iinfo(x.dtype)
+        steps = np.rint(value / x.quantization.scale[0]) + x.quantization.zero_point[0]
+        value = np.clip(steps, limits.min, limits.max).astype(x.dtype)
+    io.emit(node, "PADV2", [*inputs, io.constant("value", value, x.quantization)])
 
 
 def reshape(io: Exporter, node: Node) -> None:
@@ -212,10 +226,17 @@ def transpose(io: Exporter, node: Node) -> None:
 
 
 def part(io: Exporter, node: Node) -> None:
-    """A slice along an axis: one of the parts that SPLIT_V gives."""
+    """A slice along an axis: one of the parts that SPLIT_V gives, or with a step a STRIDED_SLICE."""
     name, axis = node.inputs[0], node.attrs["axis"]
     shape = io.graph.tensors[name].shape
-    first, length = node.attrs["first"], node.attrs["length"]
+    first, length, step = node.attrs["first"], node.attrs["length"], node.attrs.get("step", 1)
+    if step > 1:
+        others = ~(1 << axis) & ((1 << len(shape)) - 1)
+        bounds = (first, first + (length - 1) * step + 1, step)
+        inputs = [io.integers(what, [bound if i == axis else one for i in range(len(shape))])
+                  for what, bound, one in zip(("begin", "end", "strides"), bounds, (0, 0, 1), strict=True)]  # fmt: skip
+        io.emit(node, "STRIDED_SLICE", [io.computed(name), *inputs], BeginMask=others, EndMask=others)
+        return
     lengths = {"before": first, "": length, "behind": shape[axis] - first - length}
     used = {what: size for what, size in lengths.items() if size}
     inputs = [io.computed(name), io.integers("lengths", list(used.values())), io.integers("axis", [axis])]
@@ -224,6 +245,15 @@ def part(io: Exporter, node: Node) -> None:
         else io.computed(node.output) for what, size in used.items()
     ]  # fmt: skip
     io.emit(node, "SPLIT_V", inputs, *outputs, NumSplits=len(used))
+
+
+def unary(io: Exporter, node: Node) -> None:
+    """A function that TFLite has an operator of."""
+    formula = str(node.attrs["formula"])
+    if formula in ("selu", "softplus"):
+        refuse(node, f"TFLite has no operator for {formula}; export to .onnx")
+    options = {"Approximate": formula == "gelu_tanh"} if formula.startswith("gelu") else {}
+    io.emit(node, "GELU" if options else formula.upper(), [io.computed(node.inputs[0])], **options)
 
 
 def arg_max(io: Exporter, node: Node) -> None:
@@ -248,10 +278,14 @@ RULES: Mapping[str, Rule] = MappingProxyType({
     "conv2d": conv2d,
     "depthwise_conv2d": depthwise_conv2d,
     "dequantize": plain("DEQUANTIZE"),
+    "div": binary("DIV"),
     "fully_connected": fully_connected,
+    "l2_normalize": plain("L2_NORMALIZATION"),
     "leaky_relu": plain("LEAKY_RELU", ("Alpha", "alpha")),
     "max_pool": pool("MAX_POOL_2D"),
+    "maximum": extremum("MAXIMUM"),
     "mean": mean,
+    "minimum": extremum("MINIMUM"),
     "mul": binary("MUL"),
     "pad": pad,
     "prelu": prelu,
@@ -263,4 +297,5 @@ RULES: Mapping[str, Rule] = MappingProxyType({
     "softmax": plain("SOFTMAX", ("Beta", "beta")),
     "sub": binary("SUB"),
     "transpose": transpose,
+    "unary": unary,
 })  # fmt: skip

@@ -32,7 +32,9 @@ TABLES = {
     "CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "MAX_POOL_2D": "Pool2DOptions",
     "HARD_SWISH": "HardSwishOptions", "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
-    "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
+    "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions", "GELU": "GeluOptions", "STRIDED_SLICE": "StridedSliceOptions",
+    "PADV2": "PadV2Options", "DIV": "DivOptions", "MAXIMUM": "MaximumMinimumOptions", "EXP": "ExpOptions",
+    "MINIMUM": "MaximumMinimumOptions", "L2_NORMALIZATION": "L2NormOptions", "ABS": "AbsOptions",
 }  # fmt: skip
 # The first version of an operator that takes int8; 2 where it isn't listed, 1 for other types.
 INT8_VERSIONS = {

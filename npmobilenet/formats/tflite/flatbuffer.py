@@ -15,12 +15,13 @@ import importlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from npmobilenet.errors import ConversionError, MissingExtra
+from npmobilenet.formats.tflite.options import OPTIONS
 from npmobilenet.modeldata import Array
 
 # Far above any MobileNet (12 MB of float32, some 250 tensors), low enough to be read in a second.
@@ -39,66 +40,6 @@ _MIN_FILE_BYTES = 16  # root offset, identifier, and the smallest root table
 FLATBUFFER_ERRORS = (
     struct.error, LookupError, ValueError, TypeError, OverflowError, AttributeError, MemoryError,
 )  # fmt: skip
-
-# The options that an operator may carry: table and scalar fields that the op rules read, by op. A
-# field ending in [] is a vector of integers. Every op that is read is listed ("NONE": it has no
-# options), so that options of another op, which tell of a wrong op code, are always noticed.
-_FUSED = "FusedActivationFunction"
-_WINDOW = ("Padding", "StrideH", "StrideW", _FUSED)
-_OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
-    "ADD": ("AddOptions", (_FUSED,)),
-    "ARG_MAX": ("ArgMaxOptions", ()),
-    "AVERAGE_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
-    "BATCH_TO_SPACE_ND": ("BatchToSpaceNDOptions", ()),
-    "CAST": ("CastOptions", ()),
-    "CONCATENATION": ("ConcatenationOptions", ("Axis", _FUSED)),
-    "CONV_2D": ("Conv2DOptions", (*_WINDOW, "DilationHFactor", "DilationWFactor")),
-    "DEPTHWISE_CONV_2D": (
-        "DepthwiseConv2DOptions",
-        (*_WINDOW, "DilationHFactor", "DilationWFactor", "DepthMultiplier"),
-    ),
-    "DEQUANTIZE": ("DequantizeOptions", ()),
-    "DIV": ("DivOptions", (_FUSED,)),
-    "EXPAND_DIMS": ("ExpandDimsOptions", ()),
-    "FULLY_CONNECTED": (
-        "FullyConnectedOptions", (_FUSED, "WeightsFormat", "KeepNumDims", "AsymmetricQuantizeInputs"),
-    ),
-    "GATHER": ("GatherOptions", ("Axis", "BatchDims")),
-    "HARD_SWISH": ("HardSwishOptions", ()),
-    "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
-    "LOGISTIC": ("NONE", ()),
-    "MAX_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
-    "MAXIMUM": ("MaximumMinimumOptions", ()),
-    "MEAN": ("ReducerOptions", ("KeepDims",)),
-    "MINIMUM": ("MaximumMinimumOptions", ()),
-    "MUL": ("MulOptions", (_FUSED,)),
-    "PACK": ("PackOptions", ("Axis",)),
-    "PAD": ("PadOptions", ()),
-    "PRELU": ("NONE", ()),
-    "QUANTIZE": ("QuantizeOptions", ()),
-    "REDUCE_MAX": ("ReducerOptions", ("KeepDims",)),
-    "REDUCE_PROD": ("ReducerOptions", ("KeepDims",)),
-    "RELU": ("NONE", ()),
-    "RELU_0_TO_1": ("NONE", ()),
-    "RELU6": ("NONE", ()),
-    "RELU_N1_TO_1": ("NONE", ()),
-    "RESHAPE": ("ReshapeOptions", ("NewShape[]",)),
-    "RESIZE_BILINEAR": ("ResizeBilinearOptions", ("AlignCorners", "HalfPixelCenters")),
-    "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", ("AlignCorners", "HalfPixelCenters")),
-    "SHAPE": ("ShapeOptions", ()),
-    "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
-    "SPACE_TO_BATCH_ND": ("SpaceToBatchNDOptions", ()),
-    "SPLIT": ("SplitOptions", ()),
-    "SPLIT_V": ("SplitVOptions", ()),
-    "SQUEEZE": ("SqueezeOptions", ("SqueezeDims[]",)),
-    "STRIDED_SLICE": (
-        "StridedSliceOptions",
-        ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask", "Offset"),
-    ),
-    "SUB": ("SubOptions", (_FUSED,)),
-    "TANH": ("NONE", ()),
-    "TRANSPOSE": ("TransposeOptions", ()),
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -309,11 +250,11 @@ class _Reader:
         return FileOperator(index, op, inputs, outputs, self.options(op, operator))
 
     def options(self, op: str, operator: Any) -> dict[str, Any]:
-        """The fields of `_OPTIONS`; {} where the operator carries none, so that defaults hold."""
+        """The fields of `OPTIONS`; {} where the operator carries none, so that defaults hold."""
         kind = int(operator.BuiltinOptionsType())
-        if op not in _OPTIONS or kind == 0:
+        if op not in OPTIONS or kind == 0:
             return {}
-        table_name, fields = _OPTIONS[op]
+        table_name, fields = OPTIONS[op]
         if kind != getattr(self.schema.BuiltinOptions, table_name):
             raise ConversionError(f"{self.at}: options of kind {kind}, expected {table_name}")
         union = operator.BuiltinOptions()

@@ -15,7 +15,7 @@ import numpy as np
 from npmobilenet.formats.tflite.builder import Importer, refuse
 from npmobilenet.formats.tflite.constants import Constant
 from npmobilenet.formats.tflite.flatbuffer import FileOperator
-from npmobilenet.graph import Padding, Tensor, same_padding
+from npmobilenet.graph import Padding, Quantization, Tensor, same_padding
 
 # schema.fbs, enum ActivationFunctionType and enum Padding
 _FUSED = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
@@ -211,3 +211,46 @@ def pool(kind: str) -> Rule:
         io.emit(op, kind, [x.name], kernel=kernel, **_window(op, x, kernel), **fused_activation(op))
 
     return rule
+
+
+def transpose_conv(io: Importer, op: FileOperator) -> None:
+    """A convolution of the image with zeros between its pixels, by the weights turned around.
+
+    Zeros add nothing to an accumulator, so that integers are the same. `grouped`: LiteRT rounds as its reference
+    kernel does. Inputs: the output's shape, weights (out, kernel_h, kernel_w, in), the image, a bias or none.
+
+    Source: LiteRT, tflite/kernels/transpose_conv.cc, internal/reference/transpose_conv.h, commit f67457790.
+    """
+    turned = replace(op, inputs=(op.inputs[2], *op.inputs[1:2], *op.inputs[3:]))
+    x, size = io.activation(turned), io.integers(op, 0, "a shape")
+    weights = _weights(io, turned, x, 4, 0)
+    if _is_dynamic(x, weights):  # which TFLite has no integer kernel for
+        weights = weights.dequantized()
+    weights = weights.transposed((1, 2, 3, 0))
+    height, width, _, channels = weights.array.shape
+    step = int(op.options.get("StrideH", 0)), int(op.options.get("StrideW", 0))
+    if len(size) != NHWC_RANK or len(x.shape) != NHWC_RANK or min(*step, *size) < 1:
+        refuse(op, f"an output of {size} from {x.shape} by steps of {step}")
+    same = op.options.get("Padding") == 0
+    before = [same_padding(size[1 + i], k, step[i])[0] if same else 0 for i, k in enumerate((height, width))]
+    pads = tuple(
+        (k - 1 - before[i], size[1 + i] - x.shape[1 + i] * step[i] + before[i]) for i, k in enumerate((height, width))
+    )
+    if min(map(min, pads)) < 0:
+        refuse(op, f"an output of {size} from {x.shape}: it leaves pixels out")
+    name, (_, h, w, c) = x.name, x.shape
+    for pixels, inner, gap in ((h * w, c, step[1]), (h, w * step[1] * c, step[0])):
+        if gap > 1:
+            name = io.emit_hidden(op, "reshape", [name], shape=(1, pixels, 1, inner))
+            name = io.emit_hidden(op, "pad", [name], padding=((0, 0), (0, gap - 1)))
+    if step != (1, 1):
+        name = io.emit_hidden(op, "reshape", [name], shape=(1, h * step[0], w * step[1], c))
+    flipped = Constant(weights.index, np.ascontiguousarray(weights.array[::-1, ::-1]), weights.quantization)
+    bias = _bias_values(io, turned, x, channels)
+    if bias.index < 0 and x.quantization is not None and weights.quantization is not None:  # XNNPACK takes it without
+        scale = tuple(s * x.quantization.scale[0] for s in weights.quantization.scale)
+        bias = replace(bias, quantization=Quantization(scale, (0,) * len(scale), 0 if len(scale) > 1 else None))
+    inputs = [name, io.declare(op, flipped, "transposed"), io.declare(op, bias)]
+    grouped = {} if x.dtype == "float32" else {"grouped": True}
+    attrs = {"stride": (1, 1), "padding": pads, **fused_activation(op), **grouped}
+    io.emit(op, "conv2d", inputs, **attrs)

@@ -100,7 +100,7 @@ def _build(work: Importer, names: Sequence[str] = ()) -> Graph:
         group = joined(work, operators[position : position + 3])
         op = group or operators[position]
         position += 3 if group else 1
-        several = op.op in ("SPLIT", "SPLIT_V") and len(set(op.outputs)) == len(op.outputs) > 0
+        several = op.op in ("SPLIT", "SPLIT_V", "UNPACK") and len(set(op.outputs)) == len(op.outputs) > 0
         if (len(op.outputs) != 1 and not several) or not work.values.keys().isdisjoint(op.outputs):
             refuse(op, f"its outputs are {op.outputs}, expected one tensor that wasn't computed before")
         try:

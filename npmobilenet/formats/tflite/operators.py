@@ -9,14 +9,12 @@ Source of each op's meaning: TensorFlow 2.18, tensorflow/lite/kernels/<op>.cc.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from npmobilenet.formats.tflite import layers, shapes
+from npmobilenet.formats.tflite import functions, layers, parts, reductions, shapes
 from npmobilenet.formats.tflite.builder import Importer, refuse
 from npmobilenet.formats.tflite.constants import INTEGER_DTYPES, ITSELF, Constant
 from npmobilenet.formats.tflite.flatbuffer import FileOperator
@@ -67,7 +65,7 @@ def prelu(io: Importer, op: FileOperator) -> None:
     x, alpha = io.activation(op), io.constant(op, 1, "factors")
     shape = alpha.array.shape
     name = io.declare(op, alpha.reshaped((1,) * (len(x.shape) - len(shape)) + shape), "prelu")
-    _same_dtype(io, op, [x.name, name])
+    functions.same_dtype(io, op, [x.name, name])
     io.emit(op, "prelu", [x.name, name])
 
 
@@ -89,28 +87,6 @@ def cast(io: Importer, op: FileOperator) -> None:
     io.emit(op, "dequantize", [x.name], dtype="any")
 
 
-def mean(io: Importer, op: FileOperator) -> None:
-    """Over height and width, in any order and with negative axes; other axes are refused."""
-    x = io.activation(op)
-    axes = {shapes.axis_of(op, a, len(x.shape)) for a in io.integers(op, 1, "axes")}
-    if axes != {1, 2} or len(x.shape) != NHWC_RANK:
-        refuse(op, f"the mean of {x.shape} over axes {sorted(axes)}; supported: (1, 2) of NHWC")
-    io.emit(op, "mean", [x.name], keepdims=bool(op.options.get("KeepDims", False)))
-
-
-def reduce_max(io: Importer, op: FileOperator) -> None:
-    """Over height and width: the greatest of one window that is the image."""
-    x = io.activation(op)
-    axes = {shapes.axis_of(op, a, len(x.shape)) for a in io.integers(op, 1, "axes")}
-    if axes != {1, 2} or len(x.shape) != NHWC_RANK:
-        refuse(op, f"the maximum of {x.shape} over axes {sorted(axes)}; supported: (1, 2) of NHWC")
-    window: dict[str, Any] = {"kernel": x.shape[1:3], "stride": (1, 1), "padding": ((0, 0), (0, 0))}
-    if op.options.get("KeepDims", False):
-        io.emit(op, "max_pool", [x.name], **window)
-    else:
-        io.emit(op, "reshape", [io.emit_hidden(op, "max_pool", [x.name], **window)], shape=(1, x.shape[3]))
-
-
 def binary(kind: str) -> Rule:
     """ADD, SUB, MUL of two tensors, one of which may be constant; of two integer constants, folded."""
 
@@ -123,90 +99,7 @@ def binary(kind: str) -> Rule:
                 refuse(op, "a fused activation on constants is not supported")
             shapes.fold_binary(io, op, kind)
             return
-        rank = max(len(io.builder.tensors[v].shape) for v in values if isinstance(v, str))
-        inputs = [
-            v if isinstance(v, str) else _broadcast(io, op, io.constant(op, i, "an operand"), rank)
-            for i, v in enumerate(values)
-        ]
-        _same_dtype(io, op, inputs)
-        io.emit(op, kind, inputs, **fused_activation(op))
-
-    return rule
-
-
-def _broadcast(io: Importer, op: FileOperator, value: Constant, rank: int, layout: str = "") -> str:
-    """Declare a constant operand with ones in front up to `rank`, as broadcasting reads it."""
-    shape = value.array.shape
-    if len(shape) > rank:
-        refuse(op, f"a constant of shape {shape} and a tensor of {rank} dimensions")
-    shape = (1,) * (rank - len(shape)) + shape
-    if shape[0] != 1:
-        refuse(op, f"a constant of shape {shape}: its first dimension would vary with the batch")
-    return io.declare(op, value.reshaped(shape), layout)
-
-
-def _same_dtype(io: Importer, op: FileOperator, names: Sequence[str]) -> None:
-    dtypes = {io.builder.tensors[name].dtype for name in names}
-    if len(dtypes) != 1:
-        refuse(op, f"operands of different types: {', '.join(sorted(dtypes))}")
-    if dtypes & set(INTEGER_DTYPES) and any(io.builder.tensors[n].quantization is None for n in names):
-        refuse(op, "an integer operand has no quantization parameters")
-
-
-def divide(io: Importer, op: FileOperator) -> None:
-    """By a constant whose reciprocals are exact (powers of two): a multiplication, bit for bit."""
-    x, divisor = io.activation(op, 0), io.constant(op, 1, "a divisor")
-    mantissa, exponent = np.frexp(np.abs(divisor.array))
-    if x.dtype != "float32" or divisor.array.dtype != np.float32:
-        refuse(op, f"a division of {x.dtype} by {divisor.array.dtype}; supported: float32")
-    if not ((mantissa == 0.5) & (np.abs(exponent) < 120)).all():
-        refuse(op, "a division by a constant that isn't a power of two would not be exact as a "
-                   "multiplication; export the model with the multiplication written out")  # fmt: skip
-    reciprocal = Constant(divisor.index, np.float32(1) / divisor.array)
-    io.emit(op, "mul", [x.name, _broadcast(io, op, reciprocal, len(x.shape), "reciprocal")], **fused_activation(op))
-
-
-def activation(function: str) -> Rule:
-    """A function of one tensor, element by element."""
-
-    def rule(io: Importer, op: FileOperator) -> None:
-        io.emit(op, "activation", [io.activation(op, rows=True).name], function=function)
-
-    return rule
-
-
-def _in_floats(io: Importer, op: FileOperator, names: Sequence[str]) -> None:
-    kinds = {io.builder.tensors[name].dtype for name in names} - {"float32"}
-    if kinds:
-        refuse(op, f"of {', '.join(sorted(kinds))}; supported: float32. Convert the model without quantizing, then "
-                   "`npmobilenet quantize` it")  # fmt: skip
-
-
-def tanh(io: Importer, op: FileOperator) -> None:
-    """In float32, 2 sigmoid(2 x) - 1: within 3e-7."""
-    x = io.activation(op, rows=True)
-    _in_floats(io, op, [x.name])
-    two, one = (
-        io.declare(op, Constant(-1, np.full((1,) * len(x.shape), number, np.float32)), name)
-        for name, number in (("two", 2), ("one", 1))
-    )
-    gate = io.emit_hidden(op, "activation", [io.emit_hidden(op, "mul", [x.name, two])], function="sigmoid")
-    io.emit(op, "sub", [io.emit_hidden(op, "mul", [gate, two]), one], rows=x.name in io.in_rows)
-
-
-def extremum(least: bool) -> Rule:
-    """MINIMUM, MAXIMUM in float32: b - relu(b - a) and b + relu(a - b), within a step of the larger."""
-
-    def rule(io: Importer, op: FileOperator) -> None:
-        x = io.activation(op, 0 if isinstance(io.value(op, 0), str) else 1, rows=True)
-        values = [io.value(op, i) for i in (0, 1)]
-        a, b = (
-            v if isinstance(v, str) else _broadcast(io, op, io.constant(op, i, "an operand"), len(x.shape))
-            for i, v in enumerate(values)
-        )
-        _in_floats(io, op, [a, b])
-        over = io.emit_hidden(op, "sub", [b, a] if least else [a, b], activation="relu")
-        io.emit(op, "sub" if least else "add", [b, over], rows=x.name in io.in_rows)
+        io.emit(op, kind, functions.operands(io, op), **fused_activation(op))
 
     return rule
 
@@ -220,19 +113,20 @@ def softmax(io: Importer, op: FileOperator) -> None:
 
 
 def pad(io: Importer, op: FileOperator) -> None:
-    """With zeros, constant amounts, height and width only, be they axes 1 and 2 or, with channels first, 2 and 3."""
+    """A constant amount of height and width, which are axes 1 and 2 or, with channels first, 2 and 3."""
     x, amounts = io.activation(op), io.integers(op, 1, "paddings")
+    fill: dict[str, Any] = parts.fill_of(io, op, x) if op.op == "PADV2" else {}
     pairs = list(zip(amounts[::2], amounts[1::2], strict=False))
     if len(x.shape) != NHWC_RANK or len(amounts) != 2 * NHWC_RANK or min(amounts) < 0:
         refuse(op, f"paddings {pairs} of {x.shape}, expected 4 pairs of 0 or more for NHWC")
     if pairs[:2] == [(0, 0), (0, 0)] and pairs[3] != (0, 0):  # channels first: the transposes vanish beside others
         y = io.emit_hidden(op, "transpose", [x.name], order=(0, 2, 3, 1))
-        y = io.emit_hidden(op, "pad", [y], padding=(pairs[2], pairs[3]))
+        y = io.emit_hidden(op, "pad", [y], padding=(pairs[2], pairs[3]), **fill)
         io.emit(op, "transpose", [y], order=(0, 3, 1, 2))
         return
     if pairs[0] != (0, 0) or pairs[3] != (0, 0):
         refuse(op, f"paddings {pairs}: batch and channels can't be padded, only height and width")
-    io.emit(op, "pad", [x.name], padding=(pairs[1], pairs[2]))
+    io.emit(op, "pad", [x.name], padding=(pairs[1], pairs[2]), **fill)
 
 
 def concatenation(io: Importer, op: FileOperator) -> None:
@@ -246,7 +140,7 @@ def concatenation(io: Importer, op: FileOperator) -> None:
     if not tensors:
         refuse(op, "expected at least one input")
     names = [tensor.name for tensor in tensors]
-    _same_dtype(io, op, names)
+    functions.same_dtype(io, op, names)
     attrs = fused_activation(op)
     io.emit(op, "concat", names, axis=shapes.axis_of(op, axis, len(tensors[0].shape)), **attrs)
 
@@ -288,6 +182,7 @@ def dequantize(io: Importer, op: FileOperator) -> None:
 
 
 OPS: Mapping[str, Rule] = MappingProxyType({
+    "ABS": functions.unary("abs"),
     "ADD": binary("add"),
     "ARG_MAX": arg_max,
     "AVERAGE_POOL_2D": layers.pool("average_pool"),
@@ -296,40 +191,61 @@ OPS: Mapping[str, Rule] = MappingProxyType({
     "CONCATENATION": concatenation,
     "CONV_2D": layers.conv_2d,
     "DEPTHWISE_CONV_2D": layers.depthwise_conv_2d,
+    "DEPTH_TO_SPACE": parts.blocks(into_space=True),
     "DEQUANTIZE": dequantize,
-    "DIV": divide,
+    "DIV": functions.divide,
+    "ELU": functions.unary("elu"),
+    "EXP": functions.unary("exp"),
     "EXPAND_DIMS": shapes.expand_dims,
     "FULLY_CONNECTED": layers.fully_connected,
-    "GATHER": shapes.gather,
-    "HARD_SWISH": activation("hard_swish"),
+    "GATHER": parts.gather,
+    "GELU": functions.gelu,
+    "HARD_SWISH": functions.activation("hard_swish"),
+    "L2_NORMALIZATION": functions.l2_normalization,
     "LEAKY_RELU": leaky_relu,
-    "LOGISTIC": activation("sigmoid"),
+    "LOG": functions.unary("log"),
+    "LOGISTIC": functions.activation("sigmoid"),
+    "MAXIMUM": functions.extremum("maximum"),
     "MAX_POOL_2D": layers.pool("max_pool"),
-    "MAXIMUM": extremum(least=False),
-    "MEAN": mean,
-    "MINIMUM": extremum(least=True),
+    "MEAN": reductions.mean,
+    "MINIMUM": functions.extremum("minimum"),
+    "MIRROR_PAD": parts.mirror_pad,
     "MUL": binary("mul"),
-    "PACK": shapes.pack,
+    "NEG": functions.negative,
+    "PACK": parts.pack,
     "PAD": pad,
+    "PADV2": pad,
     "PRELU": prelu,
     "QUANTIZE": quantize,
-    "REDUCE_MAX": reduce_max,
+    "REDUCE_MAX": reductions.extreme(least=False),
+    "REDUCE_MIN": reductions.extreme(least=True),
     "REDUCE_PROD": shapes.reduce_prod,
-    "RELU": activation("relu"),
-    "RELU_0_TO_1": activation("relu_0_to_1"),
-    "RELU6": activation("relu6"),
-    "RELU_N1_TO_1": activation("relu_n1_to_1"),
+    "RELU": functions.activation("relu"),
+    "RELU6": functions.activation("relu6"),
+    "RELU_0_TO_1": functions.activation("relu_0_to_1"),
+    "RELU_N1_TO_1": functions.activation("relu_n1_to_1"),
     "RESHAPE": shapes.reshape,
     "RESIZE_BILINEAR": resize("resize_bilinear"),
     "RESIZE_NEAREST_NEIGHBOR": resize("resize_nearest"),
+    "REVERSE_V2": parts.reverse,
+    "RSQRT": functions.unary("rsqrt"),
     "SHAPE": shapes.shape_of,
+    "SLICE": parts.slice_,
     "SOFTMAX": softmax,
     "SPACE_TO_BATCH_ND": alone,
+    "SPACE_TO_DEPTH": parts.blocks(into_space=False),
     "SPLIT": split,
     "SPLIT_V": split,
+    "SQRT": functions.unary("sqrt"),
+    "SQUARE": functions.square,
+    "SQUARED_DIFFERENCE": functions.square,
     "SQUEEZE": shapes.squeeze,
-    "STRIDED_SLICE": shapes.strided_slice,
+    "STRIDED_SLICE": parts.strided_slice,
     "SUB": binary("sub"),
-    "TANH": tanh,
+    "SUM": reductions.total,
+    "TANH": functions.unary("tanh"),
+    "TILE": parts.tile,
     "TRANSPOSE": transpose,
+    "TRANSPOSE_CONV": layers.transpose_conv,
+    "UNPACK": parts.unpack,
 })  # fmt: skip

@@ -73,7 +73,7 @@ ROWS = (
     Row("sum or product", ("add", "sub", "mul"), ANYWHERE, elementwise.binary),
     Row("pool", POOLS, ANYWHERE, pools.pool),
     Row("mean", ("mean",), ANYWHERE, pools.mean),
-    Row("function", ("activation", "leaky_relu", "quantize"), ANYWHERE, tables.table),
+    Row("function", ("activation", "unary", "leaky_relu", "quantize"), ANYWHERE, tables.table),
     Row("softmax", ("softmax",), ANYWHERE, tables.softmax),
     Row("resize", ("resize_bilinear", "resize_nearest"), ANYWHERE, moves.resize),
     Row("concat", ("concat",), ANYWHERE, moves.concat),

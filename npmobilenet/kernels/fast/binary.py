@@ -29,6 +29,7 @@ def _mul(a, b):
     return a * b
 
 
+_div = register_jitable(reference.quotient32)
 FULL, VECTOR, SCALAR, OTHER = range(4)  # how an operand spreads over the result
 
 
@@ -111,3 +112,4 @@ def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) 
 add_f32 = _fast(_add, reference.add_f32, "add_f32")
 sub_f32 = _fast(_sub, reference.sub_f32, "sub_f32")
 mul_f32 = _fast(_mul, reference.mul_f32, "mul_f32")
+div_f32 = _fast(_div, reference.div_f32, "div_f32")

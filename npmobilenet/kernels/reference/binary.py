@@ -1,4 +1,4 @@
-"""Addition, subtraction and multiplication of two tensors, with broadcast.
+"""Addition, subtraction, multiplication and division of two tensors, with broadcast.
 
 In 8 bits a product is easy: (x - z_x)(y - z_y) is an integer in units of s_x * s_y, and one factor takes it to the
 output's units. A sum is not: x counts in units of s_x and y in units of s_y, so both are brought to a common unit
@@ -58,6 +58,24 @@ def mul_f32(x, y, activation, out):
                     a = x[n % x.shape[0], oy % x.shape[1], ox % x.shape[2], c % x.shape[3]]
                     b = y[n % y.shape[0], oy % y.shape[1], ox % y.shape[2], c % y.shape[3]]
                     out[n, oy, ox, c] = activate(a * b, activation)
+
+
+def quotient32(a: np.float32, b: np.float32) -> np.float32:
+    """a / b as IEEE 754 has it, where b is 0, too, which Python and Numba refuse."""
+    if b == np.float32(0):
+        return a * np.copysign(np.float32(np.inf), b)
+    return a / b
+
+
+def div_f32(x, y, activation, out):
+    """out = act(x / y); shapes as in add_f32."""
+    for n in range(out.shape[0]):
+        for oy in range(out.shape[1]):
+            for ox in range(out.shape[2]):
+                for c in range(out.shape[3]):
+                    a = x[n % x.shape[0], oy % x.shape[1], ox % x.shape[2], c % x.shape[3]]
+                    b = y[n % y.shape[0], oy % y.shape[1], ox % y.shape[2], c % y.shape[3]]
+                    out[n, oy, ox, c] = activate(quotient32(a, b), activation)
 
 
 def wrap16(v):

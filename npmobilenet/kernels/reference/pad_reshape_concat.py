@@ -8,8 +8,8 @@ from npmobilenet.arithmetic.fixedpoint import round_away
 from npmobilenet.kernels.reference.activation import activate
 
 
-def pad_f32(x, pad, out):
-    """out = x with zeros around it; x's pixel (0, 0) is at (pad[0], pad[1]) = (top, left).
+def pad_f32(x, value, pad, out):
+    """out = x with `value` (float32) around it; x's pixel (0, 0) is at (pad[0], pad[1]) = (top, left).
 
     x: (N, H, W, C) float32. out: (N, top + H + bottom, left + W + right, C).
     """
@@ -20,7 +20,7 @@ def pad_f32(x, pad, out):
                 iy, ix = oy - pad[0], ox - pad[1]
                 inside = iy >= 0 and iy < height and ix >= 0 and ix < width
                 for c in range(channels):
-                    out[n, oy, ox, c] = x[n, iy, ix, c] if inside else np.float32(0)
+                    out[n, oy, ox, c] = x[n, iy, ix, c] if inside else value
 
 
 def reshape_f32(x, out):

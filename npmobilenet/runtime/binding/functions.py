@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.arithmetic import edges, elementwise, softmax, tables
+from npmobilenet.arithmetic import edges, elementwise, softmax, tables, unary
 from npmobilenet.arithmetic.fixedpoint import everywhere
 from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.reference.activation import hard_swish_16, logistic_fixed, rescaled
+from npmobilenet.kernels.reference.l2_normalize import inverse_root
 from npmobilenet.kernels.reference.softmax import exp_negative
 from npmobilenet.modeldata import Array
+from npmobilenet.ops import UNARY
 from npmobilenet.runtime.binding.context import NodeContext, Step, as_nhwc, code_of
 
 Function = Callable[[int], Any]
@@ -98,6 +100,35 @@ def activation(ctx: NodeContext) -> list[Step]:
     if ctx.integer:
         return lookup(ctx, _activation(ctx))
     return [ctx.step("activation_f32", ctx.inputs[0].reshape(-1), code_of(ctx.node, "function"), ctx.out.reshape(-1))]
+
+
+def unary_(ctx: NodeContext) -> list[Step]:
+    """Any shape, seen as one row of elements; of 8 bits a table."""
+    node, x, result = ctx.node, ctx.operands[0], ctx.result
+    kind = str(node.attrs["formula"])
+    if not ctx.integer:
+        return [ctx.step("unary_f32", ctx.inputs[0].reshape(-1), UNARY.index(kind), ctx.out.reshape(-1))]
+    check_dtypes(node, ctx.operands, result)
+    if kind == "abs":
+        requant, zero = unary.distance(node, x, result, ctx.dialect), zero_point_of(x)
+        one: Function = lambda q: rescaled(abs(q - zero), 0, requant)  # type: ignore[no-untyped-call] # noqa: E731
+    elif kind == "rsqrt":
+        one = partial(inverse_root, p=unary.inverse_root(node, x, result, ctx.dialect))
+    else:
+        one = unary.table_entry(node, x, result, ctx.dialect)
+    return lookup(ctx, (one, one, everywhere(0)))
+
+
+def l2_normalize(ctx: NodeContext) -> list[Step]:
+    """All but the last dimension are rows."""
+    rows = (-1, ctx.out.shape[-1])
+    flat, out = ctx.inputs[0].reshape(rows), ctx.out.reshape(rows)
+    if not ctx.integer:
+        return [ctx.step("l2_normalize_f32", flat, out)]
+    check_dtypes(ctx.node, ctx.operands, ctx.result)
+    return [
+        ctx.step("l2_normalize_q", flat, unary.normalization(ctx.node, ctx.operands[0], ctx.result, ctx.dialect), out)
+    ]
 
 
 def dequantize(ctx: NodeContext) -> list[Step]:

@@ -13,7 +13,7 @@ from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.reference.activation import rescaled
 from npmobilenet.modeldata import Array
-from npmobilenet.runtime.binding.context import NodeContext, Step, code_of, top_left
+from npmobilenet.runtime.binding.context import NodeContext, Step, as_nhwc, code_of, top_left
 from npmobilenet.runtime.binding.functions import lookup
 
 
@@ -45,16 +45,34 @@ def slice_(ctx: NodeContext) -> list[Step]:
     _same_units(ctx)
     x, axis = ctx.inputs[0], ctx.node.attrs["axis"]
     strides = [stride // x.itemsize for stride in x.strides]
-    return _strided(ctx, ctx.node.attrs["first"] * strides[axis], strides)
+    offset = ctx.node.attrs["first"] * strides[axis]
+    strides[axis] *= ctx.node.attrs.get("step", 1)
+    return _strided(ctx, offset, strides)
 
 
 def _strided(ctx: NodeContext, offset: int, strides: list[int]) -> list[Step]:
-    """Up to rank 4: axes of 1 go between the batch and the rest, as in as_nhwc."""
-    more = 4 - ctx.out.ndim
+    """Up to rank 4: axes of 1 go between the batch and the rest, as in as_nhwc. Of more, stretches become one axis."""
+    shape = ctx.out.shape
+    if len(shape) > 4:
+        shape, strides = _merged(shape, strides)
+    more = 4 - len(shape)
     if more < 0:
-        raise PlanError(f"node '{ctx.node.name}' ({ctx.node.op}): {ctx.out.ndim} dimensions, expected at most 4")
-    out = ctx.out.reshape(ctx.out.shape[0], *(1,) * more, *ctx.out.shape[1:])
+        raise PlanError(f"node '{ctx.node.name}' ({ctx.node.op}): {len(shape)} separate axes, expected at most 4")
+    out = ctx.out.reshape(shape[0], *(1,) * more, *shape[1:])
     return _step(ctx, "transpose", ctx.inputs[0].reshape(-1), offset, (strides[0], *(0,) * more, *strides[1:]), out)
+
+
+def _merged(shape: tuple[int, ...], strides: list[int]) -> tuple[tuple[int, ...], list[int]]:
+    """Sizes and strides where neighbouring axes that are one stretch of the input are one axis."""
+    sizes, steps = [shape[0]], [strides[0]]
+    for size, stride in zip(shape[1:], strides[1:], strict=True):
+        if size == 1:
+            continue
+        if steps[-1] == size * stride or sizes[-1] == 1:
+            sizes[-1], steps[-1] = sizes[-1] * size, stride
+        else:
+            sizes, steps = [*sizes, size], [*steps, stride]
+    return tuple(sizes), steps
 
 
 def max_pool(ctx: NodeContext) -> list[Step]:
@@ -80,6 +98,14 @@ def arg_max(ctx: NodeContext) -> list[Step]:
     x, axis = ctx.inputs[0], ctx.node.attrs["axis"]
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     return _step(ctx, "arg_max", x.reshape(outer, x.shape[axis], inner), ctx.out.reshape(outer, inner))
+
+
+def extremum(ctx: NodeContext) -> list[Step]:
+    """minimum, maximum: both operands seen as rank 4; integers must mean the same in all three."""
+    _same_units(ctx)
+    if not _is_float(ctx):
+        resize.check(ctx.node, ctx.operands[1], ctx.result)
+    return _step(ctx, ctx.node.op, *(as_nhwc(array) for array in (*ctx.inputs, ctx.out)))
 
 
 def prelu(ctx: NodeContext) -> list[Step]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from npmobilenet.arithmetic import elementwise, pooling, resize
-from npmobilenet.arithmetic.ranges import check_dtypes, zero_point_of
+from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, scale_of, zero_point_of
 from npmobilenet.runtime.binding.context import NodeContext, Step, code_of, top_left
 
 
@@ -34,10 +36,12 @@ def mean(ctx: NodeContext) -> list[Step]:
 
 def pad(ctx: NodeContext) -> list[Step]:
     """Bottom and right padding show in the output's shape. Filled with real 0: in 8 bits the output's zero point."""
-    (x,), at = _checked(ctx).inputs, top_left(ctx.node)
+    (x,), at, value = _checked(ctx).inputs, top_left(ctx.node), ctx.node.attrs.get("value", 0)
     if ctx.integer:
-        return [ctx.step("pad_q", x, zero_point_of(ctx.result), at, ctx.out)]
-    return [ctx.step("pad_f32", x, at, ctx.out)]
+        low, high = LIMITS[ctx.result.dtype]
+        steps = round(min(max(value / float(scale_of(ctx.result)), low - high), high - low))
+        return [ctx.step("pad_q", x, min(max(steps + zero_point_of(ctx.result), low), high), at, ctx.out)]
+    return [ctx.step("pad_f32", x, np.float32(value), at, ctx.out)]
 
 
 def reshape(ctx: NodeContext) -> list[Step]:

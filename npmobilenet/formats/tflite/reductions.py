@@ -1,0 +1,83 @@
+"""TFLite operators that make one value of many: means, sums, greatest and least values over constant axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.formats.tflite import shapes
+from npmobilenet.formats.tflite.builder import Importer, refuse
+from npmobilenet.formats.tflite.constants import Constant
+from npmobilenet.formats.tflite.flatbuffer import FileOperator
+from npmobilenet.formats.tflite.layers import NHWC_RANK, Rule
+from npmobilenet.graph import Tensor
+
+
+def _axes(io: Importer, op: FileOperator, x: Tensor) -> tuple[int, ...]:
+    axes = sorted({shapes.axis_of(op, a, len(x.shape)) for a in io.integers(op, 1, "axes")})
+    if not axes or axes[0] == 0:
+        refuse(op, f"over axes {axes} of {io.file_shape(x.name)}; the batch can't be one of them")
+    return tuple(axes)
+
+
+def _in_the_middle(io: Importer, op: FileOperator, x: Tensor, axes: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The tensor as (1, count, 1, rest), what goes in the second axis; and the shape of what is left."""
+    kept = [axis for axis in range(1, len(x.shape)) if axis not in axes]
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    if not op.options.get("KeepDims", False):
+        shape = (1, *(x.shape[axis] for axis in kept))
+    order, name = (0, *axes, *kept), x.name
+    moved = [axis for axis in order if x.shape[axis] > 1]
+    if moved != sorted(moved):
+        name = io.emit_hidden(op, "transpose", [name], order=order)
+    count, rest = (math.prod(x.shape[axis] for axis in some) for some in (axes, kept))
+    if io.builder.tensors[name].shape != (1, count, 1, rest):
+        name = io.emit_hidden(op, "reshape", [name], shape=(1, count, 1, rest))
+    return name, shape
+
+
+def mean(io: Importer, op: FileOperator) -> None:
+    """Over height and width, or any other axes but the batch."""
+    x = io.activation(op)
+    axes = _axes(io, op, x)
+    if axes == (1, 2) and len(x.shape) == NHWC_RANK:
+        io.emit(op, "mean", [x.name], keepdims=bool(op.options.get("KeepDims", False)))
+        return
+    name, shape = _in_the_middle(io, op, x, axes)
+    io.emit(op, "reshape", [io.emit_hidden(op, "mean", [name], like_output=True, keepdims=False)], shape=shape)
+
+
+def total(io: Importer, op: FileOperator) -> None:
+    """SUM in float32: the mean, times the number of values."""
+    x = io.activation(op)
+    if x.dtype != "float32":
+        refuse(op, f"of {x.dtype}; supported: float32. Convert the model without quantizing, then `npmobilenet "
+                   "quantize` it")  # fmt: skip
+    name, shape = _in_the_middle(io, op, x, _axes(io, op, x))
+    count = io.builder.tensors[name].shape[1]
+    number = io.declare(op, Constant(-1, np.full((1, 1), count, np.float32)), "count")
+    summed = io.emit_hidden(op, "mul", [io.emit_hidden(op, "mean", [name], keepdims=False), number])
+    io.emit(op, "reshape", [summed], shape=shape)
+
+
+def extreme(least: bool) -> Rule:
+    """REDUCE_MAX: the greatest of one window that is all there is; REDUCE_MIN: of the negative values, in float32."""
+
+    def rule(io: Importer, op: FileOperator) -> None:
+        x = io.activation(op)
+        if least and x.dtype != "float32":
+            refuse(op, f"of {x.dtype}; supported: float32")
+        name, shape = _in_the_middle(io, op, x, _axes(io, op, x))
+        window: dict[str, Any] = {"kernel": io.builder.tensors[name].shape[1:3], "stride": (1, 1),
+                                  "padding": ((0, 0), (0, 0))}  # fmt: skip
+        if least:
+            minus = io.declare(op, Constant(-1, np.full((1, 1, 1, 1), -1, np.float32)), "minus")
+            found = io.emit_hidden(op, "max_pool", [io.emit_hidden(op, "mul", [name, minus])], **window)
+            name = io.emit_hidden(op, "mul", [found, minus])
+        else:
+            name = io.emit_hidden(op, "max_pool", [name], **window)
+        io.emit(op, "reshape", [name], shape=shape)
+
+    return rule
