@@ -71,8 +71,7 @@ def in_floats(io: Importer, op: FileOperator, names: Sequence[str]) -> None:
     """Refuse operands of 8 bits."""
     kinds = {io.builder.tensors[name].dtype for name in names} - {"float32"}
     if kinds:
-        refuse(op, f"of {', '.join(sorted(kinds))}; supported: float32. Convert the model without quantizing, then "
-                   "`npmobilenet quantize` it")  # fmt: skip
+        refuse(op, f"of {', '.join(sorted(kinds))}; supported: float32; convert the model without quantizing")
 
 
 def broadcast(io: Importer, op: FileOperator, value: Constant, rank: int, layout: str = "") -> str:
