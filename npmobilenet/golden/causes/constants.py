@@ -195,6 +195,7 @@ def _points(z: int, names: dict[str, int], own: str) -> Iterator[tuple[str, int]
         *((f"off by {d:+d}", d) for d in (1, -1, 2, -2, 3, -3)),
         *((f"that of '{name}' ({other})", other - z) for name, other in names.items() if name != own),
         ("added instead of subtracted", -2 * z),
+        ("subtracted twice", z),
         ("off by +128 (int8 and uint8)", 128),
         ("off by -128 (int8 and uint8)", -128),
         ("128", 128 - z),

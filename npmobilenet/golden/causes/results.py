@@ -10,7 +10,7 @@ import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.golden.causes.case import Case, Change
-from npmobilenet.golden.causes.rounding import FLOAT_RULES, RULES, by_float, by_rule, scaled
+from npmobilenet.golden.causes.rounding import FLOAT_RULES, RAISED_RULES, RULES, by_float, by_rule, cast_rules, scaled
 from npmobilenet.golden.causes.shuffles import distinct, orders
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.modeldata import Array
@@ -83,6 +83,15 @@ def roundings(c: Case) -> Iterator[Change]:
     for name, whole in FLOAT_RULES.items():
         yield Change(f"its accumulators are scaled in float32 and {name}", scaling=by_float(np.float32, whole))
         yield Change(f"its accumulators are scaled in float64 and {name}", scaling=by_float(np.float64, whole))
+
+
+def casts(c: Case) -> Iterator[Change]:
+    """One half added, then a cast or C's division, before or after the zero point is added."""
+    for name, rule in RAISED_RULES.items():
+        yield Change(f"its accumulators are {name}", scaling=by_rule(rule))
+    for name, whole in cast_rules(c.requant.zero_point).items():
+        for kind, dtype in (("float32", np.float32), ("float64", np.float64)):
+            yield Change(f"its accumulators are scaled in {kind} and {name}", scaling=by_float(dtype, whole))
 
 
 def short_multipliers(c: Case) -> Iterator[Change]:
@@ -192,6 +201,7 @@ def clamp_edits(c: Case, z: int, low: int, high: int) -> Iterator[tuple[str, Edi
     own = np.iinfo(c.what.result.dtype)
     others = {t.name: zero_point_of(t) for t in c.what.operands if t.dtype in ("int8", "uint8")}
     points = [("missing (0)", 0), *((f"off by {d:+d}", z + d) for d in (1, -1, 2, -2, 3, -3)),
+              ("added twice", 2 * z),
               *((f"that of '{name}' ({p})", p) for name, p in others.items()), ("negated", -z), ("128", 128),
               ("-128", -128), ("off by +128", z + 128), ("off by -128", z - 128)]  # fmt: skip
     for text, point in points:

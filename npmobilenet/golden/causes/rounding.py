@@ -49,6 +49,11 @@ def up_shift(v: Any, s: Any) -> Any:
     return -((-v) >> s)
 
 
+def half_cut_shift(v: Any, s: Any) -> Any:
+    """(v + 2^s / 2) / 2^s, cut off toward zero: what C's division makes of it."""
+    return toward_zero_shift(v + ((np.int64(1) << s) >> 1), s)
+
+
 Shift = Callable[[Any, Any], Any]
 SHIFTS: Mapping[str, Shift] = {
     "cut off toward zero instead of rounded": toward_zero_shift,
@@ -104,6 +109,13 @@ RULES: Mapping[str, Rule] = {
     "scaled in two steps, both cut off toward zero": twice(toward_zero_shift, toward_zero_shift),
 }  # fmt: skip
 
+_RAISED = "raised by one half and cut off toward zero"
+RAISED_RULES: Mapping[str, Rule] = {
+    f"scaled in one step, {_RAISED}": once(half_cut_shift),
+    f"scaled in two steps, the first {_RAISED}": twice(half_cut_shift, away_shift),
+    f"scaled in two steps, the second {_RAISED}": twice(upward_shift, half_cut_shift),
+}
+
 FLOAT_RULES: Mapping[str, Callable[[Any], Any]] = {
     "rounded half to even": np.rint,
     "rounded half away from zero": lambda v: np.trunc(v + np.copysign(0.5, v)),
@@ -111,6 +123,19 @@ FLOAT_RULES: Mapping[str, Callable[[Any], Any]] = {
     "cut off toward zero": np.trunc,
     "cut off toward minus infinity": np.floor,
 }
+
+
+def cast_rules(z: int) -> Mapping[str, Callable[[Any], Any]]:
+    """What C's casts make of floats: cut off toward zero, before or after the zero point `z` is added."""
+    rules: dict[str, Callable[[Any], Any]] = {
+        _RAISED: lambda v: np.trunc(v + 0.5),
+        "cut off toward zero, after the zero point is added": lambda v: np.trunc(v + z) - z,
+        f"{_RAISED}, after the zero point is added": lambda v: np.trunc(v + z + 0.5) - z,
+        "rounded half away from zero, after the zero point is added": lambda v: (
+            np.trunc(v + z + np.copysign(0.5, v + z)) - z
+        ),
+    }
+    return rules
 
 
 def _float32(acc: Any, scale: Any) -> Any:

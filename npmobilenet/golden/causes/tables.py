@@ -10,7 +10,7 @@ import numpy as np
 
 from npmobilenet.golden.causes.case import Case, Change
 from npmobilenet.golden.causes.realvalues import real_values, stored_values
-from npmobilenet.golden.causes.rounding import FLOAT_RULES
+from npmobilenet.golden.causes.rounding import FLOAT_RULES, cast_rules
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.modeldata import Array
 
@@ -88,6 +88,17 @@ def table(c: Case) -> Iterator[Change]:
                 f"its input's zero point is {text}", 0, None, int(np.clip(z_in + d, own_in.min, own_in.max))
             )
     yield from _one_entry(c, x)
+
+
+def casts(c: Case) -> Iterator[Change]:
+    """The function in floats, cast to an integer as C does it, before or after the zero point is added."""
+    if c.ours.dtype.itemsize != 1 or c.what.arrays[0].dtype.itemsize != 1:
+        return
+    function = c.what.node.attrs.get("function", "the identity")
+    real = real_values(c.what.operands[0], c.what.arrays[0])
+    for name in (n for n in _FUNCTIONS if n.startswith(function)):
+        for how, whole in cast_rules(zero_point_of(c.what.result)).items():
+            yield Change(f"it is computed in floats and {how}", values=_function(c, real, _FUNCTIONS[name], whole))
 
 
 def _function(c: Case, real: Array, f: Callable[[Array], Array], whole: Callable[[Array], Array]) -> Array:
