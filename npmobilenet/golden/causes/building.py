@@ -15,7 +15,7 @@ from npmobilenet.golden.causes.case import Case
 from npmobilenet.golden.causes.search import SECONDS, Finding, find_cause
 from npmobilenet.golden.causes.table import BEHIND
 from npmobilenet.golden.dump import Entry
-from npmobilenet.golden.single_node import STAGES, IsolatedNode, isolate, run
+from npmobilenet.golden.single_node import STAGES, IsolatedNode, isolate, run, steps
 from npmobilenet.graph import Node, Tensor
 from npmobilenet.modeldata import Array, ModelData
 from npmobilenet.runtime.taps import ACC
@@ -79,8 +79,14 @@ def cause_of(
     end = time.monotonic() + seconds
     chain = chain_of(data, entry.tensor, values)
     best: Finding | None = None
+    tried: list[object] = []
     for name in (dialect, *(d for d in DIALECTS if d != dialect)):
         try:
+            if len(chain) == 1:
+                given = _given(run_chain(data, chain, values, name, "output")[0], name)
+                if given in tried:  # the same search as before
+                    continue
+                tried.append(given)
             finding = _under(data, entry, found, values, name, chain, end - time.monotonic())
         except NpMobilenetError:
             if name == dialect and best is None and not _is_integer(data, chain):
@@ -98,6 +104,18 @@ def cause_of(
     if best.causes and best.dialect != dialect:
         best.causes = [replace(c, text=f"{c.text}, under {best.dialect}") for c in best.causes]
     return best
+
+
+def _given(what: IsolatedNode, dialect: str) -> object:
+    """What a node's kernels are given under a dialect: equal for dialects that can't be told apart there."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, np.ndarray):
+            return value.shape, value.dtype.str, value.tobytes()
+        return tuple(plain(v) for v in value) if isinstance(value, tuple) else value
+
+    calls, _ = steps(what, dialect, "python")
+    return [(step.kernel.__name__, plain(step.args)) for step in calls]
 
 
 def _is_integer(data: ModelData, chain: list[Node]) -> bool:
