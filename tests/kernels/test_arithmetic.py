@@ -106,3 +106,10 @@ def test_compiled_exp_equals_plain() -> None:
     out = np.empty_like(x)
     compiled_exp(x, out)
     assert out.tobytes() == np.array([exp32(v) for v in x], F).tobytes()
+
+
+def test_exp32_of_nan() -> None:
+    """NaN, compiled and plain; as a whole number of powers it would be an index anywhere."""
+    out = np.zeros(1, F)
+    compiled_exp(np.full(1, np.nan, F), out)
+    assert np.isnan([out[0], exp32(F(np.nan))]).all()

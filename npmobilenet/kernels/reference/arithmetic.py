@@ -53,6 +53,8 @@ def exp32(x: np.float32) -> np.float32:
     r^8 / 8! < 5.2e-9 is a twelfth of half an ulp; then a multiplication by 2^k, in two steps because 2^128 is not a
     float32. libm and NumPy are not used: they differ from machine to machine and from each other.
     """
+    if np.isnan(x):  # which is no whole number of powers
+        return x
     if x > EXP_MAX:
         return np.float32(np.inf)
     if x < EXP_MIN:
