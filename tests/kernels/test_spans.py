@@ -202,7 +202,7 @@ def test_a_program_ends_where_the_threads_run_one_after_the_other() -> None:
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         program = Program(calls)
         table = program._table(3, GRAIN)
-        needed = program._needed(table)
+        needed = work_sharing._needed(program.calls, table)
         assert (needed[:, 1] - needed[:, 0]).max() < len(needed) / len(calls)  # not whole calls
         counters = np.zeros((len(calls) * 3 + 1) * work_sharing.APART + len(needed), np.int64)
         arrays[0][:] = seed

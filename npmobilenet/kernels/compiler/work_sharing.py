@@ -233,10 +233,15 @@ class Way(NamedTuple):
     run: Callable[[], int]
 
 
-def together(calls: np.ndarray, needed: np.ndarray, threads: int) -> Way:
-    """On `threads` threads; needed: what each piece waits for, see Program._needed."""
-    counters = np.zeros((len(calls) * threads + 1) * APART + len(needed), np.int64)
-    return Way(calls, threads, lambda: run_together(calls, needed, counters, threads))
+def together(given: Sequence[Call], calls: np.ndarray, threads: int) -> Way:
+    """On `threads` threads. What each piece waits for is found by the first run."""
+
+    @functools.cache
+    def tables() -> tuple[np.ndarray, np.ndarray]:
+        pieces = _needed(given, calls)
+        return pieces, np.zeros((len(calls) * threads + 1) * APART + len(pieces), np.int64)
+
+    return Way(calls, threads, lambda: run_together(calls, *tables(), threads))
 
 
 @functools.cache
@@ -263,7 +268,21 @@ def compile_loops(threads: int) -> None:
     """Run a program of no calls alone and on `threads` threads: both loops are compiled, and the threads there."""
     calls = np.zeros((0, 6), np.int64)
     alone(calls).run()
-    together(calls, np.zeros((0, 2), np.int64), threads).run()
+    together([], calls, threads).run()
+
+
+def _needed(given: Sequence[Call], calls: np.ndarray) -> np.ndarray:
+    """The pieces, first and end, that each piece waits for; says in `calls` where each call's pieces begin."""
+    found = [np.zeros((0, 2), np.int64)]
+    at, i, before, previous = 0, 0, None, 0  # previous: the pieces of the call before
+    while i < len(calls):
+        (_, _, units, piece, chain, _), call = calls[i].tolist(), given[i]
+        count = -(-units // piece)
+        now = touched(call.work.touch, call.held, units, piece) if call.work.touch and count > 1 else None
+        found.append(needs(before, now, (previous, count)) + (at - previous))
+        calls[i, AT] = at
+        at, before, previous, i = at + count, now, count, i + chain
+    return np.concatenate(found)
 
 
 class Program:
@@ -292,7 +311,7 @@ class Program:
     def way(self, threads: int) -> Callable[[], int]:
         """A function that runs it in the first of the ways for that many threads, come what may: to measure it."""
         table = self._table(threads, GRAIN)
-        return (together(table, self._needed(table), threads) if threads > 1 else alone(table)).run
+        return (together(self.calls, table, threads) if threads > 1 else alone(table)).run
 
     def _prepare(self, threads: int) -> None:
         """The ways to run on that many threads: in small pieces, in larger ones, and, the last, alone."""
@@ -302,7 +321,7 @@ class Program:
             if (calls[:, PIECE] < calls[:, UNITS]).any() and not any(np.array_equal(calls, other) for other in tables):
                 tables.append(calls)
         ways = [
-            *(together(table, self._needed(table), threads) for table in tables),
+            *(together(self.calls, table, threads) for table in tables),
             alone(self._table(threads, GRAIN)),
         ]
         self._ways[threads], self._trials[threads] = ways, Trial(len(ways))
@@ -313,16 +332,3 @@ class Program:
             if all(one[PIECE] >= one[UNITS] for one in (row, following)):
                 row[CHAIN] = following[CHAIN] + 1
         return np.array(rows, np.int64).reshape(-1, 6)
-
-    def _needed(self, calls: np.ndarray) -> np.ndarray:
-        """The pieces, first and end, that each piece waits for; says in `calls` where each call's pieces begin."""
-        found = [np.zeros((0, 2), np.int64)]
-        at, i, before, previous = 0, 0, None, 0  # previous: the pieces of the call before
-        while i < len(calls):
-            (_, _, units, piece, chain, _), call = calls[i].tolist(), self.calls[i]
-            count = -(-units // piece)
-            now = touched(call.work.touch, call.held, units, piece) if call.work.touch and count > 1 else None
-            found.append(needs(before, now, (previous, count)) + (at - previous))
-            calls[i, AT] = at
-            at, before, previous, i = at + count, now, count, i + chain
-        return np.concatenate(found)
