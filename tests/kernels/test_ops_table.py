@@ -120,7 +120,7 @@ def test_reference_equals_plain_python(kind: str, dtype: str, count: int) -> Non
     def check(case: Case, name: str) -> None:
         graph, arrays = case
         work = max(graph.macs(graph.nodes[0]), *(t.size for t in graph.tensors.values()))
-        if work * len(arrays[0]) < 20_000:  # plain Python does some 100,000 a second
+        if name in defining(graph) and work * len(arrays[0]) < 20_000:  # plain Python does some 100,000 a second
             assert same_bits(run_q(graph, arrays, "python", name), run_q(graph, arrays, "reference", name)), name
 
     check()

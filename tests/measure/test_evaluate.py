@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -692,10 +693,7 @@ def test_command_line_errors(folder: Path, ten_file: Path, tmp_path: Path) -> No
 @pytest.mark.skipif(sys.platform == "win32", reason="this platform can't send SIGINT to a process")
 def test_ctrl_c(tmp_path: Path, ten_file: Path) -> None:
     """The real program, stopped by the real signal: the state is kept, and the rest is done by the same command."""
-    rng, count = (
-        np.random.default_rng(3),
-        720,
-    )  # seconds of work behind the first tenth, also where others take the cores
+    rng, count = np.random.default_rng(3), 1440  # seconds of work behind the first tenth
     for i in range(12):
         save(tmp_path / f"{i}.jpg", noise(rng, 400, 400))
     for i in range(count):
@@ -704,11 +702,16 @@ def test_ctrl_c(tmp_path: Path, ten_file: Path) -> None:
         os.link(tmp_path / f"{i % 12}.jpg", place)
     arguments = ["evaluate", ten_file, tmp_path / "many", "--json", "--threads=1", "--resume", tmp_path / "state"]
     resumable = [sys.executable, "-m", "npmobilenet", *arguments]
-    with subprocess.Popen(resumable, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    gc.disable()  # a walk through what all tests before have left takes seconds, in which the program could end
+    try:
+        running = subprocess.Popen(resumable, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert running.stderr is not None
         while "images:" not in (line := running.stderr.readline()):
             assert line, "it ended before it was stopped"
         running.send_signal(signal.SIGINT)
+    finally:
+        gc.enable()
+    with running:
         stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130
     assert stdout == ""
