@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "cut_tflite.py"
 if not TOOL.is_file():
     pytest.skip("not a checkout: tools/ is not installed", allow_module_level=True)
+pytest.importorskip("ai_edge_litert", reason="pip install 'npmobilenet[test]'")
 sys.path.insert(0, str(TOOL.parent))
 
 import cut_tflite  # noqa: E402
