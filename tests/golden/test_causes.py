@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_golden_tools_integer import REFERENCE, isolated, litert_dump, small
+from test_golden_tools_integer import REFERENCE, isolated, litert_dump
 
 import npmobilenet as nm
 from npmobilenet import golden
@@ -21,16 +21,6 @@ from npmobilenet.golden.causes.case import Case, requant_of
 from npmobilenet.golden.causes.rounding import requantize_all
 from npmobilenet.golden.causes.search import find_cause
 from npmobilenet.modeldata import ModelData
-
-
-@pytest.fixture(scope="module", params=["int8", "uint8"])
-def model(request: pytest.FixtureRequest) -> nm.Model:
-    return nm.Model(small(request.param))
-
-
-@pytest.fixture(scope="module")
-def dump(model: nm.Model, tmp_path_factory: pytest.TempPathFactory) -> golden.Dump:
-    return golden.record(model, "random:1", tmp_path_factory.mktemp("golden") / "ours", taps=["*"])
 
 
 def plain(dump: golden.Dump) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-from test_golden_tools_integer import REFERENCE, isolated, small
+from test_golden_tools_integer import REFERENCE, isolated
 
 import npmobilenet as nm
 from npmobilenet import golden
@@ -16,16 +15,6 @@ from npmobilenet.golden import single_node
 from npmobilenet.golden.causes.case import Case
 from npmobilenet.golden.causes.cuts import cut_values
 from npmobilenet.golden.causes.search import Finding, find_cause
-
-
-@pytest.fixture(scope="module", params=["int8", "uint8"])
-def model(request: pytest.FixtureRequest) -> nm.Model:
-    return nm.Model(small(request.param))
-
-
-@pytest.fixture(scope="module")
-def dump(model: nm.Model, tmp_path_factory: pytest.TempPathFactory) -> golden.Dump:
-    return golden.record(model, "random:1", tmp_path_factory.mktemp("golden") / "ours", taps=["*"])
 
 
 def with_weights(model: nm.Model, dump: golden.Dump, name: str, **order: Any) -> Finding:

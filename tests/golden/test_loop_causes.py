@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_golden_tools_integer import REFERENCE, isolated, small
+from test_golden_tools_integer import REFERENCE, isolated
 
 import npmobilenet as nm
 from npmobilenet import golden
@@ -21,16 +21,6 @@ from npmobilenet.modeldata import Array
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from faulty_device import Layer, double
-
-
-@pytest.fixture(scope="module", params=["int8", "uint8"])
-def model(request: pytest.FixtureRequest) -> nm.Model:
-    return nm.Model(small(request.param))
-
-
-@pytest.fixture(scope="module")
-def dump(model: nm.Model, tmp_path_factory: pytest.TempPathFactory) -> golden.Dump:
-    return golden.record(model, "random:1", tmp_path_factory.mktemp("golden") / "ours", taps=["*"])
 
 
 def _halo(f: Layer) -> Array:
