@@ -702,6 +702,7 @@ def test_ctrl_c(tmp_path: Path, ten_file: Path) -> None:
         os.link(tmp_path / f"{i % 12}.jpg", place)
     arguments = ["evaluate", ten_file, tmp_path / "many", "--json", "--threads=1", "--resume", tmp_path / "state"]
     resumable = [sys.executable, "-m", "npmobilenet", *arguments]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     gc.disable()  # a walk through what all tests before have left takes seconds, in which the program could end
     try:
         running = subprocess.Popen(resumable, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -711,6 +712,7 @@ def test_ctrl_c(tmp_path: Path, ten_file: Path) -> None:
         running.send_signal(signal.SIGINT)
     finally:
         gc.enable()
+        signal.signal(signal.SIGINT, before)
     with running:
         stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130
