@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import io
 import re
 import sys
@@ -56,6 +57,7 @@ def code_lines(text: str) -> int:
     return len(lines)
 
 
+@functools.cache
 def sizes(folder: Path = PACKAGE) -> dict[str, tuple[int, int]]:
     """Path below the package -> (lines, lines of code) of each module."""
     found = {}
