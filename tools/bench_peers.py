@@ -13,6 +13,7 @@ Each engine runs in a process of its own, and only one runs at a time. Two scena
 - after a pause: one run every tenth of a second, as for a camera, where waking the threads counts.
 
 Without the packages, or for a model that an engine doesn't run, the reason is printed and the column left empty.
+`--avx2` shows every engine, ours too, a CPU that ends with AVX2 (tools/avx2_only.c): a section of its own on the page.
 `--from-json` writes the page from figures measured earlier.
 """
 
@@ -24,6 +25,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +38,7 @@ for folder in (ROOT, ROOT / "tools"):
 
 import numpy as np  # noqa: E402
 from peer_models import ROWS, Row, ensure  # noqa: E402
-from peer_report import JSON, PAUSED, write_page  # noqa: E402
+from peer_report import AVX2_BARS, AVX2_JSON, JSON, PAUSED, write_page  # noqa: E402
 from peer_start import measure_scaling, measure_start  # noqa: E402
 
 from npmobilenet.errors import NpMobilenetError  # noqa: E402
@@ -274,6 +276,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "batch_pairs": options.batch_pairs,
         "paused": options.paused,
         "engines": engines,
+        "avx2_only": options.avx2,
         "load_average": [load_average()],
         "machine": measure_fresh("mobilenet_v2_0.35_96", Options(1, None, 5), compile_too=False)["machine"],
         "rows": {},
@@ -285,7 +288,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             document["rows"][row.title] = {"missing": file_or_why, "cases": {}}
             continue
         found = compare(file_or_why, engines, options)
-        found |= {"kind": row.kind, "bars": row.bars, "random": bool(row.made)}
+        bars = AVX2_BARS[row.kind == "float"] if options.avx2 else row.bars
+        found |= {"kind": row.kind, "bars": bars, "random": bool(row.made)}
         if row.reference and options.reference:
             found["reference"] = compare_reference(file_or_why, options.reference)
         if row.title in LAYERED and not options.no_layers:
@@ -299,6 +303,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         document["start"] = attempt(measure_start, weights)
     document["load_average"].append(load_average())
     return document
+
+
+def show_avx2_only(folder: str) -> None:
+    """Let all programs started from here on see a CPU that ends with AVX2. Raises `SystemExit` where that can't be."""
+    library = os.path.join(folder, "avx2_only.so")
+    source = os.fspath(ROOT / "tools" / "avx2_only.c")
+    built = subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], check=False)
+    if built.returncode or subprocess.run(["true"], env={**os.environ, "LD_PRELOAD": library}, check=False).returncode:
+        raise SystemExit("--avx2: expected a C compiler, and a CPU whose CPUID can be made to fault (Linux, x86)")
+    os.environ["LD_PRELOAD"] = library
 
 
 def attempt(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any] | None:
@@ -352,19 +366,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--make-with", default=sys.executable, metavar="PYTHON", help="a Python that has TensorFlow")
     parser.add_argument("--no-layers", action="store_true", help="don't time layers")
     parser.add_argument("--no-start", action="store_true", help="don't time start-up and scaling")
-    parser.add_argument("--json", type=Path, default=JSON, metavar="FILE",
+    parser.add_argument("--avx2", action="store_true", help="as on a CPU that ends with AVX2")
+    parser.add_argument("--json", type=Path, metavar="FILE",
                         help="where the figures go (default: docs/performance.json, with the page)")  # fmt: skip
-    parser.add_argument("--from-json", action="store_true", help="write the page from docs/performance.json")
+    parser.add_argument("--from-json", action="store_true", help="write the page from the figures in docs/")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 if the page isn't what its figures say"
     )
     options = parser.parse_args(arguments)
     if options.from_json or options.check:
-        return write_page(json.loads(JSON.read_text(encoding="utf-8")), check=options.check)
-    document = measure(options)
+        return write_page(check=options.check)
+    place = AVX2_JSON if options.avx2 else JSON
+    options.json = options.json or place
+    with tempfile.TemporaryDirectory() as folder:
+        if options.avx2:
+            show_avx2_only(folder)
+        document = measure(options)
     write_json(options.json, document)
     options.json.with_suffix(".part.json").unlink(missing_ok=True)
-    return write_page(document) if options.json == JSON else 0
+    return write_page() if options.json == place else 0
 
 
 if __name__ == "__main__":

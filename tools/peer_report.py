@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import statistics
@@ -12,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, JSON, CHART = (ROOT / "docs" / f"performance.{ending}" for ending in ("md", "json", "svg"))
+AVX2_JSON = JSON.with_name("performance-avx2.json")
 NAMES = {"ours": "npmobilenet", "litert": "LiteRT", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime",
          "torch": "PyTorch", "reference": "LiteRT reference"}  # fmt: skip
 COLOURS = {"ours": "#c0392b", "litert": "#2e6f9e", "openvino": "#6aa84f", "onnxruntime": "#8e7cc3", "torch": "#e69138"}
@@ -21,6 +23,7 @@ EIGHT = {1: "1 threads, batch 8", 2: "2 threads, batch 8"}
 SPEEDUP_BAR, RSS_BAR, PLANNED_BAR = 1.7, 180e6, 1.10
 IMPORT_BAR, AGAIN_BAR, COLD_BAR = 0.02, 0.6, 6.0
 MEDIAN_BARS = {"float": (0.88, 0.92), "8 bits": (0.50, 0.50)}  # on one thread, on two
+AVX2_BARS = {True: (1.0, 1.0), False: (0.9, 0.9)}  # of float models, and of those of 8 bits
 TIMES_REFERENCE = {"float": (25, 25), "integer": (50, 20)}  # with VNNI, without
 Table = list[list[str]]
 
@@ -92,12 +95,17 @@ def about(document: dict[str, Any]) -> list[str]:
     for _, row in measured(document):
         versions |= row["versions"]
     said = ", ".join(f"{NAMES[name]} {version}" for name, version in versions.items())
+    shown = (
+        ", shown to every engine as a CPU that ends with AVX2 (`tools/avx2_only.c`)"
+        if document.get("avx2_only")
+        else ""
+    )
     loads = " to ".join("unknown" if v is None else str(v) for v in document["load_average"])
     return [
-        f"Measured {document['date']} on {document['cpu']}, {machine['cores']} cores, instruction set "
+        f"Measured {document['date']} on {document['cpu']}{shown}, {machine['cores']} cores, instruction set "
         f"`{machine['instruction_set']}`, threading layer {machine['threading_layer']}; load average before and after: "
-        f"{loads}. {said}. {document['pairs']} rounds at batch 1, {document['batch_pairs']} at batch 8, "
-        f"{document['paused']} runs after a pause.",
+        f"{loads}. {said}. {document['pairs']} rounds at batch 1"
+        + (f", {document['batch_pairs']} at batch 8, {document['paused']} runs after a pause." if not shown else "."),
         "",
     ]
 
@@ -123,7 +131,7 @@ def bar_table(document: dict[str, Any]) -> list[str]:
             rows.append([title, "", "", "", "not measured", "", "", "", ""])
     head = ["model", "bar", "1 thread", "against", "met", "bar", "2 threads", "against", "met"]
     return ["### Bars", "", "Our time as a part of that of the fastest peer, median (quartiles) of the rounds' ratios.",
-            "", *markdown(head, rows), "", *median_lines(document), ""]  # fmt: skip
+            "", *markdown(head, rows), ""]  # fmt: skip
 
 
 def median_lines(document: dict[str, Any]) -> list[str]:
@@ -137,14 +145,14 @@ def median_lines(document: dict[str, Any]) -> list[str]:
                 middle = round(statistics.median(ratios), 2)
                 said = f"- {words}, {threads} thread{'s' * (threads > 1)}: median of the models {middle:.2f}, "
                 lines.append(f"{said}bar {bar:.2f}, met: {met(middle <= bar)}")
-    return lines
+    return [*lines, ""]
 
 
-def time_tables(document: dict[str, Any]) -> list[str]:
+def time_tables(document: dict[str, Any], batches: Sequence[int] = (1, 8)) -> list[str]:
     """Milliseconds of every engine, for each batch."""
     lines: list[str] = []
     engines = document["engines"]
-    for batch in (1, 8):
+    for batch in batches:
         rows = []
         for title, row in measured(document):
             cases = [row["cases"].get(f"{t} threads, batch {batch}", {}) for t in (1, 2)]
@@ -345,7 +353,7 @@ def chart(document: dict[str, Any]) -> str:
 def figures(document: dict[str, Any]) -> str:
     """What stands between the page's marks."""
     lines = [
-        *about(document), *bar_table(document),
+        *about(document), *bar_table(document), *median_lines(document),
         "### Chart: one thread, batch 1", "",
         "Milliseconds; each model has a scale of its own.", "",
         f"![milliseconds of each engine for each model]({CHART.name})", "",
@@ -355,18 +363,28 @@ def figures(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def filled(page: str, document: dict[str, Any]) -> str:
-    """The page with its figures made anew. Raises `SystemExit` where it has no place for them."""
-    place = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTALL)
+def avx2_figures(document: dict[str, Any]) -> str:
+    """What stands between the marks of the comparison on a CPU that ends with AVX2."""
+    lines = [*about(document), *bar_table(document), *time_tables(document, (1,))]
+    return "\n".join(lines).replace("\n### ", "\n### With AVX2 only: ")
+
+
+def filled(page: str, mark: str, text: str) -> str:
+    """The page with the text between its marks made anew. Raises `SystemExit` where it has no place for it."""
+    place = re.compile(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- /{mark} -->)", re.DOTALL)
     if not place.search(page):
-        raise SystemExit(f"{PAGE.name}: there is no place marked <!-- figures --> ... <!-- /figures -->")
-    return place.sub(lambda _: figures(document), page)
+        raise SystemExit(f"{PAGE.name}: there is no place marked <!-- {mark} --> ... <!-- /{mark} -->")
+    return place.sub(lambda _: text, page)
 
 
-def write_page(document: dict[str, Any], check: bool = False) -> int:
-    """Write docs/performance.md and its chart, or check them; the exit status."""
+def write_page(check: bool = False) -> int:
+    """Write docs/performance.md and its chart from the figures in docs/, or check them; the exit status."""
+    document = json.loads(JSON.read_text(encoding="utf-8"))
+    page = filled(PAGE.read_text(encoding="utf-8"), "figures", figures(document))
+    if AVX2_JSON.is_file():
+        page = filled(page, "avx2", avx2_figures(json.loads(AVX2_JSON.read_text(encoding="utf-8"))))
     stale = False
-    for path, text in ((PAGE, filled(PAGE.read_text(encoding="utf-8"), document)), (CHART, chart(document))):
+    for path, text in ((PAGE, page), (CHART, chart(document))):
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         stale = True

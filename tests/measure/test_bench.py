@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -291,7 +293,8 @@ def test_bars_take_the_faster_peer(tools: Any) -> None:
 
 def test_the_page_is_filled_between_its_marks(tools: Any) -> None:
     page = "# Head\n\n<!-- figures -->\nold\n<!-- /figures -->\ntail\n"
-    text = tools.report.filled(page, document())
+    figures = tools.report.figures(document())
+    text = tools.report.filled(page, "figures", figures)
     assert "old" not in text
     assert text.startswith("# Head\n\n<!-- figures -->\n")
     assert text.endswith("<!-- /figures -->\ntail\n")
@@ -301,9 +304,28 @@ def test_the_page_is_filled_between_its_marks(tools: Any) -> None:
     assert "- 8 bits, 1 thread: median of the models 0.83, bar 0.50, met: **no**" in text
     assert "| float | 5.00 / 2.00 | 4.00 / 4.00 | 10.00 /  | 1.25 / 0.50 |" in text  # after a pause
     assert "| int | 5.00 | 300 | 60.0 | 50 | yes | 0 |" in text
-    assert tools.report.filled(text, document()) == text
+    assert tools.report.filled(text, "figures", figures) == text
     with pytest.raises(SystemExit):
-        tools.report.filled("no marks", document())
+        tools.report.filled("no marks", "figures", figures)
+    shown = tools.report.avx2_figures({**document(), "avx2_only": True})
+    assert "A CPU, shown to every engine as a CPU that ends with AVX2" in shown
+    assert "| float | 0.95 | 1.25 (1.25–1.25) | LiteRT" in shown
+    assert [line[:22] for line in shown.split("\n") if line.startswith("#")] == [
+        "### With AVX2 only: Ba",
+        "### With AVX2 only: Mi",
+    ]
+
+
+def test_a_cpu_that_ends_with_avx2_is_shown(tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus = Path("/proc/cpuinfo")
+    if not cpus.is_file() or " cpuid_fault" not in cpus.read_text(encoding="utf-8") or not shutil.which("cc"):
+        pytest.skip("this CPU or platform can't fault at CPUID, or there is no C compiler")
+    monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.delenv("NPMOBILENET_ISA", raising=False)
+    tools.bench.show_avx2_only(os.fspath(tmp_path))
+    program = "from npmobilenet.kernels.compiler.cpu import isa; print(isa())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "avx2\n"
 
 
 def test_the_chart_is_drawn(tools: Any) -> None:
