@@ -37,7 +37,7 @@ from npmobilenet.kernels.vectorcode.vector import (
 )
 
 LANES, ROWS, VECTORS = LANES_OF[isa()], 4, 2  # int32 in a vector; pixels and vectors of a block of accumulators
-VNNI = isa() == "avx512vnni"  # the CPU multiplies four bytes by four and adds the products, in one instruction
+VNNI = "vnni" in isa()  # the CPU multiplies four bytes by four and adds the products, in one instruction
 
 # factor = multiplier * 2^-(31 + shift), as a file's scales give it: arrays with an entry for each channel.
 Layer = namedtuple("Layer", "bias multiplier shift zero_in zero_out")
@@ -185,7 +185,7 @@ def folded(w, layer):
 def add_bytes(builder, total, x, w):
     """total + four products, of words that hold four bytes each: unsigned x, signed w."""
     if VNNI:
-        name = "llvm.x86.avx512.vpdpbusd.512"
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"
         return intrinsic_call(builder, name, vector(INT32, LANES), [total, x, w])
     x, w = (builder.bitcast(v, vector(INT16, 2 * LANES)) for v in (x, w))
     eight = constant(INT16, 8, 2 * LANES)
@@ -361,7 +361,7 @@ def main(arguments=None):
     peak = max(map(peak_of, (5, 8, 12)))  # too few chains wait for each other, too many don't fit into the registers
     print(f"peak of one core, by {instruction}: {peak / 1e9:.1f} GOP/s; vectors of {LANES} int32 ({isa()})")
     if not VNNI:
-        print("left out: the instruction for four bytes, VNNI with AVX-512; rungs 5 and 6 multiply two int16 pairs")
+        print("left out: the instruction for four bytes, VNNI; rungs 5 and 6 multiply two int16 pairs")
     found = {}
     for rung, speed in climb(*example(side, channels)):
         found[rung] = speed

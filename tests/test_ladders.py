@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.arithmetic.fixedpoint import requantize, rounding
-from npmobilenet.kernels.compiler.cpu import ISAS, isa
+from npmobilenet.kernels.compiler.cpu import ISAS, isas_here
 
 LADDER = Path(__file__).parents[1] / "examples" / "ladder_int8.py"
 
@@ -35,7 +35,7 @@ def test_the_first_rung_rounds_as_a_dialect() -> None:
 @pytest.mark.parametrize("most", [ISAS[0], ISAS[1]])
 def test_lesser_instructions_climb_too(most: str, tmp_path: Path) -> None:
     """Without VNNI every rung runs, and a line says what was left out; the picture holds text."""
-    if ISAS.index(most) > ISAS.index(isa()):
+    if most not in isas_here():
         pytest.skip(f"this CPU has no {most}")
     drawn = tmp_path / "ladder.svg"
     command = [sys.executable, str(LADDER), "--side", "4", "--channels", "32"]

@@ -147,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pip", default="", help="what else pip shall be told, as PIP_ variables: 'INDEX_URL=...'")
-    parser.add_argument("--level", help="compile for this level alone, and run on it: v3, v4, v4-vnni")
+    parser.add_argument("--level", help="compile for this level alone, and run on it: v3, v3-vnni, v4, v4-vnni")
     given = parser.parse_args()
     steps = Steps(given.folder.resolve())
     steps.environment |= {f"PIP_{k}": v for k, v in (item.split("=", 1) for item in shlex.split(given.pip))}

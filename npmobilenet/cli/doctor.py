@@ -25,7 +25,7 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "convert": (("tflite", "tflite"), ("flatbuffers", "flatbuffers")),
     "plot": (("matplotlib", "matplotlib"),),
 }
-CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512vl", "avx512vnni")  # LLVM's names
+CPU_FEATURES = ("avx2", "fma", "avxvnni", "avx512f", "avx512vl", "avx512vnni")  # LLVM's names
 ARM_FEATURES = ("neon", "fp-armv8", "dotprod", "i8mm")
 # kernels/fast/gemm_s8.py: KIND
 INTEGER_FORMS = {

@@ -370,6 +370,24 @@ def test_all_tiles_make_one_object(target: Any, name: str) -> None:
     assert not undefined
 
 
+def test_avx_vnni_without_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for x86: in the form for 16 registers of 256 bits, all accumulators in them."""
+    monkeypatch.setattr(sys.modules[__name__], "TRIPLE", "x86_64-unknown-linux-gnu")
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    text = generated([(gemm_s8_kernel(6, 2, LANES["avxvnni"], "vnni"), dot(6, 2, "dotprod", "uint8")[1])])
+    target = llvm.Target.from_triple("x86_64-unknown-linux-gnu")
+    machine = target.create_target_machine(cpu="haswell", features="+avxvnni", opt=3)
+    module = llvm.parse_assembly(text)
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
+    lines = machine.emit_assembly(module).splitlines()
+    places = [i for i, line in enumerate(lines) if "vpdpbusd" in line]
+    assert len(places) == 12
+    assert all("{vex}" in lines[i] for i in places)
+    assert not [line for line in lines[places[0] : places[-1]] if "rsp" in line or "zmm" in line]
+
+
 def test_choice_of_instruction_set() -> None:
     assert most_of({}, arm=True) == "neon"  # what every 64-bit Arm has
     assert most_of({"neon": True, "dotprod": False}, arm=True) == "neon"

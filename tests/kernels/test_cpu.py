@@ -28,6 +28,12 @@ def test_features_of_a_string() -> None:
     assert cpu.features_of("-avx2,+avx2") == {"avx2"}
     assert best_of(WIDE) == "avx512vnni"
     assert best_of("+avx2,+fma") == "avx2"
+    assert best_of("+avx2,+fma,+avxvnni") == best_of(WIDE + ",+avxvnni,-avx512f") == "avxvnni"
+    assert best_of("+avxvnni,+fma") == best_of("+avx2,+fma,+avxvnni,-avx2") == "generic"
+    assert best_of(WIDE + ",+avxvnni") == "avx512vnni"
+    assert cpu.all_of(dict.fromkeys(cpu.features_of(WIDE), True), arm=False) == (
+        "generic", "avx2", "avx512", "avx512vnni",
+    )  # fmt: skip
     assert best_of(WIDE + ",-avx512vnni,-sse4a") == "avx512"
     for gone in ("avx512vl", "avx512f", "f16c", "evex512"):
         assert best_of(f"{WIDE},-{gone}") == "avx2", gone
@@ -42,8 +48,7 @@ def compiles_for(monkeypatch: pytest.MonkeyPatch, features: str, arm: bool = Fal
     """This process is on a machine whose CPU LLVM doesn't know by name."""
     monkeypatch.setattr(cpu, "compile_target", lambda: ("", "unknown", features))
     monkeypatch.setattr(cpu, "ARM", arm)
-    names = ("generic", "neon", "dotprod") if arm else ("generic", "avx2", "avx512", "avx512vnni")
-    monkeypatch.setattr(cpu, "ISAS", names)
+    monkeypatch.setattr(cpu, "ISAS", tuple(cpu.ON_ARM if arm else cpu.ON_X86))
     monkeypatch.setattr(cpu, "auxiliary_value", lambda kind: {16: hwcap}.get(kind, 0))
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delenv("NPMOBILENET_ISA", raising=False)
@@ -86,7 +91,8 @@ def test_auxiliary_values() -> None:
 @pytest.mark.parametrize(("arm", "features", "asked", "words"), [
     (False, "+avx2,+fma", "avx512", "lacks these instructions: set one of generic, avx2, or none"),
     (False, "", "avx2", "set one of generic, or none"),
-    (False, "+avx2,+fma", "dotprod", "expected one of generic, avx2, avx512, avx512vnni"),
+    (False, "+avx2,+fma", "dotprod", "expected one of generic, avx2, avxvnni, avx512, avx512vnni"),
+    (False, WIDE, "avxvnni", "lacks these instructions: set one of generic, avx2, avx512, avx512vnni, or none"),
     (True, ARM_HOST, "dotprod", "lacks these instructions: set one of generic, neon, or none"),
     (True, ARM_HOST, "avx2", "expected one of generic, neon, dotprod"),
     (True, ARM_HOST, "fast", "expected one of generic, neon, dotprod"),

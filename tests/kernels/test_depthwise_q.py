@@ -24,7 +24,8 @@ from npmobilenet.arithmetic.fixedpoint import (
     requantized,
     rounding,
 )
-from npmobilenet.kernels.compiler.jit import ISAS, LANES, isa
+from npmobilenet.kernels.compiler.cpu import isas_here
+from npmobilenet.kernels.compiler.jit import LANES, isa
 from npmobilenet.kernels.fast.depthwise_conv2d_q import (
     depthwise_conv2d_q,
     form_of,
@@ -48,9 +49,9 @@ from npmobilenet.kernels.vectorcode.generated import Cells
 from npmobilenet.kernels.vectorcode.linear_requant import linear_requant
 
 Array = np.ndarray[Any, Any]
-HERE = ISAS[: ISAS.index(isa()) + 1]  # the instruction sets that this machine can run
+HERE = isas_here()
 KINDS = {"generic": "generic", "avx2": "pairs", "avx512": "pairs", "avx512vnni": "vnni", "neon": "generic"}
-KINDS["dotprod"] = "dotprod"
+KINDS |= {"dotprod": "dotprod", "avxvnni": "vnni"}
 FORMS_HERE = sorted({*HERE, "dotprod"})  # plain sums take the place of Arm's instructions elsewhere
 LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 

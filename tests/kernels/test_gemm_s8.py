@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from npmobilenet.kernels.compiler.cpu import isas_here
 from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, kr_of
 from npmobilenet.kernels.vectorcode.generated import Lhs, Panel, RowSums
@@ -16,18 +17,17 @@ from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel
 
 Array = np.ndarray[Any, Any]
 LANE = LANES[isa()]
-VNNI = isa() == "avx512vnni"
+VNNI = [LANES[name] for name in isas_here() if "vnni" in name]  # lanes of the vectors that it takes here
 WIDTHS = sorted({lanes for lanes in LANES.values() if lanes <= LANE})
 SHAPES = [(1, 1), (3, 2), (4, 1)]  # rows, vectors; (6, 2) and (12, 2) are the kernels'
 FORMS = [(kind, lanes) for kind in ("generic", "pairs") for lanes in WIDTHS]
 TILES = [(rows, vectors, lanes, kind) for kind, lanes in FORMS for rows, vectors in SHAPES]
 TILES += [(6, 2, min(LANE, 8), "pairs"), (12, 2, LANE, "pairs")]
 TILES += [(rows, vectors, 4, "dotprod") for rows, vectors in (*SHAPES, (12, 2))]  # plain sums but on Arm
-if VNNI:
-    TILES += [(rows, vectors, 16, "vnni") for rows, vectors in (*SHAPES, (12, 2))]
+TILES += [(rows, vectors, lanes, "vnni") for lanes in VNNI for rows, vectors in (*SHAPES, (6, 2), (12, 2))]
 END_OR_ALL = ("ends", "all")
 NOTHING = 12345  # what lies around the accumulators
-SUMS = [("dotprod", 4), ("vnni", 16)] if VNNI else [("dotprod", 4)]
+SUMS = [("dotprod", 4), *(("vnni", lanes) for lanes in VNNI)]
 
 
 @functools.cache

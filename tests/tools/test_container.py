@@ -21,8 +21,8 @@ from container_steps import HOME, command, instructions  # noqa: E402
 
 V3 = "fpu sse4_2 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
 V4 = f"{V3} avx512f avx512bw avx512cd avx512dq avx512vl"
-LEVELS = {"v4-vnni": f"{V4} avx512_vnni", "v4": V4, "v3": V3, "none": "fpu sse4_2 avx"}
-ISAS = {"v4-vnni": "avx512vnni", "v4": "avx512", "v3": "avx2"}
+LEVELS = {"v4-vnni": f"{V4} avx512_vnni", "v4": V4, "v3-vnni": f"{V3} avx_vnni", "v3": V3, "none": "fpu sse4_2 avx"}
+ISAS = {"v4-vnni": "avx512vnni", "v4": "avx512", "v3-vnni": "avxvnni", "v3": "avx2"}
 
 
 def start(tmp_path: Path, flags: str, *words: str) -> str:
@@ -38,6 +38,8 @@ def start(tmp_path: Path, flags: str, *words: str) -> str:
 def test_levels(tmp_path: Path) -> None:
     assert {level: start(tmp_path, flags, "level") for level, flags in LEVELS.items()} == {n: n for n in LEVELS}
     assert start(tmp_path, "", "level") == "none"
+    assert start(tmp_path, f"{V4} avx512_vnni avx_vnni", "level") == "v4-vnni"
+    assert start(tmp_path, f"{V4} avx_vnni", "level") == "v4"
     assert start(tmp_path, V4.replace("bmi2", ""), "level") == "none"
     assert start(tmp_path, V4.replace("avx512cd", ""), "level") == "v3"
 

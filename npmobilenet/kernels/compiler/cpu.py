@@ -16,11 +16,17 @@ from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.numba_private import compile_target
 
 ARM = llvmlite.binding.get_process_triple().startswith(("aarch64", "arm64"))
-# Of this kind of CPU, from least to most; NPMOBILENET_ISA forces a lesser one.
-ISAS = ("generic", "neon", "dotprod") if ARM else ("generic", "avx2", "avx512", "avx512vnni")
+_AVX2 = frozenset({"avx2", "fma"})
+_AVX512 = _AVX2 | {"avx512f", "avx512vl", "avx512bw", "avx512dq"}
+# Instruction set -> the features (LLVM's names) that it takes; from least to most. Every 64-bit Arm has NEON.
+ON_X86 = {"generic": frozenset[str](), "avx2": _AVX2, "avxvnni": _AVX2 | {"avxvnni"}, "avx512": _AVX512,
+          "avx512vnni": _AVX512 | {"avx512vnni"}}  # fmt: skip
+ON_ARM = {"generic": frozenset[str](), "neon": frozenset[str](), "dotprod": frozenset({"dotprod"})}
+# Of this kind of CPU; NPMOBILENET_ISA forces a lesser one.
+ISAS = tuple(ON_ARM if ARM else ON_X86)
 # float32 values in a vector register, and vector registers.
-LANES = {"generic": 4, "avx2": 8, "avx512": 16, "avx512vnni": 16, "neon": 4, "dotprod": 4}
-REGISTERS = {"generic": 16, "avx2": 16, "avx512": 32, "avx512vnni": 32, "neon": 32, "dotprod": 32}
+LANES = {"generic": 4, "avx2": 8, "avxvnni": 8, "avx512": 16, "avx512vnni": 16, "neon": 4, "dotprod": 4}
+REGISTERS = {name: 32 if name.startswith("avx512") or name in ("neon", "dotprod") else 16 for name in LANES}
 
 # What goes when a feature is taken away: LLVM then takes away all that rests on it. (X86.td, AArch64Features.td)
 _SSE = {"sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "avx"}
@@ -28,6 +34,7 @@ _AVX512F = _SSE | {"avx2", "fma", "f16c", "evex512"}
 RESTS_ON: dict[str, set[str]] = {
     "avx2": _SSE,
     "fma": _SSE,
+    "avxvnni": _SSE | {"avx2"},
     "avx512f": _AVX512F,
     **dict.fromkeys(("avx512vl", "avx512bw", "avx512dq", "avx512vnni"), _AVX512F | {"avx512f"}),
     "avx512vbmi": _AVX512F | {"avx512f", "avx512bw"},
@@ -51,15 +58,18 @@ def features_of(text: str) -> frozenset[str]:
     return frozenset(on)
 
 
+def all_of(features: Mapping[str, bool], arm: bool) -> tuple[str, ...]:
+    """The instruction sets that a CPU with these features (LLVM's names) has, from least to most.
+
+    AVX-512 doesn't imply AVX-VNNI, nor the other way round.
+    """
+    takes = ON_ARM if arm else ON_X86
+    return tuple(name for name, needed in takes.items() if all(features.get(feature) for feature in needed))
+
+
 def most_of(features: Mapping[str, bool], arm: bool) -> str:
-    """The greatest instruction set that a CPU with these features (LLVM's names) has. Every 64-bit Arm has NEON."""
-    if arm:
-        return "dotprod" if features.get("dotprod") else "neon"
-    if not (features.get("avx2") and features.get("fma")):
-        return "generic"
-    if not all(features.get(name) for name in ("avx512f", "avx512vl", "avx512bw", "avx512dq")):
-        return "avx2"
-    return "avx512vnni" if features.get("avx512vnni") else "avx512"
+    """The greatest of all_of."""
+    return all_of(features, arm)[-1]
 
 
 AT_HWCAP, ASIMDDP = 16, 20  # Linux: linux/auxvec.h, and the bit in arch/arm64/include/uapi/asm/hwcap.h
@@ -88,19 +98,23 @@ def target_features() -> frozenset[str]:
     return found
 
 
+def isas_here() -> tuple[str, ...]:
+    """The instruction sets that kernels may be generated for, from least to most."""
+    return all_of(dict.fromkeys(target_features(), True), ARM)
+
+
 @functools.cache
 def isa() -> str:
     """The instruction set that the fast kernels are generated for: the most there is, or what NPMOBILENET_ISA says.
 
     Raises `PlanError` where NPMOBILENET_ISA names none, or one that there isn't.
     """
-    best = most_of(dict.fromkeys(target_features(), True), ARM)
+    had = isas_here()
     forced = os.environ.get("NPMOBILENET_ISA", "").lower()
     if not forced:
-        return best
+        return had[-1]
     if forced not in ISAS:
         raise PlanError(f"NPMOBILENET_ISA={forced}: expected one of {', '.join(ISAS)}")
-    had = ISAS[: ISAS.index(best) + 1]
     if forced not in had:
         settings = [name for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX") if name in os.environ]
         told = f", as {' and '.join(settings)} would have it" if settings else ""

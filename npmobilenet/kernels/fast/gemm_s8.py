@@ -19,7 +19,7 @@ from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TW
 
 LANE = LANES[isa()]
 # "vnni": dot products of four bytes, one operand signed; "dotprod": of four bytes alike; "pairs": of two int16.
-KIND = {"avx512vnni": "vnni", "dotprod": "dotprod"}.get(isa(), "pairs" if LANE >= 8 else "generic")
+KIND = "vnni" if "vnni" in isa() else "dotprod" if isa() == "dotprod" else "pairs" if LANE >= 8 else "generic"
 KR = kr_of(KIND)
 PACKED = np.int8 if KIND in BYTES else np.int16
 SIGN_OFFSET = 128 if KIND == "vnni" else 0  # by how much uint8 weights move down and int8 rows up, see pack_rhs

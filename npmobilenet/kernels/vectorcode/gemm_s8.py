@@ -59,7 +59,8 @@ def _multiply_add(
             return intrinsic_call(builder, name, words, [total, x, w])
         return _plainly(builder, total, x, w, lanes, signed)
     if kind == "vnni":
-        return intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", words, [total, x, w])
+        # By LLVM in the form for AVX-VNNI where that is what there is.
+        return intrinsic_call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", words, [total, x, w])
     halves = vector(INT16, 2 * lanes)
     x, w = builder.bitcast(x, halves), builder.bitcast(w, halves)
     if kind == "pairs" and lanes in (8, 16):
