@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ecosystem_layers import LAYERS
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -313,7 +314,7 @@ KERAS: dict[str, Callable[[Any], Any]] = {
         normalization_in_front, functions, hard_swish_by_hand, squeeze_by_hand, three_deep, mixed_precision,
         lambda_layer, two_inputs, siamese, groups, resizing, activation_objects, names, channels_first, elu,
     )
-}  # fmt: skip
+} | LAYERS  # fmt: skip
 
 
 FRONT = (
@@ -323,6 +324,8 @@ FRONT = (
     "sequential_by_hand",
     "v3",
     "resizing",
+    "operations",
+    "aspects",
 )  # they take pixels
 
 
@@ -370,8 +373,11 @@ def make_keras(folder: Path, framework: str, kinds: list[str]) -> None:
         model = KERAS[kind](k)
         inputs = [picture(kind, list(tensor.shape[1:])) for tensor in model.inputs]
         x: Any = inputs[0] if len(inputs) == 1 else inputs
+        if kind == "dictionaries":
+            x = {"picture": x}
         fit(model, x)
         outputs = model(x, training=False)
+        outputs = list(outputs.values()) if isinstance(outputs, dict) else outputs
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         golden: dict[str, Any] = {f"output_{i}": np.asarray(y, np.float32) for i, y in enumerate(outputs)}
         golden["input"] = inputs[0]

@@ -27,7 +27,8 @@ KINDS = (
     "v3_minimalistic_head", "v3_large_head", "by_hand", "sequential_by_hand", "two_outputs", "grey", "any_size",
     "shared", "batch_norm_anywhere", "normalization_in_front", "functions", "hard_swish_by_hand", "squeeze_by_hand",
     "three_deep", "mixed_precision", "lambda_layer", "two_inputs", "siamese", "groups", "resizing",
-    "activation_objects", "names", "channels_first", "elu",
+    "activation_objects", "names", "channels_first", "elu", "segmentation", "norms", "attention_by_hand", "merges",
+    "operations", "backwards", "aspects", "dictionaries",
 )  # fmt: skip
 FRAMEWORKS = ("keras", "tf_keras")
 REFUSED = {
@@ -259,10 +260,12 @@ MOVES: dict[str, tuple[dict[str, Any], np.ndarray | str]] = {
                                                     + X[:, 1::2, 1::2]) / 4),
     "Resizing, as it is": ({"height": 8, "width": 8, "interpolation": "lanczos5", "antialias": True}, X),
     "Resizing, lanczos": ({"height": 4, "width": 4, "interpolation": "lanczos3"}, "interpolation is 'lanczos3'"),
-    "Resizing, cropped": ({"height": 4, "width": 4, "crop_to_aspect_ratio": True}, "crop_to_aspect_ratio has no node"),
+    "Resizing, cropped": ({"height": 4, "width": 2, "interpolation": "nearest", "crop_to_aspect_ratio": True},
+                          X[:, 1::2, 3:6:2]),
+    "Resizing, padded": ({"height": 4, "width": 2, "pad_to_aspect_ratio": True}, "pad_to_aspect_ratio has no node"),
     "CenterCrop, larger": ({"height": 9, "width": 8}, "only larger images"),
     "Cropping2D, all": ({"cropping": 4}, "nothing is left"),
-    "Permute, channels": ({"dims": [0, 1, 2]}, "dims"),
+    "Permute, channels": ({"dims": [0, 1, 2]}, "the order"),
     "UpSampling2D, huge": ({"size": 5000}, "sides"),
 }  # fmt: skip
 
@@ -278,6 +281,54 @@ def test_moves(tmp_path: Path, name: str) -> None:
             convert_keras(path)
         return
     assert np.allclose(nm.load(path).run(X, check_range=False), np.maximum(expected, 0), atol=1e-6)
+
+
+OPERATIONS: dict[str, tuple[dict[str, Any], np.ndarray | str]] = {
+    "math.multiply": ({"y": [1.0, 2.0, 3.0]}, X * np.float32([1, 2, 3])),
+    "__operators__.add": ({"y": [[[1.0]], [[2.0]], [[3.0]], [[0.0]], [[0.0]], [[0.0]], [[0.0]], [[0.0]]]},
+                          X + np.float32([1, 2, 3, 0, 0, 0, 0, 0]).reshape(8, 1, 1)),
+    "math.truediv": ({"y": [[[[0.5, 1.0, 2.0]]]]}, X / np.float32([0.5, 1, 2])),
+    "math.divide": ({"y": [1.0, 0.0, 2.0]}, "a division by 0"),
+    "math.subtract": ({"y": [1.0, 2.0]}, "dimensions are equal or 1"),
+    "math.add": ({"y": np.zeros((2, 8, 8, 3)).tolist()}, "the same for every image"),
+    "clip_by_value": ({"clip_value_min": -0.5, "clip_value_max": 0.25}, np.clip(X, -0.5, 0.25)),
+    "clip_by_value, of tensors": ({"clip_value_min": "x", "clip_value_max": 0.25}, "expected two numbers"),
+    "math.reduce_min": ({"axis": [3], "keepdims": True}, X.min(axis=3, keepdims=True)),
+    "math.reduce_sum": ({"axis": -2}, X.sum(axis=2)),
+    "math.reduce_max": ({"axis": [0, 1]}, "the batch is never reduced"),
+    "math.reduce_mean": ({}, "the batch is never reduced"),
+    "transpose": ({"perm": [1, 0, 2, 3]}, "the batch in front"),
+    "expand_dims": ({"axis": 0}, "expected from 1"),
+    "squeeze": ({"axis": [1]}, "axes of length 1"),
+    "__operators__.getitem": ({"slice_spec": [{"class_name": "__ellipsis__"}, {"start": 2, "stop": None, "step": -2}]},
+                              X[..., 2::-2]),
+    "__operators__.getitem, number": ({"slice_spec": [{"start": None, "stop": None, "step": None}, -1]}, X[:, -1]),
+    "__operators__.getitem, of images": ({"slice_spec": [0]}, "the batch must stay whole"),
+    "__operators__.getitem, none": ({"slice_spec": [{}, {"start": 5, "stop": 5}]}, "that leave some"),
+    "__operators__.getitem, step 0": ({"slice_spec": [{}, {"step": 0}]}, "that leave some"),
+    "__operators__.getitem, too many": ({"slice_spec": [{}] * 5}, "5 slices"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(tmp_path: Path, name: str) -> None:
+    """Functions of TensorFlow between layers; a list of numbers is one array, not several operands."""
+    settings, expected = OPERATIONS[name]
+    layers = [
+        {"class_name": "InputLayer", "name": "in", "inbound_nodes": [],
+         "config": {"name": "in", "batch_input_shape": [None, 8, 8, 3]}},
+        {"class_name": "TFOpLambda", "name": "op", "config": {"name": "op", "function": name.partition(",")[0]},
+         "inbound_nodes": [["in", 0, 0, settings]]},
+    ]  # fmt: skip
+    config = {"name": "m", "layers": layers, "input_layers": [["in", 0, 0]], "output_layers": [["op", 0, 0]]}
+    path = whole(tmp_path / "m.h5", {"class_name": "Functional", "config": config}, {})
+    if isinstance(expected, str):
+        with pytest.raises(ConversionError, match=expected):
+            convert_keras(path)
+        return
+    found = nm.load(path).run(X, check_range=False)
+    assert found.shape == expected.shape
+    assert np.allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_resizing_layer_says_the_size(tmp_path: Path) -> None:

@@ -85,11 +85,11 @@ def normalization(sheet: Sheet, call: Call) -> str:
 
 
 def arithmetic(op: str) -> Rule:
-    """add, sub, mul, div of tensors and numbers, from the left."""
+    """add, sub, mul, div, minimum, maximum of tensors, numbers and arrays, from the left."""
 
     def rule(sheet: Sheet, call: Call) -> str:
-        operands = [sheet.tensor(item) if isinstance(item, Value) else float(item) for item in call.operands]
-        if not operands or (op == "sub" and len(operands) != 2):
+        operands = [sheet.tensor(item) if isinstance(item, Value) else item for item in call.operands]
+        if not operands or (op in ("sub", "div") and len(operands) != 2):
             refuse(call, f"{len(operands)} operands")
         found = operands[0]
         for place, operand in enumerate(operands[1:], 2):
@@ -102,22 +102,25 @@ def arithmetic(op: str) -> Rule:
     return rule
 
 
-def _combined(sheet: Sheet, call: Call, op: str, pair: tuple[str | float, str | float], name: str) -> str:
-    """Two operands, tensors by name: a division is a product with 1 / y, a difference with a number a sum."""
+_Side = str | float | Array
+
+
+def _combined(sheet: Sheet, call: Call, op: str, pair: tuple[_Side, _Side], name: str) -> str:
+    """Two operands, tensors by name: a division by y is a product with 1 / y, a difference with a number a sum."""
     left, right = pair
-    if op == "div":
-        if isinstance(right, str) or right == 0:
-            refuse(call, "a division by a computed value or by 0 has no node here")
+    if op == "div" and not isinstance(right, str):
+        if not np.all(right):
+            refuse(call, "a division by 0")
         op, right = "mul", 1 / right
     if isinstance(left, str) and isinstance(right, str):
         return sheet.binary(op, left, right, name)
     if isinstance(left, str):
-        number = float(right)
-        return (
-            sheet.constant_op("add", left, -number, name) if op == "sub" else sheet.constant_op(op, left, number, name)
-        )
+        assert not isinstance(right, str)
+        return sheet.constant_op("add", left, -right, name) if op == "sub" else sheet.constant_op(op, left, right, name)
     if not isinstance(right, str):
         refuse(call, "numbers only")
+    if op == "div":
+        return sheet.node("div", [sheet.numbers(left, right, name), right], name)
     if op == "sub":
         op, right = "add", sheet.constant_op("mul", right, -1, f"{name}_negative")
     return sheet.constant_op(op, right, left, name)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.formats.keras.sheet import Rule, Sheet, refuse
+from npmobilenet.formats.keras.sums import log_softmax
 from npmobilenet.formats.keras.topology import Call
 from npmobilenet.modeldata import Array
 from npmobilenet.ops import UNARY
@@ -21,7 +22,8 @@ _FUNCTIONS = {
     "swish": "swish", "silu": "swish", "hard_sigmoid": "hard_sigmoid", "hard_swish": "hard_swish",
     "hard_silu": "hard_swish", "leaky_relu": "leaky_relu", "LeakyReLU": "leaky_relu", "mish": "mish",
     "softsign": "softsign", "elu": "elu", "ELU": "elu", "selu": "selu", "gelu": "gelu", "softplus": "softplus",
-    "exponential": "exp",
+    "exponential": "exp", "log": "log", "sqrt": "sqrt", "rsqrt": "rsqrt", "abs": "abs", "hard_tanh": "relu_n1_to_1",
+    "log_softmax": "log_softmax", "log_softmax_v2": "log_softmax", "square": "square", "negative": "negative",
 }  # fmt: skip
 
 
@@ -51,7 +53,7 @@ def apply(sheet: Sheet, call: Call, x: str, function: str, settings: Mapping[str
     """A function by its name in Keras, of Keras 2 or 3."""
     known = _FUNCTIONS.get(function)
     result = sheet.free(call.name)
-    if known in ("relu", "relu6", "sigmoid", "hard_swish"):
+    if known in ("relu", "relu6", "sigmoid", "hard_swish", "relu_n1_to_1"):
         return sheet.node("activation", [x], result, function=known)
     if known == "softmax":
         return sheet.node("softmax", [x], result, beta=1.0)
@@ -75,6 +77,12 @@ def apply(sheet: Sheet, call: Call, x: str, function: str, settings: Mapping[str
         return sheet.node("div", [x, sheet.constant_op("add", size, 1, f"{call.name}_more")], result)
     if known in UNARY:
         return sheet.node("unary", [x], result, formula=known)
+    if known == "square":
+        return sheet.node("mul", [x, x], result)
+    if known == "negative":
+        return sheet.constant_op("mul", x, -1, call.name)
+    if known == "log_softmax":
+        return log_softmax(sheet, x, call.name)
     if known != "leaky_relu":
         refuse(call, f"the function {function!r:.60} has no node here")
     return leaky(sheet, call, x, settings.get("negative_slope", settings.get("alpha", 0.2)))
@@ -96,15 +104,12 @@ def elu(sheet: Sheet, call: Call) -> str:
 
 
 def leaky(sheet: Sheet, call: Call, x: str, slope: Array | float) -> str:
-    """`x` where it is positive, else `slope * x`: relu(x) - slope * relu(-x)."""
+    """`x` where it is positive, else `slope * x`."""
     if not np.all(np.isfinite(slope)):
         refuse(call, "the slope isn't a number")
-    up = sheet.node("activation", [x], f"{call.name}_positive", function="relu")
     if not np.any(slope):
-        return up
-    negative = sheet.constant_op("mul", x, -1, f"{call.name}_mirrored")
-    down = sheet.node("activation", [negative], f"{call.name}_negative", function="relu")
-    return sheet.binary("add", up, sheet.constant_op("mul", down, np.negative(slope), f"{call.name}_slope"), call.name)
+        return sheet.node("activation", [x], call.name, function="relu")
+    return sheet.constant_op("prelu", x, slope, call.name)
 
 
 def relu(sheet: Sheet, call: Call) -> str:
@@ -122,8 +127,10 @@ def capped(sheet: Sheet, call: Call, x: str, settings: Mapping[str, Any]) -> str
         return leaky(sheet, call, x, slope) if slope else sheet.node(
             "activation", [x], sheet.free(call.name), function="relu"
         )  # fmt: skip
-    if slope or not isinstance(cap, (int, float)) or not 0 < cap < 1e6:
-        refuse(call, f"max_value {cap!r:.20} with negative_slope {slope!r:.20} has no node here")
+    if not isinstance(cap, (int, float)) or not 0 < cap < 1e6:
+        refuse(call, f"max_value is {cap!r:.20}, expected a number above 0")
+    if slope:
+        return sheet.constant_op("minimum", leaky(sheet, call, x, slope), cap, call.name)
     if cap == 6:
         return sheet.node("activation", [x], call.name, function="relu6")
     scaled = sheet.constant_op("mul", x, 6 / cap, f"{call.name}_scaled")
@@ -138,14 +145,12 @@ def leaky_relu(sheet: Sheet, call: Call) -> str:
 
 
 def prelu(sheet: Sheet, call: Call) -> str:
-    """PReLU with a slope for each channel, or one."""
+    """PReLU with a slope for each channel or value, or one."""
     x = sheet.operand(call)
     shape = list(sheet.shape(x)[1:])
     for axis in call.config.get("shared_axes") or ():
         shape[axis - 1] = 1
-    if any(side != 1 for side in shape[:-1]):
-        refuse(call, "slopes for each pixel have no node here; expected shared_axes=[1, 2]")
-    return leaky(sheet, call, x, sheet.variable(call, "alpha", tuple(shape)).reshape(-1))
+    return leaky(sheet, call, x, sheet.variable(call, "alpha", tuple(shape)))
 
 
 def activation(sheet: Sheet, call: Call) -> str:
@@ -167,3 +172,15 @@ def _softmax(sheet: Sheet, call: Call, x: str, axis: Any) -> str:
 def named(function: str) -> Rule:
     """An operation that is one function."""
     return lambda sheet, call: apply(sheet, call, sheet.operand(call), function, {**call.config, **call.kwargs})
+
+
+def clip(sheet: Sheet, call: Call) -> str:
+    """Between two numbers; from 0 to 6 it is relu6."""
+    said = {**call.config, **call.kwargs}
+    low, high = said.get("x_min", said.get("clip_value_min")), said.get("x_max", said.get("clip_value_max"))
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        refuse(call, f"its bounds are {low!r:.40} and {high!r:.40}, expected two numbers")
+    x = sheet.operand(call)
+    if (low, high) == (0, 6):
+        return sheet.node("activation", [x], call.name, function="relu6")
+    return sheet.constant_op("minimum", sheet.constant_op("maximum", x, low, f"{call.name}_low"), high, call.name)

@@ -32,6 +32,8 @@ _ORDER: dict[str, tuple[tuple[str, str], ...]] = {
     "DepthwiseConv2D": (("depthwise_kernel", ""), ("bias", "use_bias")),
     "BatchNormalization": (("gamma", "scale"), ("beta", "center"), ("moving_mean", ""), ("moving_variance", "")),
     "Normalization": (("mean", ""), ("variance", ""), ("count", "")),
+    "LayerNormalization": (("gamma", "scale"), ("beta", "center")),
+    "GroupNormalization": (("gamma", "scale"), ("beta", "center")),
     "PReLU": (("alpha", ""),),
 }
 _PLAIN = (("kernel", ""), ("bias", "use_bias"))

@@ -75,11 +75,34 @@ def _sides(call: Call, *values: Any) -> tuple[int, int]:
 
 def resizing(sheet: Sheet, call: Call) -> str:
     """Pixels at their centres, bilinear or nearest, as tf.image.resize; to the size that it is already, nothing."""
-    x, size = _image(sheet, call), _sides(call, call.config["height"], call.config["width"])
-    odd = [key for key in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias") if call.config.get(key)]
+    said = {**call.config, **call.kwargs}
+    x, size = _image(sheet, call), _sides(call, *(said["size"] if "size" in said else (said["height"], said["width"])))
+    odd = [key for key in ("pad_to_aspect_ratio", "preserve_aspect_ratio", "antialias") if said.get(key)]
     if odd and sheet.shape(x)[1:3] != size:
         refuse(call, f"{odd[0]} has no node here; pass images of {size[0]} x {size[1]} (resolution=)")
-    return _resized(sheet, call, x, size, str(call.config.get("interpolation", "bilinear")))
+    if said.get("crop_to_aspect_ratio"):
+        x = _of_aspect(sheet, call, x, size)
+    return _resized(sheet, call, x, size, str(said.get("interpolation", said.get("method", "bilinear"))))
+
+
+def random_crop(sheet: Sheet, call: Call) -> str:
+    """In inference nothing in Keras 3; in Keras 2 what is left of an image cut to the aspect, resized."""
+    x, size = _image(sheet, call), _sides(call, call.config["height"], call.config["width"])
+    sheet.notes.append("RandomCrop: it cuts at random in training only")
+    return x if sheet.keras3 else _resized(sheet, call, _of_aspect(sheet, call, x, size), size, "bilinear")
+
+
+def _of_aspect(sheet: Sheet, call: Call, x: str, size: tuple[int, int]) -> str:
+    """The largest part of this size's aspect, in the middle.
+
+    Source: tf_keras 2.21, tf_keras/src/utils/image_utils.py, smart_resize; Keras 3.15.1, keras/src/backend/tensorflow/
+    image.py, resize.
+    """
+    height, width = sheet.shape(x)[1:3]
+    kept = min(height, int(float(width * size[0]) / size[1])), min(width, int(float(height * size[1]) / size[0]))
+    edges = [((have - want) // 2, have - want - (have - want) // 2)
+             for have, want in zip((height, width), kept, strict=True)]  # fmt: skip
+    return _cropped(sheet, call, x, edges)
 
 
 def _resized(sheet: Sheet, call: Call, x: str, size: tuple[int, int], how: str) -> str:
@@ -135,9 +158,10 @@ def _cropped(sheet: Sheet, call: Call, x: str, edges: list[tuple[int, int]]) -> 
 
 
 def permute(sheet: Sheet, call: Call) -> str:
-    """The axes behind the batch in another order, counted from 1."""
-    x, dims = sheet.operand(call), call.config["dims"]
+    """The axes behind the batch in another order, counted from 1; as an operation, all axes."""
+    x, said = sheet.operand(call), {**call.config, **call.kwargs}
+    order = [0, *said["dims"]] if "dims" in said else list(said.get("axes", said.get("perm")) or ())
     rank = len(sheet.shape(x))
-    if sorted(dims) != list(range(1, rank)):
-        refuse(call, f"dims {dims!r:.40}: expected an order of 1 to {rank - 1}")
-    return sheet.node("transpose", [x], call.name, order=(0, *dims))
+    if sorted(order) != list(range(rank)) or order[0]:
+        refuse(call, f"the order {order!r:.40}: expected all of 0 to {rank - 1}, the batch in front")
+    return sheet.node("transpose", [x], call.name, order=tuple(order))

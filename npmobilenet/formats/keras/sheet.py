@@ -184,20 +184,34 @@ class Sheet:
         self.arrays[name] = np.ascontiguousarray(array, np.float32)
         return name
 
-    def constant_op(self, op: str, x: str, numbers: Array | float, name: str) -> str:
-        """`add` or `mul` of a tensor and one number, or one for each channel."""
+    def numbers(self, numbers: Array | float, like: str, name: str) -> str:
+        """A constant for a tensor: one number, one for each channel, or an array that is read as broadcasting does."""
         with np.errstate(over="ignore"):
             values = np.atleast_1d(np.asarray(numbers, np.float64)).astype(np.float32)
         if not np.isfinite(values).all():
             raise ConversionError(f"layer {name!r:.120} has numbers that float32 doesn't hold")
+        rank = len(self.shape(like))
+        while values.ndim > rank and values.shape[0] == 1:
+            values = values[0]
+        shape = (1,) * (rank - values.ndim) + values.shape
+        if len(shape) > rank or shape[0] != 1:
+            raise ConversionError(
+                f"layer {name!r:.120}: an array {values.shape} for a tensor {self.shape(like)}; expected one that is "
+                "the same for every image"
+            )
+        return self._constant(f"{name}/values", values.reshape(shape))
+
+    def constant_op(self, op: str, x: str, numbers: Array | float, name: str) -> str:
+        """A node of a tensor and a constant (see `numbers`)."""
+        constant = self.numbers(numbers, x, name)
+        values = self.arrays[constant]
         number = float(values.reshape(-1)[0]) if values.size == 1 else None
         kind, inner = self._meaning.get(x, ("", ""))
         if op == "mul" and number is not None and abs(number - _SIXTH) < 1e-6 and kind in ("capped", "product"):
             function = "hard_sigmoid" if kind == "capped" else "hard_swish"
             gate = self._add("activation", [inner], name, {"function": function})
             return self._means(gate, "gate", inner) if kind == "capped" else gate
-        shape = (1,) * (len(self.shape(x)) - 1) + (values.size,)
-        tensor = self._add(op, [x, self._constant(f"{name}/values", values.reshape(shape))], name, {})
+        tensor = self._add(op, [x, constant], name, {})
         return self._means(tensor, "plus3", x) if op == "add" and number == 3 else tensor
 
     def binary(self, op: str, x: str, y: str, name: str) -> str:
@@ -224,6 +238,8 @@ class Sheet:
             if len(others) != 1 or others[0] not in self.arrays:
                 break
             values = self.arrays[others[0]].reshape(-1).astype(np.float64)
+            if values.size not in (1, self.shape(at)[-1]):
+                break
             scale, shift = (scale * values, shift * values) if readers[0].op == "mul" else (scale, shift + values)
             at = readers[0].output
         return scale, shift, at

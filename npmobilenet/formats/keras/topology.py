@@ -2,8 +2,7 @@
 
 A configuration is data: no class is looked up, nothing is run.
 
-* Functional: each layer lists its calls. Keras 3 writes a tensor as `{"class_name": "__keras_tensor__", "config":
-  {"keras_history": [layer, call, output]}}`, Keras 2 as `[layer, call, output, {keyword: value}]`.
+* Functional: each layer lists its calls (references.py).
 * Sequential: each layer reads the one before it.
 * A model may be a layer; its calls are listed with the path of names that leads to them.
 
@@ -21,10 +20,11 @@ from typing import Any
 
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats.keras.hdf5 import MAX_LAYERS, limit
+from npmobilenet.formats.keras.references import Reference, arguments, inner, numbers, references
 from npmobilenet.formats.keras.store import MAX_DEPTH
+from npmobilenet.modeldata import Array
 
 MODELS = ("Functional", "Model", "Sequential")
-_CONSTANT = "_CONSTANT_VALUE"  # tf_keras: the first operand of an operation is a number
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Value:
     """What a call gives, by a number of its own."""
 
     number: int
+
+
+Operand = Value | float | Array
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,16 @@ class Call:
         return self.path[-1]
 
     @property
-    def operands(self) -> list[Value | float]:
-        """The values and numbers that it is called with, in order."""
-        found: list[Value | float] = []
+    def operands(self) -> list[Operand]:
+        """The values, numbers and arrays that it is called with, in order."""
+        found: list[Operand] = []
         for item in (*self.args, *self.kwargs.values()):
-            for part in item if isinstance(item, list) else [item]:
-                if isinstance(part, Value) or (isinstance(part, (int, float)) and not isinstance(part, bool)):
+            whole = numbers(item)
+            for part in item if whole is None and isinstance(item, list) else [item if whole is None else whole]:
+                array = numbers(part)
+                if array is not None:
+                    found.append(array)
+                elif isinstance(part, Value) or (isinstance(part, (int, float)) and not isinstance(part, bool)):
                     found.append(part)
         return found
 
@@ -151,7 +158,7 @@ class _Walk:
             double = next(n for n in by_name if sum(_name(layer) == n for layer in layers) > 1)
             raise ConversionError(f"two layers are called {double[:80]!r}")
         results: dict[tuple[str, int], list[Value]] = {}
-        for place, (name, _, _) in enumerate(_references(body["input_layers"])):
+        for place, (name, _, _) in enumerate(references(body["input_layers"])):
             if given is None:
                 results[name, 0] = [self.take_input(name, _shape(by_name[name]["config"]))]
             elif place < len(given):
@@ -160,9 +167,9 @@ class _Walk:
         sorter: TopologicalSorter[tuple[str, int]] = TopologicalSorter()
         for name, layer in by_name.items():
             for number, node in enumerate(layer.get("inbound_nodes") or ()):
-                args, kwargs = _arguments(node)
+                args, kwargs = arguments(node)
                 calls[name, number] = args, kwargs
-                sources = [_key(ref, by_name) for ref in _inner([*args, *kwargs.values()])]
+                sources = [_key(ref, by_name) for ref in inner([*args, *kwargs.values()])]
                 sorter.add((name, number), *sources)
         try:
             order = list(sorter.static_order())
@@ -176,8 +183,8 @@ class _Walk:
             kwargs = {word: _resolved(item, results, by_name) for word, item in kwargs.items()}
             results[key] = self.layer(by_name[key[0]], path, keys, names, args, kwargs)
         outputs = []
-        for reference in _references(body["output_layers"]):
-            outputs.append((reference[0], _resolved(_Reference(*reference), results, by_name)))
+        for reference in references(body["output_layers"]):
+            outputs.append((reference[0], _resolved(Reference(*reference), results, by_name)))
         return outputs
 
     def layer(
@@ -208,16 +215,6 @@ class _Walk:
         value = self.value()
         self.result.inputs.append((name, shape, value))
         return value
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """Output `output` of call `call` of a layer, as a configuration says it; `keras2`: in Keras 2's way."""
-
-    layer: str
-    call: int
-    output: int
-    keras2: bool = True
 
 
 def is_model(entry: Mapping[str, Any]) -> bool:
@@ -278,57 +275,7 @@ def _first_shape(layers: list[Any], body: Any) -> tuple[str, Sequence[Any]]:
     raise ConversionError("the model was saved without the shape of its input; call it once, and save it again")
 
 
-def _references(value: Any) -> list[tuple[str, int, int]]:
-    """`["x", 0, 0]` or a list or a mapping of such."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
-        return [(value[0], int(value[1]), int(value[2]))]
-    return [found for item in value for found in _references(item)]
-
-
-def _is_call(item: Any) -> bool:
-    """`[layer, call, output]` or `[layer, call, output, keywords]`, or a number in the first's place."""
-    if not (isinstance(item, list) and len(item) in (3, 4) and isinstance(item[0], str)):
-        return False
-    return item[0] == _CONSTANT or all(isinstance(i, int) and not isinstance(i, bool) for i in item[1:3])
-
-
-def _arguments(node: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Positional and keyword arguments of a call, tensors in them as `_Reference`."""
-    if isinstance(node, Mapping):
-        return [_marked(item) for item in node["args"]], {k: _marked(v) for k, v in node["kwargs"].items()}
-    items = [node] if _is_call(node) else list(node)
-    args, kwargs = [], {}
-    for item in items:
-        args.append(item[2] if item[0] == _CONSTANT else _Reference(item[0], item[1], item[2]))
-        if len(item) > 3:
-            kwargs.update({word: _marked(value) for word, value in (item[3] or {}).items()})
-    return ([args] if len(items) > 1 else args), kwargs
-
-
-def _marked(item: Any) -> Any:
-    if isinstance(item, Mapping):
-        if item.get("class_name") == "__keras_tensor__":
-            name, call, output = item["config"]["keras_history"]
-            return _Reference(str(name), int(call), int(output), False)
-        return item
-    if _is_call(item):
-        return _Reference(item[0], item[1], item[2])
-    return [_marked(part) for part in item] if isinstance(item, list) else item
-
-
-def _inner(items: Iterable[Any]) -> list[_Reference]:
-    found = []
-    for item in items:
-        if isinstance(item, _Reference):
-            found.append(item)
-        elif isinstance(item, list):
-            found += _inner(item)
-    return found
-
-
-def _key(reference: _Reference, layers: Mapping[str, Mapping[str, Any]]) -> tuple[str, int]:
+def _key(reference: Reference, layers: Mapping[str, Mapping[str, Any]]) -> tuple[str, int]:
     """A layer and the number of its call; Keras 2 counts a model's own inside as call 0."""
     entry = layers.get(reference.layer)
     if entry is None:
@@ -341,7 +288,7 @@ def _key(reference: _Reference, layers: Mapping[str, Mapping[str, Any]]) -> tupl
 def _resolved(item: Any, results: Mapping[tuple[str, int], list[Value]], layers: Mapping[str, Any]) -> Any:
     if isinstance(item, list):
         return [_resolved(part, results, layers) for part in item]
-    if not isinstance(item, _Reference):
+    if not isinstance(item, Reference):
         return item
     values = results.get(_key(item, layers))
     if values is None or not 0 <= item.output < len(values):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.formats.between_zeros import spread, transposed_padding
 from npmobilenet.formats.tflite.builder import Importer, refuse
 from npmobilenet.formats.tflite.constants import Constant
 from npmobilenet.formats.tflite.flatbuffer import FileOperator
@@ -232,19 +233,12 @@ def transpose_conv(io: Importer, op: FileOperator) -> None:
     if len(size) != NHWC_RANK or len(x.shape) != NHWC_RANK or min(*step, *size) < 1:
         refuse(op, f"an output of {size} from {x.shape} by steps of {step}")
     same = op.options.get("Padding") == 0
-    before = [same_padding(size[1 + i], k, step[i])[0] if same else 0 for i, k in enumerate((height, width))]
-    pads = tuple(
-        (k - 1 - before[i], size[1 + i] - x.shape[1 + i] * step[i] + before[i]) for i, k in enumerate((height, width))
-    )
+    pads = transposed_padding(x.shape, size[1:3], (height, width), step, same)
     if min(map(min, pads)) < 0:
         refuse(op, f"an output of {size} from {x.shape}: it leaves pixels out")
-    name, (_, h, w, c) = x.name, x.shape
-    for pixels, inner, gap in ((h * w, c, step[1]), (h, w * step[1] * c, step[0])):
-        if gap > 1:
-            name = io.emit_hidden(op, "reshape", [name], shape=(1, pixels, 1, inner))
-            name = io.emit_hidden(op, "pad", [name], padding=((0, 0), (0, gap - 1)))
-    if step != (1, 1):
-        name = io.emit_hidden(op, "reshape", [name], shape=(1, h * step[0], w * step[1], c))
+    name = x.name
+    for kind, change in spread(x.shape, step):
+        name = io.emit_hidden(op, kind, [name], **change)
     flipped = Constant(weights.index, np.ascontiguousarray(weights.array[::-1, ::-1]), weights.quantization)
     bias = _bias_values(io, turned, x, channels)
     if bias.index < 0 and x.quantization is not None and weights.quantization is not None:  # XNNPACK takes it without
