@@ -128,7 +128,7 @@ def _kernels() -> dict[str, Any]:
     }
     found["forced_isa"] = os.environ.get("NPMOBILENET_ISA") or None
     try:
-        from npmobilenet.kernels.compiler.jit import isa
+        from npmobilenet.kernels.compiler.cpu import isa
 
         found["isa"] = isa()
         from npmobilenet.kernels.fast.gemm_s8 import KIND
@@ -180,14 +180,15 @@ def _threads() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    from npmobilenet.kernels.compiler import jit, object_code
+    from npmobilenet.kernels.compiler import object_code
+    from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 
     try:
-        root: Path | None = jit.cache_root()
+        root: Path | None = cache_root()
     except RuntimeError:
         root = None
     try:
-        folder = jit.cache_folder()
+        folder = cache_folder()
         problem = "" if folder is not None else _cache_problem(root)
     except (ValueError, NpMobilenetError) as error:
         folder, problem = None, str(error)

@@ -232,16 +232,17 @@ def compile_notice() -> Iterator[None]:
         return
     from rich.console import Console
 
-    from npmobilenet.kernels.compiler import jit
+    from npmobilenet.kernels.compiler.cache import cache_folder
+    from npmobilenet.kernels.compiler.notices import listening
 
     status = Console(stderr=True, highlight=False).status("")
-    why = "first use; up to a minute in all" if jit.cache_folder() else "in every run; see npmobilenet doctor"
+    why = "first use; up to a minute in all" if cache_folder() else "in every run; see npmobilenet doctor"
 
     def show(kernel: str) -> None:
         status.update(f"compiling {kernel} ({why})")
         status.start()
 
-    with jit.listening(show):
+    with listening(show):
         try:
             yield
         finally:

@@ -37,7 +37,7 @@ def warmup(model: str | None, kernels: str, dtypes: tuple[str, ...], as_json: bo
     which takes about a minute. They are kept in a private folder of this user, named by `doctor`. Changing the CPU, or
     the version of Python, Numba or npmobilenet, makes them anew.
     """
-    from npmobilenet.kernels.compiler.jit import cache_folder
+    from npmobilenet.kernels.compiler.cache import cache_folder
 
     if model is not None and dtypes:
         raise click.UsageError("--dtype is for a warmup without MODEL: a model has its own")
@@ -133,7 +133,7 @@ def every_block() -> Graph:
 def _compile(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     """Run every kernel of the plans once; for each, how long that took and whether anything had to be compiled."""
     from npmobilenet.kernels import as_functions
-    from npmobilenet.kernels.compiler.jit import listening
+    from npmobilenet.kernels.compiler.notices import listening
     from npmobilenet.kernels.compiler.work_sharing import compile_loops
     from npmobilenet.runtime.exclusive import exclusive
 

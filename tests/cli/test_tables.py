@@ -12,7 +12,7 @@ pytest.importorskip("click", reason="the command line needs the extra [cli]")
 from npmobilenet.cli.golden_record import short_names
 from npmobilenet.cli.output import NARROW, Column, compile_notice, print_table
 from npmobilenet.golden.dump import Entry
-from npmobilenet.kernels.compiler import jit
+from npmobilenet.kernels.compiler import notices
 
 COLUMNS = [Column("#", rank=1), Column("tensor"), Column("op", rank=2), Column("count", right=True),
            Column("histogram", rank=4)]  # fmt: skip
@@ -54,6 +54,6 @@ def test_a_terminal_without_a_cursor_gets_no_moving_status(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.delenv("NPMOBILENET_QUIET", raising=False)
     monkeypatch.setenv("TERM", kind)
-    before = len(jit._listeners)
+    before = len(notices._listeners)
     with compile_notice():
-        assert (len(jit._listeners) > before) == moving
+        assert (len(notices._listeners) > before) == moving

@@ -175,7 +175,7 @@ def generated(tiles: list[Tile]) -> str:
         def take(builder: Any = builder, words: Any = words, count: Any = count) -> Any:
             return builder.load(builder.gep(words, [ir.Constant(WORD, next(count))]))
 
-        signature, codegen = tile._defn(None, *kinds)
+        signature, codegen = tile.define(None, *kinds)
         codegen(context, builder, signature, [_value(context, builder, kind, take) for kind in kinds])
         builder.ret_void()
     return str(module)
@@ -405,8 +405,8 @@ def test_choice_of_instruction_set() -> None:
 # The kernels of a process whose `isa` is replaced before they are made.
 DIGEST = """
 import sys
-from npmobilenet.kernels.compiler import jit
-jit.isa = lambda: sys.argv[1]
+from npmobilenet.kernels.compiler import cpu
+cpu.isa = lambda: sys.argv[1]
 sys.path[:0] = sys.argv[3:]
 from npmobilenet.kernels.fast import gemm_s8
 import test_zoo_layers

@@ -34,6 +34,9 @@ PARTS = {
         "as_dtype": "Numba's type of a value to NumPy's dtype",
         "from_dtype": "NumPy's dtype to Numba's type",
     },
+    "numba.extending": {
+        "typeof_impl": "Numba's type of an intrinsic that was put off (public)",
+    },
     "numba.core.registry": {
         "cpu_target": "the code generator that compiles tiles, and for which CPU it does",
     },

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core.registry import cpu_target
 
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.compiler import jit, work_sharing
+from npmobilenet.kernels.compiler import jit, notices, work_sharing
 from npmobilenet.kernels.compiler import trial as trial_module
 from npmobilenet.kernels.compiler.task import TaskFamily, in_one, task
 from npmobilenet.kernels.compiler.trial import AGAIN, ROUNDS, TURN, Trial, in_turns
@@ -512,7 +512,7 @@ def test_code_from_the_cache_is_that_of_the_form(tmp_path: Path, monkeypatch: py
     """Every form is compiled once and then loaded; a task made anew stands for another process."""
     compiled: list[str] = []
     monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(jit, "_listeners", [compiled.append])
+    monkeypatch.setattr(notices, "_listeners", [compiled.append])
 
     def keep_value(first, stop, value, out):  # type: ignore[no-untyped-def]
         out[0] = value
@@ -571,6 +571,6 @@ def test_a_waiting_thread_gives_way_as_the_system_can(there: str | None, monkeyp
     builder = ir.IRBuilder()
     module = ir.Module("waiting")
     builder.position_at_end(ir.Function(module, ir.FunctionType(ir.VoidType(), []), "wait").append_basic_block())
-    _, codegen = _let_others_run._defn(None)
+    _, codegen = _let_others_run.define(None)
     codegen(cpu_target.target_context, builder, None, ())
     assert [f.name for f in module.functions] == ["wait", *([there] if there else [])]

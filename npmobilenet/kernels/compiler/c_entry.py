@@ -20,6 +20,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler import object_code
+from npmobilenet.kernels.compiler.deferred import begin
 from npmobilenet.kernels.compiler.jit import OPTIONS, about_to_compile
 from npmobilenet.kernels.compiler.numba_private import array_value, c_function
 
@@ -116,6 +117,7 @@ def address_of(kernel: Callable[..., None], name: str, kinds: tuple[Any, ...]) -
     if address is not None:
         return address
     about_to_compile(name)
+    begin()
     unpack = _unpacker(kinds)
 
     def entry(words, first, stop):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -19,6 +16,8 @@ from npmobilenet.arithmetic import fixedpoint
 from npmobilenet.kernels import KERNELS, reference
 from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
+from npmobilenet.kernels.compiler.deferred import begin
+from npmobilenet.kernels.compiler.notices import about_to_compile, listening
 from npmobilenet.kernels.compiler.numba_private import FunctionFiles, NullCache, number_from_random_start, use_cache
 from npmobilenet.kernels.reference import arithmetic
 
@@ -57,48 +56,6 @@ class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
             self._inner = None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Telling the user why the first run is slow
-
-
-@functools.cache
-def _say_once() -> None:
-    if not os.environ.get("NPMOBILENET_QUIET"):
-        kept = (
-            "kept for the next time" if cache_folder() else "there is no folder to keep them in: see npmobilenet doctor"
-        )
-        print(f"npmobilenet: compiling kernels for this machine ({kept}) ...", file=sys.stderr, flush=True)
-
-
-def _default_listener(kernel: str) -> None:
-    _say_once()
-
-
-_listeners: list[Callable[[str], None]] = [_default_listener]  # the last one is told
-
-
-@contextlib.contextmanager
-def listening(callback: Callable[[str], None]) -> Iterator[None]:
-    """A block in which `callback` gets the name of each kernel that is about to be compiled, not loaded.
-
-    It takes the place of the notice on standard error, and of a callback of a block around this one.
-    """
-    _listeners.append(callback)
-    try:
-        yield
-    finally:
-        _listeners.remove(callback)
-
-
-def about_to_compile(kernel: str) -> None:
-    """Tell whoever listens."""
-    _listeners[-1](kernel)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Compiling
-
-
 number_from_random_start()
 
 # Never fastmath: it would let LLVM reorder and fuse the chains that docs/float32.md defines.
@@ -107,6 +64,7 @@ OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
     """Numba's compiled form of a kernel, which is called with arrays; see c_entry.py for the other form."""
+    begin()
     dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
     use_cache(dispatcher, KernelCache(function))
     return dispatcher

@@ -33,8 +33,10 @@ from numba.core.cgutils import (
 )
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
+from numba.extending import typeof_impl
 from numba.np.numpy_support import as_dtype, from_dtype
 
+from npmobilenet.kernels.compiler import deferred
 from npmobilenet.kernels.compiler.entries import sealed, unsealed
 
 __all__ = [
@@ -45,6 +47,12 @@ __all__ = [
 ]  # fmt: skip
 
 OPENMP = "numba.np.ufunc.omppool"
+
+
+# Numba's type of an intrinsic that was put off: that of its own object.
+typeof_impl.register(deferred.intrinsic)(
+    lambda value, context: cpu_target.typing_context.resolve_value_type(value.numbas)
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

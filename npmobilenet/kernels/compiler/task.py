@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
-from numba.extending import register_jitable
 
 from npmobilenet.kernels.compiler.c_entry import address_of, kinds_of, words_of
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.work_sharing import Call, Program, Work
 
 
@@ -39,6 +38,8 @@ class Task:
 
     def __call__(self, *args: Any) -> None:
         """Run it now."""
+        import numba
+
         Program([self.bind(*args)]).run(numba.get_num_threads())
 
 

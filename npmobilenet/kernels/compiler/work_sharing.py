@@ -29,10 +29,10 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, register_jitable
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.c_entry import WORD, address_of, kinds_of, words_of
+from npmobilenet.kernels.compiler.deferred import intrinsic, register_jitable
 from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.compiler.numba_private import array_data, get_or_insert_function
 from npmobilenet.kernels.compiler.spans import Touch, needs, touched

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import types
-from numba.extending import overload, register_jitable
 
-from npmobilenet.kernels.compiler.cpu import target_features
-from npmobilenet.kernels.compiler.jit import LANES, isa
+from npmobilenet.kernels.compiler.cpu import LANES, isa, target_features
+from npmobilenet.kernels.compiler.deferred import overload, register_jitable, types
 from npmobilenet.kernels.compiler.spans import Rows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba.extending import register_jitable
-
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.spans import alike
 from npmobilenet.kernels.compiler.task import Task
 from npmobilenet.kernels.compiler.work_sharing import Work

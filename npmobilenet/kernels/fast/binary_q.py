@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from npmobilenet.arithmetic.fixedpoint import Rounding, single_rounding
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.fast.binary import FULL, OTHER, VECTOR, _spread, output_rows
 from npmobilenet.kernels.fast.gemm_s8 import LANE

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
-
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.compiler.work_sharing import Work

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from npmobilenet.graph import ACTIVATIONS
-from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
+from npmobilenet.kernels.compiler.cpu import LANES, REGISTERS, isa
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.vectorcode.gemm_f32 import gemm_f32_rows
 from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding
-from npmobilenet.kernels.compiler.jit import LANES, REGISTERS, isa
+from npmobilenet.kernels.compiler.cpu import LANES, REGISTERS, isa
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
 from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, borrowed, one_of
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel

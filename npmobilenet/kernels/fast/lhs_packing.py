@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import overload, register_jitable
 
-from npmobilenet.kernels.compiler.numba_private import as_dtype, from_dtype
+from npmobilenet.kernels.compiler.deferred import as_dtype, from_dtype, overload, register_jitable
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, SIGN_OFFSET
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES
 from npmobilenet.kernels.vectorcode.generated import Lhs

@@ -8,8 +8,8 @@ that of the three kernels one after the other, which are called here for the row
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.compiler.work_sharing import PER_THREAD, Work

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
 
+from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.spans import alike
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work

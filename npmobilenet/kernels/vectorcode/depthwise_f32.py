@@ -6,7 +6,7 @@ import contextlib
 import functools
 from typing import Any, NamedTuple
 
-from npmobilenet.kernels.compiler.numba_private import for_range, for_range_slice
+from npmobilenet.kernels.compiler.deferred import for_range, for_range_slice
 from npmobilenet.kernels.vectorcode.generated import micro_kernel
 from npmobilenet.kernels.vectorcode.vector import FLOAT, INT, apply_activation, fma, load, store, variable
 

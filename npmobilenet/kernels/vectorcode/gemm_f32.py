@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npmobilenet.kernels.compiler.numba_private import for_range
+from npmobilenet.kernels.compiler.deferred import for_range
 from npmobilenet.kernels.vectorcode.generated import dispatch, generated, micro_kernel
 from npmobilenet.kernels.vectorcode.vector import (
     FLOAT,

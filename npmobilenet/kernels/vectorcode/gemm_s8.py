@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from npmobilenet.kernels.compiler.numba_private import array_data, for_range
+from npmobilenet.kernels.compiler.deferred import array_data, for_range, intrinsic, types
 from npmobilenet.kernels.compiler.object_code import allow
 from npmobilenet.kernels.vectorcode.generated import Lhs, Panel, is_signed, micro_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import CENTRED, LINE_FORMS, Line, NarrowToBytes

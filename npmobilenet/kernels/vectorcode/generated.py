@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler import object_code
-from npmobilenet.kernels.compiler.numba_private import array_data, without_owner
+from npmobilenet.kernels.compiler.deferred import array_data, intrinsic, types, without_owner
 
 Body = Callable[..., None]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from npmobilenet.kernels.compiler.numba_private import for_range, for_range_slice
+from npmobilenet.kernels.compiler.deferred import for_range, for_range_slice
 from npmobilenet.kernels.vectorcode.gemm_s8 import _multiply_add
 from npmobilenet.kernels.vectorcode.generated import is_signed, micro_kernel
 from npmobilenet.kernels.vectorcode.vector import (

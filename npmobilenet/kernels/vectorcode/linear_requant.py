@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import INT32_MIN, Requantization, Rounding, VectorRule, rule_at
-from npmobilenet.kernels.compiler.jit import isa
+from npmobilenet.kernels.compiler.cpu import isa
 from npmobilenet.kernels.vectorcode.requant_rules import MOST_EXCEPTIONS
 
 Array = np.ndarray[Any, Any]

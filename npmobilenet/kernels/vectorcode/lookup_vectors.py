@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from npmobilenet.kernels.compiler.numba_private import alloca_once, for_range_slice
+from npmobilenet.kernels.compiler.deferred import alloca_once, for_range_slice
 from npmobilenet.kernels.vectorcode.generated import micro_kernel
 from npmobilenet.kernels.vectorcode.vector import (
     INT,

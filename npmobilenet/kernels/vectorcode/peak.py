@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range
+from npmobilenet.kernels.compiler.deferred import alloca_once_value, for_range
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, MR, VECTORS

@@ -11,10 +11,9 @@ import functools
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba import types
 
 from npmobilenet.arithmetic.fixedpoint import Rounding
-from npmobilenet.kernels.compiler.numba_private import alloca_once_value, for_range, for_range_slice
+from npmobilenet.kernels.compiler.deferred import alloca_once_value, for_range, for_range_slice, types
 from npmobilenet.kernels.vectorcode.general_requant import GeneralRequant
 from npmobilenet.kernels.vectorcode.generated import Cells, generated, is_signed, outlined
 from npmobilenet.kernels.vectorcode.requant_rules import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from npmobilenet.kernels.compiler.numba_private import alloca_once, get_or_insert_function
+from npmobilenet.kernels.compiler.deferred import alloca_once, get_or_insert_function
 
 INT8, INT16, INT32, INT = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()

@@ -45,7 +45,7 @@ def measure(
 
         data = load_data(model)
     loaded = time.perf_counter()
-    from npmobilenet.kernels.compiler.jit import listening
+    from npmobilenet.kernels.compiler.notices import listening
     from npmobilenet.model import Model
 
     heard: list[str] = []

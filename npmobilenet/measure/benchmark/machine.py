@@ -57,7 +57,7 @@ def describe_machine() -> dict[str, Any]:
     """CPU, instruction set of the kernels, cores, threading layer (None before anything ran in parallel), load."""
     import numba
 
-    from npmobilenet.kernels.compiler.jit import isa
+    from npmobilenet.kernels.compiler.cpu import isa
 
     try:
         layer: str | None = numba.threading_layer()
