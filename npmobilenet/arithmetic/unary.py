@@ -73,6 +73,11 @@ _FUNCTIONS: Mapping[str, Callable[[np.float32], np.float32]] = {
 }
 
 
+def in_integers(formula: str) -> bool:
+    """Whether a runtime defines the function for 8 bits."""
+    return formula in _FUNCTIONS or formula in ("abs", "sqrt", "rsqrt")
+
+
 def _dequantized(q: int, x: Tensor) -> np.float32:
     with np.errstate(over="ignore"):
         return scale_of(x) * F(q - zero_point_of(x))

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from npmobilenet.arithmetic.unary import in_integers
 from npmobilenet.errors import InputError
-from npmobilenet.graph import Graph, Node, Quantization, Tensor
+from npmobilenet.graph import OPS, Graph, Node, Quantization, Tensor
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.quantize import parameters
 from npmobilenet.quantize.equalize import bias_error
 from npmobilenet.quantize.lower import LAYERS, free, lower
 from npmobilenet.quantize.parameters import SCHEMES, Range
-from npmobilenet.quantize.scales import Given, Scales
+from npmobilenet.quantize.scales import EXTREMA, Given, Scales
 
 CHANNELS: Mapping[str, int] = {"conv2d": 3, "depthwise_conv2d": 2, "fully_connected": 1}  # the weights' output axis
 PORTS = ("int8", "uint8", "float32")
@@ -71,7 +72,7 @@ class _Quantizing:
         self.inputs, self.outputs = data.graph.inputs, data.graph.outputs
         self.endpoints = dict(data.graph.endpoints)
         self.tensors = {
-            name: dataclasses.replace(t, dtype=dtype, quantization=self.found[name])
+            name: dataclasses.replace(t, dtype=dtype, quantization=self.found[name]) if name in self.found else t
             for name, t in data.graph.tensors.items()
             if not t.constant
         }
@@ -80,12 +81,29 @@ class _Quantizing:
 
     def add(self, node: Node) -> None:
         """A node with its constants quantized, and its operands rescaled where need be."""
+        if not _in_integers(node):
+            self.in_floats(node)
+            return
         if node.op in LAYERS:
             inputs: tuple[str, ...] = self.layer(node)
         else:
             inputs = tuple(self.operand(node, i, name) for i, name in enumerate(node.inputs))
         attrs = {key: value for key, value in node.attrs.items() if (key, value) != ("activation", "none")}
         self.nodes.append(dataclasses.replace(node, inputs=inputs, attrs=attrs, scope="", batch_norm=False))
+
+    def in_floats(self, node: Node) -> None:
+        """A node that no runtime defines for 8 bits, between nodes that convert, as TensorFlow writes it."""
+        inputs = [
+            self.constant(name, self.floats[name], None) if name in self.floats
+            else self.convert(name, f"{name}/float32", "float32", None, "dequantize")
+            for name in node.inputs
+        ]  # fmt: skip
+        inside = free(f"{node.output}/float32", self.taken)
+        tensor = dataclasses.replace(self.tensors[node.output], name=inside, dtype="float32", quantization=None)
+        self.taken[inside] = self.tensors[inside] = dataclasses.replace(tensor, source="")
+        self.nodes.append(dataclasses.replace(node, inputs=tuple(inputs), output=inside))
+        name = free(f"{node.output}/quantize", {n.name: n for n in self.nodes})
+        self.nodes.append(Node(name, "quantize", (inside,), node.output))
 
     def layer(self, node: Node) -> tuple[str, str, str]:
         """Weights and bias in steps that suit the input's scale."""
@@ -101,13 +119,16 @@ class _Quantizing:
 
     def operand(self, node: Node, position: int, name: str) -> str:
         """An operand: a constant quantized by its own range, a value rescaled if the op needs another scale of it."""
+        if name in self.floats and node.op in EXTREMA:
+            q = self.found[node.output]
+            return self.constant(name, parameters.in_steps(self.floats[name], q, self.dtype), q)
         if name in self.floats:
             return self.constant(name, *parameters.constant(self.floats[name], self.dtype))
         if (node.name, position) in self.rescaled:
             return self.convert(name, f"{name}/for/{node.output}", self.dtype, self.found[node.output], "quantize")
         return name
 
-    def constant(self, name: str, array: Array, q: Quantization) -> str:
+    def constant(self, name: str, array: Array, q: Quantization | None) -> str:
         """Declare a constant; once for uses that quantize it equally."""
         key = (name, str(array.dtype), q)
         if key not in self._made:
@@ -131,7 +152,8 @@ class _Quantizing:
         """Make inputs and outputs of another dtype, with nodes at the edges that convert."""
         if dtype == self.dtype:
             return
-        names = {name: free(f"{name}/{self.dtype}", self.taken) for name in (*self.inputs, *self.outputs)}
+        ports = [name for name in (*self.inputs, *self.outputs) if name in self.found]
+        names = {name: free(f"{name}/{self.dtype}", self.taken) for name in ports}
         inside, self.nodes = self.nodes, []
         for name, new in names.items():
             tensor = self.tensors[name]
@@ -144,7 +166,7 @@ class _Quantizing:
             self.nodes.append(dataclasses.replace(node, inputs=inputs, output=names.get(node.output, node.output)))
         op = "dequantize" if dtype == "float32" else "quantize"
         for name in dict.fromkeys(self.outputs):
-            if name not in self.inputs:
+            if name in names and name not in self.inputs:
                 self.nodes.append(
                     Node(free(f"{name}/{op}", dict.fromkeys(n.name for n in inside)), op, (names[name],), name)
                 )
@@ -152,6 +174,11 @@ class _Quantizing:
     def used_tensors(self) -> dict[str, Tensor]:
         """The tensors, in an order that doesn't depend on how they came about: computed ones, then constants."""
         return {n: t for n, t in self.tensors.items() if not t.constant} | {n: self.tensors[n] for n in self.arrays}
+
+
+def _in_integers(node: Node) -> bool:
+    """Whether a runtime defines it for 8 bits."""
+    return OPS[node.op].computes("int8") and (node.op != "unary" or in_integers(str(node.attrs["formula"])))
 
 
 def _shifted(tensor: Tensor, dtype: str) -> Quantization | None:

@@ -28,7 +28,10 @@ def lower(data: ModelData) -> ModelData:
     New tensors are called after the value that they lead to: `NAME/linear` before a separate activation, `NAME/relu6`
     and `NAME/factor` within a hard sigmoid. Raises `InputError` if the model isn't float32 throughout.
     """
-    other = [f"'{t.name}' ({t.dtype})" for t in data.graph.tensors.values() if t.dtype != "float32"]
+    places = {node.output for node in data.graph.nodes if node.op == "arg_max"}
+    other = [
+        f"'{t.name}' ({t.dtype})" for t in data.graph.tensors.values() if t.dtype != "float32" and t.name not in places
+    ]
     if other:
         raise InputError(
             f"'{data.info.name}' is not a float32 model: {len(other)} tensors are not, such as {other[0]}; "

@@ -25,6 +25,10 @@ FIXED: dict[str, Quantization] = {  # of softmax and sigmoid: [0, 1) in steps of
     "int8": Quantization((1 / 256,), (-128,)),
     "uint8": Quantization((1 / 256,), (0,)),
 }
+UNIT: dict[str, Quantization] = {  # of l2_normalize, as LiteRT's kernel demands: [-1, 1) in steps of 1/128
+    "int8": Quantization((1 / 128,), (0,)),
+    "uint8": Quantization((1 / 128,), (128,)),
+}
 NEAR_ZERO = 1e-6  # a constant's narrowest range: kNearZeroTolerance
 MOST_BIAS = (2**31 - 1) // 2  # largest |bias| in steps, so that products have room in the accumulator: kBiasMax
 
@@ -93,6 +97,14 @@ def symmetric(array: Floats, axis: int, scale: Floats) -> tuple[Array, Quantizat
 def constant(array: Floats, dtype: str) -> tuple[Array, Quantization]:
     """A constant operand of add, sub or mul: asymmetric over the type's whole range, from its own values."""
     return _per_tensor(array, dtype, lowest=int(np.iinfo(dtype).min))
+
+
+def in_steps(array: Floats, q: Quantization, dtype: str) -> Array:
+    """A constant in the steps of another tensor; what lies outside of its range becomes the nearest end."""
+    limits = np.iinfo(dtype)
+    steps = round_away(array.astype(np.float64) / q.scale[0]) + q.zero_point[0]
+    found: Array = np.clip(steps, limits.min, limits.max).astype(dtype)
+    return found
 
 
 def _per_tensor(array: Floats, dtype: str, lowest: int) -> tuple[Array, Quantization]:

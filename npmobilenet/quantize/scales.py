@@ -6,10 +6,14 @@ from collections.abc import Mapping
 
 from npmobilenet.errors import InputError
 from npmobilenet.graph import Graph, Node, Quantization
-from npmobilenet.quantize.parameters import FIXED, Range, activation
+from npmobilenet.quantize.parameters import FIXED, UNIT, Range, activation
 
 # Kernels that move or average integers without rescaling them.
-SAME_SCALE = ("average_pool", "concat", "pad", "reshape", "resize_bilinear")
+SAME_SCALE = (
+    "average_pool", "max_pool", "concat", "pad", "reshape", "transpose", "slice", "resize_bilinear", "resize_nearest",
+    "minimum", "maximum",
+)  # fmt: skip
+EXTREMA = ("minimum", "maximum")
 # Ops that LiteRT may compute into the memory of an operand (TfLiteInplaceOp of their registrations).
 IN_PLACE: Mapping[str, int] = {"add": 2, "sub": 2, "mul": 2, "softmax": 1}  # op -> how many operands may be overwritten
 Given = Range | tuple[float, float] | Quantization
@@ -20,24 +24,34 @@ class Scales:
     """How the tensors of a lowered graph are tied to each other.
 
     An op with one operand passes that operand's parameters on; concat has its result's parameters, and its operands
-    take them over. Softmax and sigmoid have fixed results, which a concat must rescale: `rescaled` lists such operands
-    as (node, position).
+    take them over; those of a minimum or maximum cover its operands, too. Softmax, sigmoid and l2_normalize have fixed
+    results, which these must rescale: `rescaled` lists such operands as (node, position).
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._from: dict[str, str] = {}
         self.fixed = {n.output for n in graph.nodes if n.op == "softmax" or n.attrs.get("function") == "sigmoid"}
+        self.units = {n.output for n in graph.nodes if n.op == "l2_normalize"}
+        self.fixed |= self.units
         self.rescaled: list[tuple[Node, int]] = []
         for node in graph.nodes:
-            if node.op in SAME_SCALE and node.op != "concat":
+            if node.op in SAME_SCALE and node.op not in ("concat", *EXTREMA):
                 self._from[node.output] = node.inputs[0]
         for node in graph.nodes:
-            if node.op == "concat":
+            if node.op in ("concat", *EXTREMA):
                 self._tie(node)
+        self._together: dict[str, list[str]] = {}  # source -> values of extrema that its parameters must cover
+        for node in graph.nodes:
+            if node.op in EXTREMA:
+                here = self.source(node.output)
+                values = [n for n in node.inputs if not graph.tensors[n].constant and self.source(n) == here]
+                self._together.setdefault(here, []).extend([node.output, *values])
 
     def _tie(self, node: Node) -> None:
         for position, name in enumerate(node.inputs):
+            if self.graph.tensors[name].constant:
+                continue
             root, target = self.source(name), self.source(node.output)
             if root in self.fixed and root != target:
                 self.rescaled.append((node, position))
@@ -52,8 +66,14 @@ class Scales:
 
     def needed(self) -> list[str]:
         """The tensors whose ranges must be known."""
-        computed = [*self.graph.inputs, *(node.output for node in self.graph.nodes)]
-        return list(dict.fromkeys(s for s in map(self.source, computed) if s not in self.fixed))
+        sources = dict.fromkeys(s for s in map(self.source, self.computed) if s not in self.fixed)
+        return list(dict.fromkeys([*sources, *(n for s in sources for n in self._together.get(s, []))]))
+
+    @property
+    def computed(self) -> list[str]:
+        """The tensors that are quantized: inputs and results, but for arg_max's places."""
+        names = [*self.graph.inputs, *(node.output for node in self.graph.nodes)]
+        return [name for name in names if self.graph.tensors[name].dtype == "float32"]
 
     def parameters(self, ranges: Mapping[str, Given], dtype: str) -> dict[str, Quantization]:
         """For every computed tensor, from the ranges (or ready parameters) of those in `needed`.
@@ -67,10 +87,17 @@ class Scales:
                 f"no range for {len(missing)} tensors of '{self.graph.name}': {', '.join(missing[:LISTED])}{more}; "
                 "calibrate() measures all that are needed"
             )
-        own = {name: _parameters(name, ranges[name], dtype) for name in self.needed()}
-        own.update(dict.fromkeys(self.fixed, FIXED[dtype]))
-        computed = [*self.graph.inputs, *(node.output for node in self.graph.nodes)]
-        return {name: own[self.source(name)] for name in computed}
+        own = {name: _parameters(name, self._covering(name, ranges), dtype) for name in self.needed()}
+        own.update({name: (UNIT if name in self.units else FIXED)[dtype] for name in self.fixed})
+        return {name: own[self.source(name)] for name in self.computed}
+
+    def _covering(self, name: str, ranges: Mapping[str, Given]) -> Given:
+        """The range of a tensor, and of what an extremum ties to it."""
+        found = ranges[name]
+        for other in (ranges[n] for n in self._together.get(name, [])):
+            if not isinstance(found, Quantization) and not isinstance(other, Quantization):
+                found = Range(*found).union(Range(*other))
+        return found
 
 
 def _parameters(name: str, given: Given, dtype: str) -> Quantization:
