@@ -6,6 +6,7 @@ The makers of files are those of the tests (tests/tflite_maker.py and the writer
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sys
 import tarfile
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "formats")]
+sys.path[:0] = [str(TESTS), str(TESTS / "formats"), str(TESTS / "kernels")]
 
 CLASSES = 10
 NAMES = tuple(f"class{i}" for i in range(CLASSES))
@@ -197,6 +198,7 @@ def make(folder: Path, corpus: Sequence[Path], with_keras: bool) -> None:
                 read = load_data(place / "m.tflite")
                 own = put("h5", f"{kind}_{seed}", {})
                 weightfile.write(own / "m.h5", ModelData(read.graph, read.tensors, ModelInfo("seed", NAMES)))
+    _operators(put)
     put("tflite", "labels", {"m.tflite": with_labels(small_tflite("uint8", 1))})
     variables = small_variables()
     write_legacy(put("keras", "legacy", {}) / "m.h5", variables)
@@ -241,6 +243,21 @@ def make(folder: Path, corpus: Sequence[Path], with_keras: bool) -> None:
         for i, path in enumerate(sorted(p for p in root.rglob("*") if p.suffix.lower() in kinds and p.is_file())):
             if path.stat().st_size <= CORPUS_BYTES:
                 put(kinds[path.suffix.lower()], f"corpus_{i}", {"m" + path.suffix: path.read_bytes()})
+
+
+def _operators(put: Any) -> None:
+    """The files of one operator that the tests compare with LiteRT, in each of their types."""
+    import test_dynamic_range
+    import test_more_operators
+    import test_selection
+
+    cases = {name: (make, test_selection.DTYPES) for name, make in test_selection.CASES.items()}
+    for name, (make, types) in (cases | test_more_operators.CASES).items():
+        for kind in types:
+            put("tflite", f"{name}_{kind}", {"m.tflite": make(np.random.default_rng(0), kind).bytes()})
+    for layers in (test_dynamic_range.convolutions(), test_dynamic_range.dense_layers()):
+        for name, file in itertools.islice(layers, 0, None, 5):
+            put("tflite", name, {"m.tflite": file.bytes()})
 
 
 def _packed(put: Any, model: bytes) -> None:
