@@ -201,3 +201,36 @@ def test_refusals(tmp_path: Path, name: str) -> None:
     (tmp_path / "made.tflite").write_bytes(make(np.random.default_rng(0), "int8").bytes())
     with pytest.raises(NpMobilenetError, match=message):
         nm.load(tmp_path / "made.tflite")
+
+
+def read(tmp_path: Path, tensors: list[T], ops: list[Op], **ends: Any) -> nm.Model:
+    (tmp_path / "made.tflite").write_bytes(File(tensors, ops, **ends).bytes())
+    return nm.load(tmp_path / "made.tflite", "python")
+
+
+def test_sums_of_several_counts(tmp_path: Path) -> None:
+    """Numbers that no tensor of the file holds are shared only where they are equal: 24 pixels and 12 channels."""
+    options = ("ReducerOptions", {"KeepDims": False})
+    tensors = [T(X), ints(1, 2), ints(3), T((1, 12)), T((1, 4, 6)), ints(1, 24), T((1, 24)), T((1, 36))]
+    ops = [
+        Op("SUM", [0, 1], [3], options), Op("SUM", [0, 2], [4], options), Op("RESHAPE", [4, 5], [6]),
+        Op("CONCATENATION", [3, 6], [7], ("ConcatenationOptions", {"Axis": 1})),
+    ]  # fmt: skip
+    model = read(tmp_path, tensors, ops)
+    assert model.run(np.ones(X, np.float32)).tolist() == [[24.0] * 12 + [12.0] * 24]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_transposed_convolution_without_its_inputs(tmp_path: Path, count: int) -> None:
+    with pytest.raises(NpMobilenetError, match=rf"{count} inputs, expected a shape, weights, an image"):
+        read(tmp_path, [T(X), T(X)], [Op("TRANSPOSE_CONV", [0] * count, [1])])
+
+
+def test_constants_beyond_float32(tmp_path: Path) -> None:
+    weights = T(data=np.full((5, 1, 1, 12), 255, np.uint8), scale=(3e38,), zero_point=(0,))
+    window = ("Conv2DOptions", {"StrideH": 1, "StrideW": 1})
+    with pytest.raises(NpMobilenetError, match=r"tensor #1: its scale 3e\+38 gives values beyond float32"):
+        read(tmp_path, [T(X), weights, T((1, 4, 6, 5))], [Op("CONV_2D", [0, 1], [2], window)])
+    values = T(data=np.full(X, 127, np.int8), scale=(3e38,), zero_point=(-1,))
+    with pytest.raises(NpMobilenetError, match=r"tensor #1: its scale 3e\+38 gives values beyond float32"):
+        read(tmp_path, [T(X), values, T(X), T(X)], [Op("DEQUANTIZE", [1], [2]), Op("ADD", [0, 2], [3])])

@@ -51,7 +51,7 @@ class Importer:
         self.bare: set[str] = set()  # 8-bit inputs without a scale
         self.batch = self._file_batch()
         self._budget = _MOST_USES * file_bytes + _MOST_BYTES
-        self._declared: dict[tuple[int, str, str, tuple[int, ...]], str] = {}
+        self._declared: dict[tuple[int, str, str, tuple[int, ...], bytes], str] = {}
         self._names = self._activation_names()
         self._taken = set(self._names.values())
         self._repeats: dict[str, int] = {}
@@ -248,13 +248,15 @@ class Importer:
     def declare(self, op: FileOperator, value: Constant, layout: str = "") -> str:
         """Declare a constant as a weight of the graph, and share it among equal uses of one tensor.
 
-        `layout` names what was done to the values, so that different uses don't share.
+        `layout` names what was done to the values, so that different uses don't share. What is no tensor of the file
+        is shared where its values are equal.
         """
-        key = (value.index, layout, str(value.array.dtype), value.array.shape)
+        absent = value.index < 0  # the zeros of an operator that leaves its bias out, the numbers of a formula
+        own = value.array.tobytes() if absent else b""
+        key = (value.index, layout, str(value.array.dtype), value.array.shape, own)
         if key not in self._declared:
             if str(value.array.dtype) == "float16":
                 refuse(op, "float16 constants are supported behind a DEQUANTIZE only")
-            absent = value.index < 0  # the zeros of an operator that leaves its bias out, the numbers of a formula
             name = f"{self._names[op.outputs[0]]}/{layout or 'bias'}" if absent else self.tensor(value.index).name
             name = self.fresh(name or f"tensor_{value.index}")
             self.builder.constant(

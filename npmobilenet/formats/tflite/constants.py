@@ -23,6 +23,7 @@ ACTIVATION_DTYPES: Mapping[str, str] = {
 }  # fmt: skip
 INDEX_DTYPES: Mapping[str, str] = {"INT32": "int32", "INT64": "int64"}  # what ARG_MAX gives
 INTEGER_DTYPES = ("int8", "uint8", "int16")
+_LARGEST = float(np.finfo(np.float32).max)
 ITSELF = Quantization((1.0,), (0,))  # an integer that stands for itself
 
 
@@ -73,7 +74,11 @@ class Constant:
             channels = [1] * self.array.ndim
             channels[q.axis] = -1
             scale, zero = scale.reshape(channels), zero.reshape(channels)
-        return Constant(self.index, ((self.array - zero) * scale).astype(np.float32))
+        real = (self.array - zero) * scale
+        if np.abs(real).max(initial=0) > _LARGEST:
+            raise ConversionError(f"tensor #{self.index}: its scale {max(q.scale):.3g} gives values beyond float32; "
+                                  "quantize the model anew")  # fmt: skip
+        return Constant(self.index, real.astype(np.float32))
 
 
 def read_quantization(tensor: FileTensor, dtype: str, constant: bool) -> Quantization | None:

@@ -39,7 +39,7 @@ TABLES = {
 # The first version of an operator that takes int8; 2 where it isn't listed, 1 for other types.
 INT8_VERSIONS = {
     "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "HARD_SWISH": 1, "PRELU": 1,
-    "QUANTIZE": 1, "RELU_0_TO_1": 1, "SPLIT_V": 2,
+    "QUANTIZE": 1, "RELU_0_TO_1": 1, "RELU_N1_TO_1": 1, "ELU": 1, "SPLIT_V": 2,
 }  # fmt: skip
 _HYBRID_VERSIONS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 3}  # float32 input, int8 weights
 

@@ -222,7 +222,9 @@ def transpose_conv(io: Importer, op: FileOperator) -> None:
 
     Source: LiteRT, tflite/kernels/transpose_conv.cc, internal/reference/transpose_conv.h, commit f67457790.
     """
-    turned = replace(op, inputs=(op.inputs[2], *op.inputs[1:2], *op.inputs[3:]))
+    if len(op.inputs) < 3:
+        refuse(op, f"{len(op.inputs)} inputs, expected a shape, weights, an image, and a bias or none")
+    turned = replace(op, inputs=(op.inputs[2], op.inputs[1], *op.inputs[3:]))
     x, size = io.activation(turned), io.integers(op, 0, "a shape")
     weights = _weights(io, turned, x, 4, 0)
     if _is_dynamic(x, weights):  # which TFLite has no integer kernel for
