@@ -135,19 +135,22 @@ def leaky_relu(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> tuple
     with np.errstate(all="ignore"):
         up = scale_of(x) / scale_of(result)
         down = scale_of(x) * np.float32(node.attrs["alpha"]) / scale_of(result)
+    if down < 0:
+        raise PlanError(f"node '{node.name}' (leaky_relu): alpha {node.attrs['alpha']:g}, expected 0 or more of 8-bit "
+                        "values; keep it in float32")  # fmt: skip
     rule = dialect.rule("leaky_relu")
     if rule == "fixed8":
-        factors = [np.rint(np.float32(256) * f) for f in (up, down)]
         if all(2.0**-8 <= abs(f) <= 2.0**7 for f in (up, down)):
-            return tuple(_of_8_bits(float(f), result) for f in factors)  # type: ignore[return-value]
+            return _of_8_bits(float(up), result), _of_8_bits(float(down), result)
         rule = dialect.rule("leaky_relu", "undelegated")
     limits, most = LIMITS[result.dtype], dialect.most_shift
     first, rest = (rescaling(node, float(factor), x, result, rule, limits, most) for factor in (up, down))
     return first, rest
 
 
-def _of_8_bits(factor: float, result: Tensor) -> Requantization:
-    """(v * factor + 128) >> 8: "single" by the multiplier factor * 2^16 and the shift 7."""
+def _of_8_bits(real: float, result: Tensor) -> Requantization:
+    """(v * factor + 128) >> 8 for factor = round(256 real): "single" by the multiplier factor * 2^16, the shift 7."""
+    factor = round(256 * real)
     arrays = np.array([int(factor) << 16], np.int64), np.array([7], np.int32), np.array([factor / 256])
     return Requantization(*arrays, everywhere(Rounding.SINGLE), zero_point_of(result), *LIMITS[result.dtype])
 

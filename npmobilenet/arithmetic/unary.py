@@ -15,7 +15,7 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import Dialect
 from npmobilenet.arithmetic.exponential import exp_float32
-from npmobilenet.arithmetic.fixedpoint import Requantization, round_away32, rounding
+from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Requantization, round_away32, rounding
 from npmobilenet.arithmetic.ranges import LIMITS, multiplier_of, real_factor, scale_of, zero_point_of
 from npmobilenet.arithmetic.tables import rescaling
 from npmobilenet.errors import PlanError
@@ -42,8 +42,13 @@ class Normalization(NamedTuple):
 def normalization(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Normalization:
     """The output counts in 1/128 around the middle of its range, as LiteRT demands. Raises `PlanError`.
 
+    A row of more values than int32 holds the squares of is refused: LiteRT adds them in int32.
+
     Source: LiteRT, tflite/kernels/l2norm.cc, Prepare, commit f67457790.
     """
+    if x.shape[-1] * 255**2 > INT32_MAX:
+        raise PlanError(f"node '{node.name}' (l2_normalize): adds {x.shape[-1]:,} squares, expected at most "
+                        f"{INT32_MAX // 255**2:,}, which int32 holds")  # fmt: skip
     unsigned, (low, high) = x.dtype == "uint8", LIMITS[result.dtype]
     middle = 128 if unsigned else 0
     if scale_of(result) != F(1 / 128) or zero_point_of(result) != middle:
@@ -78,6 +83,10 @@ def in_integers(formula: str) -> bool:
     return formula in _FUNCTIONS or formula in ("abs", "sqrt", "rsqrt")
 
 
+# Those that TFLite has in uint8, where it converts a step to int32 before it clamps (internal/common.h, LUTPopulate).
+_CAST = ("tanh", "gelu", "gelu_tanh")
+
+
 def _dequantized(q: int, x: Tensor) -> np.float32:
     with np.errstate(over="ignore"):
         return scale_of(x) * F(q - zero_point_of(x))
@@ -88,6 +97,11 @@ def _entry(q: int, x: Tensor, result: Tensor, kind: str, even: bool) -> int:
     with np.errstate(all="ignore"):
         y = _FUNCTIONS[kind](_dequantized(q, x)) * (ONE / scale_of(result))
     zero, (low, high) = F(zero_point_of(result)), LIMITS[result.dtype]
+    if np.isnan(y) or (not even and x.dtype == "uint8" and kind in _CAST and abs(y) > 2**31 - 2**8):
+        raise PlanError(
+            f"tensor '{x.name}' ({x.dtype}): with its scale {scale_of(x):.3g} {kind} of {q} is {y:.3g} steps of the "
+            f"scale {scale_of(result):.3g} of '{result.name}', more than int32 holds: quantize '{x.name}' anew"
+        )
     if even:
         return int(np.rint(min(max(y + zero, F(low)), F(high))))
     return int(min(max(round_away32(y) + zero if np.isfinite(y) else y, low), high))
@@ -99,7 +113,9 @@ def _root(q: int, x: Tensor, result: Tensor) -> int:
     Source: LiteRT, tflite/kernels/elementwise.cc, SqrtEvalQuantized, commit f67457790.
     """
     high = LIMITS[result.dtype][1]
-    return min(int(np.sqrt(max(_dequantized(q, x), F(0))) / scale_of(result)) + zero_point_of(result), high)
+    with np.errstate(over="ignore"):
+        steps = min(np.sqrt(max(_dequantized(q, x), F(0))) / scale_of(result), F(2**16))  # more is clamped anyway
+    return min(int(steps) + zero_point_of(result), high)
 
 
 def table_entry(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> Callable[[int], int]:
@@ -141,7 +157,8 @@ class InverseRoot(NamedTuple):
 
 def inverse_root(node: Node, x: Tensor, result: Tensor, dialect: Dialect) -> InverseRoot:
     """Source: LiteRT, tflite/kernels/elementwise.cc, RsqrtEvalQuantizedInt8, commit f67457790. Raises `PlanError`."""
-    factor = 1 / float(np.sqrt(scale_of(x)) * scale_of(result))
+    with np.errstate(all="ignore"):
+        factor = float(1 / np.float64(np.sqrt(scale_of(x)) * scale_of(result)))
     multiplier, shift = multiplier_of(node, factor, [x], result, most=dialect.most_shift)
     rule = rounding(dialect.rule("unary", "rsqrt"))
     return InverseRoot(zero_point_of(x), multiplier, shift, rule, zero_point_of(result), *LIMITS[result.dtype])
