@@ -48,14 +48,18 @@ def _starts(*signs: bytes) -> Callable[[Sample], bool]:
 
 
 def _zipped(*signs: bytes) -> Callable[[Sample], bool]:
-    """A zip archive whose list of members holds all signs; without one, as it is cut short, its ends hold them."""
+    """A zip archive whose list of members holds all signs; without one, as it is cut short, its ends hold them.
+
+    Of a list longer than what is looked at, the first members are named at the file's head, too.
+    """
 
     def told(s: Sample) -> bool:
         if not s.head.startswith(b"PK\x03\x04"):
             return False
         end = s.tail.rfind(b"PK\x05\x06")
         length = int.from_bytes(s.tail[end + 12 : end + 16], "little")
-        names = s.tail[max(end - length, 0) : end]
+        last = end - 76 if s.tail[max(end - 20, 0) : end].startswith(b"PK\x06\x07") else end  # ZIP64: two records more
+        names = s.tail[max(last - length, 0) : end] + (s.head if length > last else b"")
         return s.holds(*signs) if end < 0 else all(sign in names for sign in signs)
 
     return told

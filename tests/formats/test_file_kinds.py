@@ -13,7 +13,7 @@ import pytest
 
 import npmobilenet as nm
 from npmobilenet.errors import ConversionError, NpMobilenetError, PlanError
-from npmobilenet.formats.file_kinds import COMPILED, KINDS, Sample, kind_of
+from npmobilenet.formats.file_kinds import COMPILED, KINDS, Sample, kind_of, reader_of
 
 
 def zipped(*names: str) -> bytes:
@@ -107,6 +107,17 @@ def test_every_cut_of_every_file_is_told_or_not() -> None:
             cut = content[:length]
             for kind in KINDS:
                 assert kind.told(Sample(cut, cut, length, "")) in (True, False)
+
+
+@pytest.mark.parametrize("members", [3, 2000])
+@pytest.mark.parametrize("name", ["epoch=3.ckpt", "pytorch_model.bin", "weights"])
+def test_pytorch_weights_of_any_name(tmp_path: Path, name: str, members: int) -> None:
+    """With the two records of ZIP64 that torch.save writes; a long list of members begins before what is looked at."""
+    content = zipped("b/data.pkl", *(f"b/data/{i}" for i in range(members)))
+    records = b"PK\6\6" + struct.pack("<Q", 44) + bytes(44) + b"PK\6\7" + bytes(16)
+    path = tmp_path / name
+    path.write_bytes(content[:-22] + records + content[-22:])
+    assert reader_of(path) == "pytorch"
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ OPS: Mapping[str, Rule] = MappingProxyType({
     "L2_NORMALIZATION": functions.l2_normalization,
     "LEAKY_RELU": leaky_relu,
     "LOG": functions.unary("log"),
+    "LOG_SOFTMAX": reductions.log_softmax,
     "LOGISTIC": functions.activation("sigmoid"),
     "MAXIMUM": functions.extremum("maximum"),
     "MAX_POOL_2D": layers.pool("max_pool"),

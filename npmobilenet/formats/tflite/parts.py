@@ -41,7 +41,7 @@ def _slices(io: Importer, op: FileOperator, x: Tensor, parts: Sequence[Part], sh
 
 
 def strided_slice(io: Importer, op: FileOperator) -> None:
-    """Constant bounds and steps of at least 1, as Python's; axes of one index may go. Of constant vectors, folded."""
+    """Constant bounds and steps, as Python's; axes of one index may go. Of constant vectors, folded."""
     if isinstance(io.value(op, 0), Constant):
         shapes.strided_slice(io, op)
         return
@@ -50,9 +50,10 @@ def strided_slice(io: Importer, op: FileOperator) -> None:
     shape = io.file_shape(x.name)
     if any(option(mask, 0) for mask in ("EllipsisMask", "NewAxisMask", "Offset")):
         refuse(op, "ellipsis, new axis and offset are not supported")
-    if len({len(b) for b in bounds}) != 1 or len(bounds[0]) > len(shape) or min(bounds[2], default=1) < 1:
-        refuse(op, f"slices {bounds} of {shape}; supported: a begin, an end and a stride of at least 1 for each axis")
+    if len({len(b) for b in bounds}) != 1 or len(bounds[0]) > len(shape) or 0 in bounds[2]:
+        refuse(op, f"slices {bounds} of {shape}; supported: a begin, an end and a stride for each axis")
     parts: list[Part] = []
+    runs: dict[int, list[Run]] = {}
     kept = list(shape)
     for axis, (begin, end, step) in enumerate(zip(*bounds, strict=True)):
         gone = option("ShrinkAxisMask", 0) >> axis & 1
@@ -63,8 +64,14 @@ def strided_slice(io: Importer, op: FileOperator) -> None:
             taken = range(begin % shape[axis], begin % shape[axis] + 1)
         if not taken or (axis == 0 and (gone or len(taken) < shape[0])):
             refuse(op, f"slices {bounds} of {shape}: no part may be empty, and the batch must stay whole")
+        runs[axis] = [(taken.start, len(taken), step)] if step > 0 else [(index, 1, 1) for index in taken]
         parts.append((axis, taken.start, len(taken), step if len(taken) > 1 else 1))
         kept[axis] = 0 if gone else len(taken)
+    if any(part[3] < 0 for part in parts):
+        if 0 in kept:
+            refuse(op, f"slices {bounds} of {shape}: backwards and of one index in one operator")
+        _along_axes(io, op, x, {axis: taken for axis, taken in runs.items() if axis})
+        return
     _slices(io, op, x, parts[1:], (1, *(d for d in kept[1:] if d)) if 0 in kept else ())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,29 @@ def total(io: Importer, op: FileOperator) -> None:
     number = io.declare(op, Constant(-1, np.full((1, 1), count, np.float32)), "count")
     summed = io.emit_hidden(op, "mul", [io.emit_hidden(op, "mean", [name], keepdims=False), number])
     io.emit(op, "reshape", [summed], shape=shape)
+
+
+def log_softmax(io: Importer, op: FileOperator) -> None:
+    """In float32, over the last dimension: d - log(sum(exp(d))), d = x - max(x).
+
+    Source: LiteRT, tflite/kernels/internal/reference/log_softmax.h, commit f67457790.
+    """
+    x = io.activation(op)
+    if x.dtype != "float32":
+        refuse(op, f"of {x.dtype}; supported: float32. Leave it out, and take the output before it: its order is the "
+                   "same")  # fmt: skip
+    rest, channels = math.prod(x.shape[1:-1]), x.shape[-1]
+    emit = partial(io.emit_hidden, op)
+    rows = emit("reshape", [x.name], shape=(1, 1, rest, channels))
+    last_first: dict[str, Any] = {"order": (0, 3, 1, 2)}
+    window: dict[str, Any] = {"kernel": (channels, 1), "stride": (1, 1), "padding": ((0, 0), (0, 0))}
+    most = emit("max_pool", [emit("transpose", [rows], **last_first)], **window)
+    below = emit("sub", [rows, emit("reshape", [most], shape=(1, 1, rest, 1))])
+    parts = emit("transpose", [emit("unary", [below], formula="exp")], **last_first)
+    count = io.declare(op, Constant(-1, np.full((1, 1, 1, 1), channels, np.float32)), "count")
+    mean = emit("mean", [emit("reshape", [parts], shape=(1, channels, 1, rest))], keepdims=True)
+    total = emit("reshape", [emit("mul", [mean, count])], shape=(1, 1, rest, 1))
+    io.emit(op, "reshape", [emit("sub", [below, emit("unary", [total], formula="log")])], shape=x.shape)
 
 
 def extreme(least: bool) -> Rule:
