@@ -116,14 +116,19 @@ def table() -> str:
     """The tables of the page."""
     rows: list[Row] = json.loads(RECORD.read_text(encoding="utf-8"))
     count = Counter(row["result"] for row in rows)
-    models = len({(row["source"], row["kind"], row["form"]) for row in rows})
+    models: dict[tuple[str, str, str], set[str]] = {}
+    for row in rows:
+        models.setdefault((row["source"], row["kind"], row["form"]), set()).add(row["result"])
+    good = sum(found <= {"equal", "close"} for found in models.values())
     largest = max(float(row["difference"]) for row in rows if row["result"] == "close")
     said = [f"{count[name]} {name}" for name in SIGNS if count[name]]
     lines = [
-        f"{len(rows)} files of {models} models: {', '.join(said)}. 'Equal' is by bits; 'close' within {CLOSE:g} of",
-        f"the largest value or of 1 (the farthest: {largest:g}), integers being equal; 'wider' within {WIDER:g}: mixed",
-        "precision, whose roundings to float16 aren't computed here, and dynamic-range models with float layers, whose",
-        "last bits decide on steps of the next layer's input.", "",
+        f"{len(rows)} files of {len(models)} models: {', '.join(said)}. Of the models {good} are equal or close in",
+        f"every file. 'Equal' is by bits; 'close' within {CLOSE:g} of the largest value or of 1 (the farthest:",
+        f"{largest:g}), integers being equal; 'wider' within {WIDER:g}: mixed precision, whose roundings to float16",
+        "aren't computed here, and dynamic-range models with float layers, whose last bits decide on steps of the",
+        "next layer's input.",
+        "",
     ]  # fmt: skip
     for source, title in SOURCES.items():
         mine = [row for row in rows if row["source"] == source]
