@@ -31,7 +31,7 @@ def double(acc: Array, m: Any, s: Any) -> Array:
     """gemmlowp's two roundings, by floor division."""
     m, s = np.asarray(m, np.int64), np.asarray(s, np.int64)
     high = (acc * 2 ** np.maximum(s, 0) * m + 2**30) // 2**31
-    unit = 2 ** np.maximum(-s, 0)
+    unit = 2 ** np.clip(-s, 0, 40)  # more gives 0 as well
     return np.asarray(np.sign(high) * ((2 * np.abs(high) + unit) // (2 * unit)))
 
 

@@ -212,7 +212,7 @@ def main(arguments: Any = None) -> int:
         if options.only in f"{fault.name} {fault.model} {fault.op}":
             try:
                 result = plant(fault, place, options.seconds)
-            except (RuntimeError, StopIteration) as error:  # not in a file that has no fitting layer
+            except (RuntimeError, StopIteration, IndexError) as error:  # not in a file that has no fitting layer
                 if not options.files:
                     raise
                 print(f"{place:3d} not planted: {fault.name}, {fault.model}, {fault.op}: {error}", flush=True)

@@ -112,7 +112,7 @@ FAULTS: dict[str, tuple[str, str, Callable[[Layer], dict[str, Any]]]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_of_loops_and_memory(model: nm.Model, dump: golden.Dump, name: str) -> None:
     op, says, change = FAULTS[name]
-    found = _planted(model, dump, op, change)
+    found = planted(model, dump, op, change)
     if not found.differing:  # uint8: no value before the cast is negative
         assert (name, model.data.graph.tensors[op].dtype) == ("one half, then a cast", "uint8")
         return
@@ -120,7 +120,8 @@ def test_faults_of_loops_and_memory(model: nm.Model, dump: golden.Dump, name: st
     assert any(re.search(says, c.text) for c in found.causes), found.text
 
 
-def _planted(model: nm.Model, dump: golden.Dump, name: str, change: Callable[[Layer], dict[str, Any]]) -> Finding:
+def planted(model: nm.Model, dump: golden.Dump, name: str, change: Callable[[Layer], dict[str, Any]]) -> Finding:
+    """What is found where a layer of a device has other numbers or steps."""
     what = isolated(model.data, dump, name)
     node = next(n for n in model.data.graph.nodes if n.output == name)
     values = {n: dump[n] for n in node.inputs if not model.data.graph.tensors[n].constant}

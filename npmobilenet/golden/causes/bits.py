@@ -74,9 +74,9 @@ def _joined(c: Case, found: list[list[_Fix]], what: str) -> Change:
     parts = {fixes[0].part for fixes in found}
     edit = None
     if parts & {"multiplier", "shift"}:
-        from npmobilenet.golden.causes.results import _factors
+        from npmobilenet.golden.causes.results import factor_edit
 
-        edit = _factors(multiplier, shift)
+        edit = factor_edit(multiplier, shift)
     changed = c.arrays("", arrays).what if parts & {"weights", "bias"} else None
     return Change(" and ".join(texts), changed, edit=edit)
 
@@ -255,7 +255,7 @@ def _shifts(c: Case, channel: int) -> list[_Fix]:
 
 def _of_others(c: Case, channels: Array) -> Iterator[Change]:
     """The differing channels have another channel's bias, multiplier, weights, or values."""
-    from npmobilenet.golden.causes.results import _factors
+    from npmobilenet.golden.causes.results import factor_edit
 
     weights, bias = c.what.arrays[1:3]
     m, s = (np.asarray(v, np.int64) for v in (c.requant.multiplier, c.requant.shift))
@@ -274,7 +274,7 @@ def _of_others(c: Case, channels: Array) -> Iterator[Change]:
             if (m[other], s[other]) != (m[ch], s[ch]) and _gives(c, int(ch), int(m[other]), int(s[other])):
                 a, b = m.copy(), s.copy()
                 a[ch], b[ch] = m[other], s[other]
-                yield Change(f"channel {ch} has the multiplier and shift of channel {other}", edit=_factors(a, b))
+                yield Change(f"channel {ch} has the multiplier and shift of channel {other}", edit=factor_edit(a, b))
         low, high = allowed(c, int(ch))
         sums = c.sums.reshape(-1, count)[:, ch]
         for other in nearby:
@@ -293,7 +293,7 @@ def _of_others(c: Case, channels: Array) -> Iterator[Change]:
             yield c.arrays(f"channels {a} and {b} of its input are swapped", {0: c.what.arrays[0][..., order]})
         yield c.arrays(f"the biases of channels {a} and {b} are swapped", {2: bias[order]})
         if c.stage != "accumulator":
-            yield Change(f"the multipliers of channels {a} and {b} are swapped", edit=_factors(m[order], s[order]))
+            yield Change(f"the multipliers of channels {a} and {b} are swapped", edit=factor_edit(m[order], s[order]))
 
 
 def shared_bias(c: Case) -> Iterator[Change]:

@@ -83,6 +83,9 @@ def _turned(own: Array, axes: str) -> Iterator[tuple[str, Array]]:
         yield "flipped along kh", own[::-1]
     if own.shape[1] > 1:
         yield "flipped along kw", own[:, ::-1]
+    for axis, name in ((0, "rows"), (1, "columns")):
+        for d in (1, -1) if own.shape[axis] > 2 else ():
+            yield f"rolled by {d} along the {name} of the window", np.roll(own, d, axis)
     if own.shape[0] == own.shape[1] > 1:
         yield "transposed (kh and kw swapped)", own.swapaxes(0, 1)
         yield "turned by 90 degrees", np.rot90(own)
@@ -118,9 +121,9 @@ def taps(c: Case) -> Iterator[Change]:
     everything = slice(None)
     if c.what.node.op != "fully_connected":
         kh, kw = own.shape[:2]
-        for ky in (0, kh - 1) if kh > 1 else ():
+        for ky in range(kh) if kh > 1 else ():
             yield without(f"row {ky} of its window is left out", (ky,))
-        for kx in (0, kw - 1) if kw > 1 else ():
+        for kx in range(kw) if kw > 1 else ():
             yield without(f"column {kx} of its window is left out", (everything, kx))
         if 1 < kh * kw <= 49:
             for ky, kx in np.ndindex(kh, kw):
@@ -153,12 +156,7 @@ def zero_points(c: Case) -> Iterator[Change]:
     x, w, bias_ = c.what.arrays
     z_x, z_w = (zero_point_of(t) for t in c.what.operands[:2])
     names = {t.name: zero_point_of(t) for t in (*c.what.operands[:2], c.what.result)}
-    ones_x = with_arrays(c.what, {0: np.full_like(x, _one_more(z_x, x)), 2: bias_ * 0})
-    ones_w = with_arrays(c.what, {1: np.full_like(w, _one_more(z_w, w)), 2: bias_ * 0})
-    sign_x, sign_w = (-1 if _one_more(z, a) < z else 1 for z, a in ((z_x, x), (z_w, w)))
-    w_sums = sign_x * _sums(c, ones_x)
-    x_sums = sign_w * _sums(c, ones_w)
-    every = (w.astype(np.int64) - z_w).sum(axis=tuple(range(w.ndim - 1)))
+    w_sums, every, x_sums = zero_point_sums(c)
     for text, d in _points(z_x, names, c.what.operands[0].name):
         yield Change(f"its input's zero point is {text}", sums=_added(-d, w_sums))
         if c.what.node.op != "fully_connected":
@@ -168,13 +166,27 @@ def zero_points(c: Case) -> Iterator[Change]:
             )
     for text, d in _points(z_w, names, c.what.operands[1].name):
         yield Change(f"its weights' zero point is {text}", sums=_added(-d, x_sums))
-    for position, array, what, z, sign in ((0, x, "input", z_x, sign_x), (1, w, "weights", z_w, sign_w)):
+    for position, array, what, z in ((0, x, "input", z_x), (1, w, "weights", z_w)):
         one = _one_more(z, array)
+        sign = 1 if one > z else -1
         high = array.view(np.uint8) >= 128
         picked = np.where(high, one, z).astype(array.dtype)
         moved = sign * _sums(c, with_arrays(c.what, {position: picked, 2: bias_ * 0}))
         other, by = ("uint8", 256) if array.dtype == np.int8 else ("int8", -256)
         yield Change(f"the bytes of its {what} are read as {other}", sums=_added(by, moved))
+
+
+def zero_point_sums(c: Case) -> tuple[Array, Array, Array]:
+    """What accumulators lose where the input's zero point is 1 larger, the same without the padding's share (for each
+    channel), and where the weights' zero point is.
+    """
+    x, w, bias_ = c.what.arrays
+    z_x, z_w = (zero_point_of(t) for t in c.what.operands[:2])
+    ones_x = with_arrays(c.what, {0: np.full_like(x, _one_more(z_x, x)), 2: bias_ * 0})
+    ones_w = with_arrays(c.what, {1: np.full_like(w, _one_more(z_w, w)), 2: bias_ * 0})
+    sign_x, sign_w = (1 if _one_more(z, a) > z else -1 for z, a in ((z_x, x), (z_w, w)))
+    every = (w.astype(np.int64) - z_w).sum(axis=tuple(range(w.ndim - 1)))
+    return sign_x * _sums(c, ones_x), every, sign_w * _sums(c, ones_w)
 
 
 def _one_more(z: int, array: Array) -> int:

@@ -178,7 +178,7 @@ def channels_of_others(c: Case) -> Iterator[Change]:
     channels, bias = np.flatnonzero(wrong.any(axis=0)), c.what.arrays[2].astype(np.int64)
     w = c.what.arrays[1].astype(np.int64) - zero_point_of(c.what.operands[1])
     flat = w.reshape(-1, count).astype(np.float64)
-    orders: dict[str, Array] = {"weights": np.arange(count), "weights and bias": np.arange(count)}
+    orders: dict[str, dict[int, Array]] = {"weights": {}, "weights and bias": {}}
     for ch in channels.tolist():
         pixels, low, high = _elements(c, ch)
         products = (pixels.astype(np.float64) @ flat).astype(np.int64)  # of every channel's weights
@@ -190,10 +190,12 @@ def channels_of_others(c: Case) -> Iterator[Change]:
             if not fits.size:
                 del orders[what]
                 continue
-            orders[what][ch] = fits[np.abs(fits - ch).argmin()]
+            orders[what][ch] = fits
         if not orders:
             return
-    for what, order in orders.items():
+    for what, fitting in orders.items():
+        order = _nearest(fitting, count)
+        yield from _rolled(c, fitting, count, what)
         moved = [f"{i} those of {order[i]}" for i in channels]
         text = f"the {what} of its output channels are in other places: {_some(moved)}"
         if len(channels) == 2 and order[channels[0]] == channels[1] and order[channels[1]] == channels[0]:
@@ -202,6 +204,44 @@ def channels_of_others(c: Case) -> Iterator[Change]:
         if what != "weights":
             arrays[2] = c.what.arrays[2][order]
         yield c.arrays(text, arrays)
+
+
+def _nearest(fitting: dict[int, Array], count: int) -> Array:
+    """For each channel the nearest one that fits."""
+    order = np.arange(count)
+    for ch, fits in fitting.items():
+        order[ch] = fits[np.abs(fits - ch).argmin()]
+    return order
+
+
+def _rolled(c: Case, fitting: dict[int, Array], count: int, what: str) -> Iterator[Change]:
+    """The amount by which all may be rolled, if one fits all."""
+    amounts = set.intersection(*({(ch - int(f)) % count for f in fits} for ch, fits in fitting.items()))
+    for d in sorted(amounts)[:MOST_PAIRS]:
+        arrays = {1: np.roll(c.what.arrays[1], d, -1)}
+        if what != "weights":
+            arrays[2] = np.roll(c.what.arrays[2], d)
+        yield c.arrays(f"its {what} have their output channels rolled by {d if d <= count // 2 else d - count}", arrays)
+
+
+def rolled_inputs(c: Case) -> Iterator[Change]:
+    """The input's channels rolled by any amount: what a few elements allow, then the engine."""
+    x, w = c.what.arrays[0], c.what.arrays[1].astype(np.int64) - zero_point_of(c.what.operands[1])
+    count = x.shape[-1]
+    if c.finish is not None or not 2 < count <= MOST_SIZE or not c.wrong.any():
+        return
+    amounts = np.arange(1, count)
+    if c.what.node.op != "depthwise_conv2d":
+        counts = c.wrong.reshape(-1, c.wrong.shape[-1]).sum(axis=0)
+        for ch in np.argsort(-counts, kind="stable")[:FEW].tolist():
+            pixels, low, high = _elements(c, ch)
+            taps = w[..., ch].reshape(-1, count)
+            own = pixels @ taps.reshape(-1)
+            moves = np.array([pixels @ np.roll(taps, -d, -1).reshape(-1) for d in amounts]).reshape(-1, len(own)) - own
+            amounts = amounts[((low <= moves) & (moves <= high)).all(axis=1)]
+    for d in amounts.tolist() if len(amounts) <= 256 else ():
+        text = f"it reads its input's channels rolled by {d if d <= count // 2 else d - count}"
+        yield c.arrays(text, {0: np.roll(x, d, -1)})
 
 
 def _some(texts: list[str]) -> str:

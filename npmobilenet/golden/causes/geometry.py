@@ -177,33 +177,55 @@ def _side_by_side(c: Case, text: str, image: Array) -> Change:
 
 
 def inputs(c: Case) -> Iterator[Change]:
-    """The input's channels, rows or columns in another order."""
+    """An operand's channels, rows or columns in another order, its values cut, its bits stuck."""
+    for position, (tensor, x) in enumerate(zip(c.what.operands, c.what.arrays, strict=True)):
+        if tensor.constant or x.ndim not in (2, 4):
+            continue
+        whose = "its input's" if position == 0 and c.what.accumulates else f"of '{tensor.name}' the"
+        for text, array in _reordered(x):
+            yield c.arrays(f"it reads {whose} {text}", {position: array})
+        if not c.what.accumulates and c.what.node.op not in ("average_pool", "max_pool", "mean", "add", "sub", "mul"):
+            continue
+        for text, array in cut_values(x, zero_point_of(tensor)) if x.dtype.itemsize == 1 else ():
+            yield c.arrays(f"{whose} values {text}", {position: array})
+        for bit in range(8) if x.dtype.itemsize == 1 else ():
+            raw, mask = x.view(np.uint8), np.uint8(1 << bit)
+            yield c.arrays(
+                f"bit {bit} of every value {_of(whose)} is stuck at 0", {position: (raw & ~mask).view(x.dtype)}
+            )
+            yield c.arrays(
+                f"bit {bit} of every value {_of(whose)} is stuck at 1", {position: (raw | mask).view(x.dtype)}
+            )
+
+
+def _of(whose: str) -> str:
+    return "of its input" if whose == "its input's" else whose.removesuffix(" the")
+
+
+def _reordered(x: Array) -> Iterator[tuple[str, Array]]:
     from npmobilenet.golden.causes.shuffles import distinct, orders
 
-    x = c.what.arrays[0]
-    channels = x.shape[-1]
-    for text, order in distinct(orders(channels)):
-        yield c.arrays(f"it reads its input's {text}", {0: x[..., order]})
+    for text, order in distinct(orders(x.shape[-1])):
+        yield text, x[..., order]
+    if x.shape[0] > 1:
+        yield "images rolled by 1", np.roll(x, 1, 0)
+        yield "first image for all", np.repeat(x[:1], len(x), 0)
     if x.ndim != 4:
         return
     for axis, name in ((1, "rows"), (2, "columns")):
-        yield c.arrays(f"it reads its input's {name} in reverse order", {0: np.flip(x, axis)})
+        if x.shape[axis] == 1:
+            continue
+        yield f"{name} in reverse order", np.flip(x, axis)
         for d in (1, -1):
-            yield c.arrays(f"it reads its input's {name} rolled by {d}", {0: np.roll(x, d, axis)})
+            yield f"{name} rolled by {d}", np.roll(x, d, axis)
+            late = np.clip(np.arange(x.shape[axis]) - d, 0, x.shape[axis] - 1)
+            yield f"{name} late by {d} (the first stands twice)", np.take(x, late, axis)
     if x.shape[1] == x.shape[2] > 1:
-        yield c.arrays("it reads its input's rows and columns swapped", {0: x.swapaxes(1, 2)})
+        yield "rows and columns swapped", x.swapaxes(1, 2)
     n, h, w, ch = x.shape
     if h * w > 1 and ch > 1:
-        planes = x.transpose(0, 3, 1, 2).reshape(x.shape)
-        yield c.arrays("its input lies in memory as NCHW and is read as NHWC", {0: planes})
-        pixels = x.reshape(n, ch, h, w).transpose(0, 2, 3, 1)
-        yield c.arrays("its input lies in memory as NHWC and is read as NCHW", {0: pixels})
-    for text, array in cut_values(x, zero_point_of(c.what.operands[0])) if x.dtype.itemsize == 1 else ():
-        yield c.arrays(f"its input's values {text}", {0: array})
-    for bit in range(8):
-        raw, mask = x.view(np.uint8), np.uint8(1 << bit)
-        yield c.arrays(f"bit {bit} of every value of its input is stuck at 0", {0: (raw & ~mask).view(x.dtype)})
-        yield c.arrays(f"bit {bit} of every value of its input is stuck at 1", {0: (raw | mask).view(x.dtype)})
+        yield "values as NHWC, though they lie in memory as NCHW", x.transpose(0, 3, 1, 2).reshape(x.shape)
+        yield "values as NCHW, though they lie in memory as NHWC", x.reshape(n, ch, h, w).transpose(0, 2, 3, 1)
 
 
 def stale(c: Case) -> Iterator[Change]:

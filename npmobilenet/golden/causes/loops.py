@@ -9,6 +9,7 @@ import numpy as np
 from npmobilenet.golden.causes.case import Case, Change
 from npmobilenet.golden.causes.exchanged import _elements
 from npmobilenet.golden.causes.geometry import Axis, gathered
+from npmobilenet.golden.causes.places import regions
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.golden.single_node import run
 from npmobilenet.modeldata import Array
@@ -151,11 +152,16 @@ def _lone(c: Case) -> Iterator[Change]:
     counts = c.wrong.reshape(-1, c.wrong.shape[-1]).sum(axis=0)
     kinds = {"left out": -1, "summed twice": 1, "subtracted": -2}
     fits = {text: np.ones(own.shape[-2], bool) for text in kinds}
+    count = own.shape[-2]
+    first, last = np.ones(count, bool), np.ones(count, bool)
     for ch in (int(i) for i in np.argsort(-counts, kind="stable")[:LOOKED]):
         pixels, low, high = _elements(c, ch)
         each = (pixels * w[..., ch].reshape(-1)).reshape(len(pixels), -1, own.shape[-2]).sum(axis=1)
         for text, times in kinds.items():
             fits[text] &= ((low[:, None] <= times * each) & (times * each <= high[:, None])).all(axis=0)
+        up_to, total = each.cumsum(axis=1), each.sum(axis=1, keepdims=True)
+        first &= ((low[:, None] <= up_to - total) & (up_to - total <= high[:, None])).all(axis=0)
+        last &= ((low[:, None] <= -up_to) & (-up_to <= high[:, None])).all(axis=0)
     for text, good in fits.items():
         found = np.flatnonzero(good)
         for k in found if len(found) <= MOST else ():
@@ -165,3 +171,26 @@ def _lone(c: Case) -> Iterator[Change]:
             assert what is not None
             products = c.sums - run(what, c.dialect, stage="accumulator").astype(np.int64)
             yield Change(f"input channel {k} is {text}", sums=_plus(kinds[text] * products))
+    for k in np.flatnonzero(first)[:MOST] if first.sum() <= MOST else ():
+        left = own.copy()
+        left[..., k + 1 :, :] = z
+        yield c.arrays(f"only the first {k + 1} of {count} input channels are summed", {1: left})
+    for k in np.flatnonzero(last)[:MOST] if last.sum() <= MOST else ():
+        left = own.copy()
+        left[..., : k + 1, :] = z
+        yield c.arrays(f"the first {k + 1} of {count} input channels are left out", {1: left})
+
+
+def parts(c: Case) -> Iterator[Change]:
+    """A part of the image or of the channels whose products are missing, or whose accumulators are 0."""
+    if c.finish is not None or not c.wrong.any() or c.wrong.all():
+        return
+    bias = c.what.arrays[2].astype(np.int64)
+    for text, region in regions(c.wrong):
+        yield Change(f"the products of {text} are missing: the bias alone is there", sums=_where(region, bias))
+        yield Change(f"the accumulators of {text} are 0", sums=_where(region, bias * 0))
+        yield Change(f"the bias of {text} is missing", sums=lambda s, region=region: s - np.where(region, bias, 0))  # type: ignore[misc]
+
+
+def _where(region: Array, value: Array) -> Callable[[Array], Array]:
+    return lambda s: np.where(region, value, s)

@@ -88,6 +88,13 @@ def moves(c: Case) -> Iterator[Change]:
     if op == "pad":
         (top, bottom), (left, right) = c.what.node.attrs["padding"]
         z = zero_point_of(c.what.result)
+        corner = (
+            c.found[:, :1] if top else c.found[:, -1:] if bottom else c.found[:, :, :1] if left else c.found[:, :, -1:]
+        )
+        held = int(corner.flat[0]) if c.found.dtype.kind in "iu" else 0
+        if c.finish is None and held not in (z, 0, z + 1, 128, -128):
+            yield Change(f"its padding holds {held} instead of the zero point",
+                         values=_padded(x, ((top, bottom), (left, right)), held))  # fmt: skip
         for text, value in (
             ("0", 0),
             ("the border pixel", None),

@@ -56,7 +56,7 @@ def values(c: Case) -> Iterator[Change]:
     if c.ours.dtype not in (np.int8, np.uint8):
         return
     own = np.iinfo(c.ours.dtype)
-    for d in (1, -1, 2, -2, 3, -3):
+    for d in dict.fromkeys((1, -1, 2, -2, 3, -3, *usual_move(c, own.min, own.max))):
         yield Change(f"all its values are off by {d:+d}",
                      values=np.clip(c.ours.astype(np.int64) + d, own.min, own.max))  # fmt: skip
     yield Change(
@@ -79,12 +79,22 @@ def values(c: Case) -> Iterator[Change]:
         )
 
 
+def usual_move(c: Case, low: int, high: int) -> list[int]:
+    """The amount by which most values between the bounds are off."""
+    if c.finish is not None or c.ours.dtype.kind == "f" or c.ours.shape != c.found.shape:
+        return []
+    between = (np.minimum(c.ours, c.found) > low) & (np.maximum(c.ours, c.found) < high)
+    amounts, counts = np.unique(c.found[between].astype(np.int64) - c.ours[between], return_counts=True)
+    d = int(amounts[counts.argmax()]) if amounts.size else 0
+    return [d] if d else []
+
+
 def unwritten(c: Case) -> Iterator[Change]:
     """A part of the output that wasn't written: it holds one value, or another tensor's, from some place on."""
     if c.finish is not None or not c.wrong.any() or c.wrong.all():
         return
     wrong = c.wrong
-    for text, region in _regions(wrong):
+    for text, region in regions(wrong):
         inside = c.found[region]
         if inside.size == wrong.sum() and inside.size < 4:
             continue
@@ -131,7 +141,7 @@ def _some(touched: Array) -> str:
     return ", ".join(map(str, touched[:4])) + (f", ... {touched[-1]} ({len(touched)})" if len(touched) > 4 else "")
 
 
-def _regions(wrong: Array) -> Iterator[tuple[str, Array]]:
+def regions(wrong: Array) -> Iterator[tuple[str, Array]]:
     """Parts of the tensor that hold all differences: the last rows, columns, channels, bytes."""
     flat = np.flatnonzero(wrong.reshape(-1))
     names = AXES.get(wrong.ndim, ())

@@ -76,6 +76,19 @@ def pool(c: Case) -> Iterator[Change]:
         if rows.size and columns.size:
             sums, _ = _window_sums(x, rows, columns)
             yield Change(f"the last {text} of its window is left out", values=clamped(c, half(sums, picked), p))
+    if min(a.taps for a in axes) > 1:
+        sums, counts = _window_sums(x, own[0][:, :-1], own[1][:, :-1])
+        for how, quotient in _QUOTIENTS.items():
+            text = f"the last row and column of its window are left out, its mean {how}"
+            yield Change(
+                f"{text}, their pixels not counted", values=clamped(c, quotient(sums, np.maximum(counts, 1)), p)
+            )
+            yield Change(text, values=clamped(c, quotient(sums, picked), p))
+    for first, name in ((0, "columns"), (1, "rows")):  # one axis after the other, rounded twice
+        for how, quotient in _QUOTIENTS.items():
+            values = _twice(x, own, first, quotient)
+            yield Change(f"the mean of its {name} is rounded before that of what is left ({how})",
+                         values=clamped(c, values, p))  # fmt: skip
     for bits in range(8, 17):
         yield Change(
             f"its sums saturate at {bits} bits",
@@ -140,6 +153,17 @@ def _window_sums(x: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
     sums = np.einsum("oy,nyxc,px->nopc", picks[0], x, picks[1], optimize=True)
     counts = picks[0].sum(axis=1)[:, None] * picks[1].sum(axis=1)
     return sums, counts[None, :, :, None]
+
+
+def _twice(x: Array, at: list[Array], first: int, quotient: Callable[[Any, Any], Any]) -> Array:
+    """The mean along one axis of the windows, and of these along the other, each in whole numbers."""
+    values = x
+    for axis in (first, 1 - first):
+        lone = np.arange(values.shape[2 - axis])[:, None]
+        rows, columns = (at[0], lone) if axis == 0 else (lone, at[1])
+        sums, counts = _window_sums(values, rows, columns)
+        values = quotient(sums, np.maximum(counts, 1)).astype(np.int64)
+    return values
 
 
 def _greatest(x: Array, rows: Array, columns: Array, filling: int | None = None) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import Requantization
 from npmobilenet.golden.causes.case import Case, Change
+from npmobilenet.golden.causes.places import usual_move
 from npmobilenet.golden.causes.rounding import FLOAT_RULES, RAISED_RULES, RULES, by_float, by_rule, cast_rules, scaled
 from npmobilenet.golden.causes.shuffles import distinct, orders
 from npmobilenet.golden.derivation import zero_point_of
@@ -20,7 +21,7 @@ Edit = Callable[[Any], Any]
 
 def limits(c: Case) -> Iterator[Change]:
     """Accumulators with too few bits, or low bits dropped."""
-    for bits in range(15, 33):
+    for bits in range(8, 33):
         half = 2 ** (bits - 1)
         if int(np.abs(c.sums).max(initial=0)) < half - 1:
             continue
@@ -29,6 +30,12 @@ def limits(c: Case) -> Iterator[Change]:
         yield Change(f"its accumulators saturate at {bits} bits, symmetrically", sums=_clipped(1 - half, half - 1))
     for bits in range(1, 17):
         yield Change(f"its accumulators lose their low {bits} bits", sums=_dropped(bits))
+        yield Change(f"its accumulators lose their low {bits} bits, rounded half up", sums=_rounded(bits))
+        if c.stage != "accumulator":
+            multiplier, shift = (np.asarray(v, np.int64) for v in (c.requant.multiplier, c.requant.shift))
+            for how, moved in (("cut off", _shifted(0, bits)), ("rounded half up", _shifted(1 << bits >> 1, bits))):
+                yield Change(f"its accumulators are shifted right by {bits} bits before they are multiplied ({how})",
+                             sums=moved, edit=factor_edit(multiplier, shift + bits))  # fmt: skip
     bias = c.what.arrays[2].astype(np.int64)
     for bits in range(15, 25):
         half = 2 ** (bits - 1)
@@ -76,6 +83,14 @@ def _dropped(bits: int) -> Callable[[Array], Array]:
     return lambda sums: sums >> bits << bits
 
 
+def _shifted(half: int, bits: int) -> Callable[[Array], Array]:
+    return lambda sums: (sums + half) >> bits
+
+
+def _rounded(bits: int) -> Callable[[Array], Array]:
+    return lambda sums: (sums + (1 << bits >> 1)) >> bits << bits
+
+
 def roundings(c: Case) -> Iterator[Change]:
     """Other roundings than the dialect's."""
     for name, rule in RULES.items():
@@ -115,14 +130,14 @@ def _short(r: Requantization) -> Iterator[tuple[str, Edit]]:
         near = np.minimum((multiplier + (1 << bits >> 1)) >> bits << bits, 2**31 - (1 << bits))
         over = (multiplier + (1 << bits >> 1)) >> bits << bits  # 2^31 where it carries
         kept = f"its multiplier has {31 - bits} bits: the low {bits} are"
-        yield f"{kept} dropped", _factors(cut, shift)
+        yield f"{kept} dropped", factor_edit(cut, shift)
         if not np.array_equal(over, cut):
-            yield f"{kept} rounded to nearest", _factors(over, shift)
+            yield f"{kept} rounded to nearest", factor_edit(over, shift)
         if not np.array_equal(near, over):
-            yield f"{kept} rounded to nearest, saturating", _factors(near, shift)
+            yield f"{kept} rounded to nearest, saturating", factor_edit(near, shift)
 
 
-def _factors(multiplier: Array, shift: Array) -> Edit:
+def factor_edit(multiplier: Array, shift: Array) -> Edit:
     """Other multipliers and shifts; the real factors follow them."""
 
     def edit(r: Any) -> Any:
@@ -172,7 +187,7 @@ def factors(c: Case) -> Iterator[Change]:
                   (f"its shifts (without the multipliers) have their {text}", m, s[order])]  # fmt: skip
     for text, multiplier, shift in tries:
         if not (np.array_equal(multiplier, m) and np.array_equal(shift, s)) and (31 - shift <= 62).all():
-            yield Change(text, edit=_factors(multiplier, np.minimum(shift, 30)))
+            yield Change(text, edit=factor_edit(multiplier, np.minimum(shift, 30)))
 
 
 def clamps(c: Case) -> Iterator[Change]:
@@ -199,9 +214,10 @@ def clamps(c: Case) -> Iterator[Change]:
 def clamp_edits(c: Case, z: int, low: int, high: int) -> Iterator[tuple[str, Edit]]:
     """Changes of zero point and clamp that any op's parameters know as `zero_point`, `low` and `high`."""
     own = np.iinfo(c.what.result.dtype)
+    usual = usual_move(c, low, high) if c.stage == "output" else []
     others = {t.name: zero_point_of(t) for t in c.what.operands if t.dtype in ("int8", "uint8")}
     points = [("missing (0)", 0), *((f"off by {d:+d}", z + d) for d in (1, -1, 2, -2, 3, -3)),
-              ("added twice", 2 * z),
+              *((f"off by {d:+d}", z + d) for d in usual if abs(d) > 3), ("added twice", 2 * z),
               *((f"that of '{name}' ({p})", p) for name, p in others.items()), ("negated", -z), ("128", 128),
               ("-128", -128), ("off by +128", z + 128), ("off by -128", z - 128)]  # fmt: skip
     for text, point in points:
@@ -249,7 +265,7 @@ def _fitted(c: Case, z: int, low: int, high: int) -> list[tuple[str, int, int]]:
     odd = c.found[c.wrong]
     least, most = int(c.found.min()), int(c.found.max())
     ends = [(low, least, "lower"), (high, most, "upper")]
-    new = [b if np.count_nonzero(odd == b) > 2 else a for a, b, _ in ends]
+    new = [b if np.count_nonzero(odd == b) > 0 else a for a, b, _ in ends]
     said = [f"the {name} bound of its clamp is {b} (in real numbers {(b - z) * q.scale[0]:.4g}) instead of {a}"
             for (a, _, name), b in zip(ends, new, strict=True) if a != b]  # fmt: skip
     return [(" and ".join(said), new[0], new[1])] if said and new[0] < new[1] else []

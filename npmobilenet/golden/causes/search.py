@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ CLOSE = 1e-4  # of max(1, the largest value): what two float32 engines may diffe
 SHOWN = 8  # kinds of hypotheses that explain everything
 OF_ONE_KIND = 4  # hypotheses of a kind that are shown
 PARTIAL = 3  # hypotheses whose share is computed over the whole layer if none explains everything
+SINGLE = "single number"
+JOINT = re.compile(" and (any of|bit|its) ")  # one for each channel
 LEAST = 0.5  # of the differing values: what a partial explanation has to explain
 
 
@@ -136,6 +139,9 @@ def find_cause(case: Case, seconds: float = SECONDS, side: str = "") -> Finding:
                     break
         except (NpMobilenetError, AssertionError):  # a hypothesis that the node has no room for
             continue
+    finding.causes.sort(
+        key=lambda h: h.kind == SINGLE and bool(JOINT.search(h.text))
+    )  # one cause before one for each channel
     if not finding.causes:
         for _, row, change in sorted(shares, key=lambda s: -s[0])[:PARTIAL]:
             _whole(case, row, change, finding)

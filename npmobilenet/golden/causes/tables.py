@@ -14,7 +14,7 @@ from npmobilenet.golden.causes.rounding import FLOAT_RULES, cast_rules
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.modeldata import Array
 
-_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "hard_swish": lambda v: v * np.clip(v + 3, 0, 6) / 6,
     "swish (x * sigmoid(x))": lambda v: v / (1 + np.exp(-v)),
     "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
@@ -38,14 +38,20 @@ def table(c: Case) -> Iterator[Change]:
     own = np.iinfo(c.ours.dtype)
     function = node.attrs.get("function", "the identity")
     real = real_values(c.what.operands[0], x)
-    ordered = [n for n in _FUNCTIONS if n.startswith(function)] + [n for n in _FUNCTIONS if not n.startswith(function)]
+    ordered = [n for n in FUNCTIONS if n.startswith(function)] + [n for n in FUNCTIONS if not n.startswith(function)]
     for name in ordered:
         where = "it is" if name.startswith(function) else f"it is {name} in place of {function},"
         for how, whole in FLOAT_RULES.items():
             yield Change(
                 f"{where} computed in floats and {how}",
-                values=_function(c, real, _FUNCTIONS[name], whole),
+                values=_function(c, real, FUNCTIONS[name], whole),
             )
+    if function == "hard_swish":
+        for bits in range(3, 16):
+            sixth = round(2**bits / 6) / 2**bits
+            for how, whole in FLOAT_RULES.items():
+                yield Change(f"it is computed with 1/6 in {bits} bits ({sixth:.6g}), in floats and {how}",
+                             values=_function(c, real, partial(_swish, sixth), whole))  # fmt: skip
     yield Change("it is missing: its input is passed on as stored", values=x.view(c.ours.dtype))
     own_in = np.iinfo(x.dtype)
     entries = np.arange(own_in.min, own_in.max + 1)
@@ -90,15 +96,19 @@ def table(c: Case) -> Iterator[Change]:
     yield from _one_entry(c, x)
 
 
+def _swish(sixth: float, v: Array) -> Array:
+    return np.asarray(v * np.clip(v + 3, 0, 6) * sixth)
+
+
 def casts(c: Case) -> Iterator[Change]:
     """The function in floats, cast to an integer as C does it, before or after the zero point is added."""
     if c.ours.dtype.itemsize != 1 or c.what.arrays[0].dtype.itemsize != 1:
         return
     function = c.what.node.attrs.get("function", "the identity")
     real = real_values(c.what.operands[0], c.what.arrays[0])
-    for name in (n for n in _FUNCTIONS if n.startswith(function)):
+    for name in (n for n in FUNCTIONS if n.startswith(function)):
         for how, whole in cast_rules(zero_point_of(c.what.result)).items():
-            yield Change(f"it is computed in floats and {how}", values=_function(c, real, _FUNCTIONS[name], whole))
+            yield Change(f"it is computed in floats and {how}", values=_function(c, real, FUNCTIONS[name], whole))
 
 
 def _function(c: Case, real: Array, f: Callable[[Array], Array], whole: Callable[[Array], Array]) -> Array:
@@ -176,6 +186,7 @@ def softmax(c: Case) -> Iterator[Change]:
             yield Change(f"it is computed in floats{text} and {how}", values=stored_values(c, share, whole))
             yield Change(f"it is computed in floats{text}, its output's scale is 1/255, and {how}",
                          values=stored_values(c, share * 255 / 256, whole))  # fmt: skip
+    yield from _exponentials_of_few_bits(c, real)
     with np.errstate(all="ignore"):
         logistic = 1 / (1 + np.exp(-real))
     for how, whole in FLOAT_RULES.items():
@@ -190,6 +201,22 @@ def softmax(c: Case) -> Iterator[Change]:
     for bits in range(1, 29):
         yield Change(f"its table of exponentials loses its low {bits} bits", edit=_exponentials(
             partial(_cut, bits)))  # fmt: skip
+
+
+def _exponentials_of_few_bits(c: Case, real: Array) -> Iterator[Change]:
+    """Powers of 2 between whole exponents by a straight line; exponentials in 4 to 16 bits."""
+    v = np.maximum(real - real.max(axis=-1, keepdims=True), -100.0)
+    line = v / np.log(2)
+    power = (1 + line - np.floor(line)) * 2.0 ** np.floor(line)
+    kinds = {"with powers of 2 by straight lines": power}
+    for bits in range(4, 17):
+        for name, whole in (("rounded", lambda e: np.floor(e + 0.5)), ("cut off", np.floor)):
+            for top in (2**bits - 1, 2**bits):
+                kinds[f"with exponentials in {bits} bits ({name}, {top} for 1)"] = whole(np.exp(v) * top)
+    for text, e in kinds.items():
+        share = e / e.sum(axis=-1, keepdims=True)
+        for how, rule in FLOAT_RULES.items():
+            yield Change(f"it is computed {text}, its shares {how}", values=stored_values(c, share, rule))
 
 
 def _cut(bits: int, entries: Array) -> Array:
