@@ -520,3 +520,12 @@ def test_exports_appear_whole(model: nm.Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="folder"):
         golden.export(model, tmp_path / "f.npz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e"]
+
+
+def test_accumulators_are_recorded_under_every_dialect(tmp_path: Path) -> None:
+    """Those of weights with a scale for each channel have many scales, which is none of an output's."""
+    data = small("int8")
+    for dialect in DIALECTS:
+        path = tmp_path / f"{dialect}.npz"
+        dump = golden.record(nm.Model(data, dialect=dialect), "random:1", path, taps=["conv", "acc:conv", "pre:conv"])
+        assert dump["acc:conv"].dtype == np.int32

@@ -16,6 +16,7 @@ from test_loop_causes import planted
 import npmobilenet as nm
 from npmobilenet import golden
 from npmobilenet.golden import single_node
+from npmobilenet.golden.causes.building import cause_of
 from npmobilenet.golden.causes.case import Case
 from npmobilenet.golden.causes.search import Finding, find_cause
 from npmobilenet.modeldata import Array
@@ -136,6 +137,22 @@ def test_operands_of_sums(model: nm.Model, dump: golden.Dump) -> None:
     ):  # fmt: skip
         what = isolated(model.data, {"conv": dump["conv"], "dw": operand, "sum": dump["sum"]}, "sum")  # type: ignore[arg-type]
         _named(_given(model, dump, "sum", single_node.run(what, REFERENCE)), says)
+
+
+def test_amounts_are_tried_where_the_output_is_missing(model: nm.Model, dump: golden.Dump) -> None:
+    """The dump has the sum behind the layer alone."""
+    node = next(n for n in model.graph.nodes if n.output == "dw")
+    device = Layer(model.data, node, {"conv": dump["conv"]})
+    for change, says in (({"zo": device.zo + 9}, "output's zero point is off by .9"),
+                         ({"b": np.roll(device.b, 5)}, "channels rolled by 5"),
+                         ({"zx": device.zx + 8, "fill": None}, "input's zero point is off by .8")):  # fmt: skip
+        f = Layer(model.data, node, {"conv": dump["conv"]})
+        vars(f).update(change)
+        what = isolated(model.data, {"conv": dump["conv"], "dw": f.output(), "sum": dump["sum"]}, "sum")  # type: ignore[arg-type]
+        values = {"input": dump["input"], "conv": dump["conv"]}
+        entry = next(e for e in dump.entries if e.name == "sum")
+        found = cause_of(model.data, entry, single_node.run(what, REFERENCE), values, REFERENCE)
+        _named(found, says)
 
 
 def test_numbers_of_pools_functions_and_softmax(model: nm.Model, dump: golden.Dump) -> None:

@@ -16,6 +16,7 @@ from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, quantize_mul
 from npmobilenet.golden.causes.case import Case, Change
 from npmobilenet.golden.causes.constants import zero_point_sums
 from npmobilenet.golden.causes.geometry import Axis, gathered
+from npmobilenet.golden.causes.realvalues import set_fields
 from npmobilenet.golden.causes.results import factor_edit
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.golden.single_node import run
@@ -24,6 +25,7 @@ from npmobilenet.modeldata import Array
 MOST = 3  # integers that are tried
 ELEMENTS = 16  # of a channel, below which a number of its own proves nothing
 LEAST = 4  # differing values, below which a number that was solved for proves nothing
+FAR = 12  # how far off a zero point is tried where it can't be solved for
 SLACK = 0.05
 Bounds = tuple[int, int, int]  # zero point, least and greatest value
 
@@ -44,12 +46,12 @@ def interval(c: Case, real: Array, move: Any, bounds: Bounds, slack: Any = SLACK
     return least.max(axis=0), most.min(axis=0)
 
 
-def integers(least: Array, most: Array) -> list[int]:
-    """The whole numbers but 0 that all channels leave, the nearest to 0 first."""
+def integers(least: Array, most: Array, zero: bool = False) -> list[int]:
+    """The whole numbers that all channels leave (0 only if `zero`), the nearest to 0 first."""
     a, b = float(least.max()), float(most.min())
     if not (np.isfinite(a) and np.isfinite(b)) or b - a > 2**20:
         return []
-    found = [d for d in range(int(np.ceil(a - 1e-6)), int(np.floor(b + 1e-6)) + 1) if d]
+    found = [d for d in range(int(np.ceil(a - 1e-6)), int(np.floor(b + 1e-6)) + 1) if d or zero]
     return sorted(found, key=abs)[:MOST]
 
 
@@ -88,6 +90,8 @@ def little(c: Case) -> bool:
 
 def layers(c: Case) -> Iterator[Change]:
     """Zero points, the padding's value, the scale, the bias: off by any amount; biases and multipliers rolled."""
+    if c.finish is not None:
+        yield from _tried(c)
     if little(c):
         return
     own, bounds, slack = _rescaling(c)
@@ -114,6 +118,21 @@ def layers(c: Case) -> Iterator[Change]:
     yield from _biases(c, real, own, bias, bounds, slack)
     if c.stage != "accumulator":
         yield from _scaled(c, real, own, bounds, slack)
+
+
+def _tried(c: Case) -> Iterator[Change]:
+    """In a partial dump nothing can be solved for: small amounts are tried."""
+    w_sums, _, x_sums = zero_point_sums(c)
+    bias, r = c.what.arrays[2].astype(np.int64), c.requant
+    for d in (sign * size for size in range(4, FAR + 1) for sign in (1, -1)):
+        yield Change(f"its input's zero point is off by {d:+d}", sums=lambda s, d=d: s - d * w_sums)  # type: ignore[misc]
+        if c.what.operands[1].dtype == "uint8":
+            yield Change(f"its weights' zero point is off by {d:+d}", sums=lambda s, d=d: s - d * x_sums)  # type: ignore[misc]
+        text = f"its output's zero point is off by {d:+d}"
+        yield Change(text, edit=set_fields(zero_point=r.zero_point + d, low=r.low, high=r.high))
+    for d in range(1, min(len(bias), 2 * FAR)):
+        moved = np.roll(bias, d) - bias
+        yield Change(f"its bias has its channels {_by(d, len(bias))}", sums=lambda s, moved=moved: s + moved)  # type: ignore[misc]
 
 
 def _rescaling(c: Case) -> tuple[Array, Bounds, Array]:

@@ -41,7 +41,7 @@ def elementwise(c: Case) -> Iterator[Change]:
         (y, b, sb * (a if product else sign) / so, 0 if product else a / so))):  # fmt: skip
         z, limits = zero_point_of(tensor), np.iinfo(c.what.arrays[position].dtype)
         real_ = np.broadcast_to(rest - move * z, c.ours.shape).astype(np.float64)
-        for v in integers(*interval(c, real_, move, bounds)) if not tensor.constant and own.size > 1 else ():
+        for v in integers(*interval(c, real_, move, bounds), zero=True) if not tensor.constant and own.size > 1 else ():
             if limits.min <= v <= limits.max:
                 held = np.full_like(c.what.arrays[position], v)
                 yield c.arrays(f"'{tensor.name}' is {v} everywhere ({(v - z) * _scale(tensor):.4g})", {position: held})

@@ -53,7 +53,7 @@ BINDERS: Mapping[str, Callable[[NodeContext], list[Step]]] = {
 
 def bind(ctx: NodeContext) -> list[Step]:
     """The kernel calls of a node. Raises `PlanError` for what its runtime, or its dialect, doesn't define."""
-    if ctx.dialect.npu and ctx.integer:
+    if ctx.dialect.npu and ctx.integer and ctx.stage != "accumulator":  # whose scales are no output's
         refuse_undefined(ctx.node, ctx.operands, ctx.result)
     if ctx.stage == "output" and len(ctx.operands) == 3 and applies(*ctx.operands[:2]):
         return bind_dynamic_range(ctx, BINDERS[ctx.node.op])
