@@ -319,6 +319,7 @@ def test_float_chains(target: Any, rows: int, vectors: tuple[int, ...], name: st
     text = assembly(target, matrix(rows, vectors), name)
     loop = the_loop(text, "fmla")
     assert count(loop, "fmla") == rows * len(vectors)
+    assert [line.split()[1] for line in loop if line.startswith("prfm")] == ["pldl2keep,"]  # of the next panel
     assert not [line for line in loop if "sp" in line], loop
     assert not re.search(r"\bbl\s+fmaf?", text)
 

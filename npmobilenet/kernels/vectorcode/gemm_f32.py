@@ -17,12 +17,15 @@ from npmobilenet.kernels.vectorcode.vector import (
     apply_activation,
     fma,
     load,
+    prefetch,
     row_addresses,
     row_pointers,
     splat,
     store,
     variable,
 )
+
+LINE = 16  # float32 in a line of the caches, 64 bytes
 
 
 def gemm_f32_kernel(rows: int, vectors: tuple[int, ...]) -> Any:
@@ -36,6 +39,10 @@ def gemm_f32_kernel(rows: int, vectors: tuple[int, ...]) -> Any:
 
     The loop over the rows is in here because a call, its registers saved and its pointers made anew, costs some 100
     cycles, where a tile of 12 x 32 with 16 terms each is 400 of them.
+
+    With each term a line of the weights behind the panel's is fetched into the second-level cache: two tiles of 12 x 32
+    fetch the next panel, while they compute, from the third level, whence large layers' weights come. CPUs fetch ahead
+    by themselves, but not beyond a page of 4 KiB.
     """
     width = sum(vectors)
     parts = [(sum(vectors[:v]), lanes) for v, lanes in enumerate(vectors)]  # (first column, lanes)
@@ -45,12 +52,14 @@ def gemm_f32_kernel(rows: int, vectors: tuple[int, ...]) -> Any:
         bias_data, w_data = builder.gep(panel.bias, [panel.channel]), builder.gep(panel.weights, [panel.at])
         sums = [[variable(builder, FLOAT, lanes) for _, lanes in parts] for _ in range(rows)]
 
-        def add_products(row_data):
+        def add_products(row_data, ahead):
             with for_range(builder, lhs.segments) as outer:
                 skip = builder.mul(outer.index, lhs.segment)
                 weights = builder.gep(w_data, [builder.mul(outer.index, panel.segment)])
                 starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
+                lines = builder.gep(ahead, [builder.mul(outer.index, builder.mul(lhs.depth, INT(LINE)))])
                 with for_range(builder, lhs.depth) as inner:
+                    prefetch(builder, builder.gep(lines, [builder.mul(inner.index, INT(LINE))]))
                     row_of = builder.gep(weights, [builder.mul(inner.index, INT(width))])
                     columns = [load(builder, builder.gep(row_of, [INT(at)]), FLOAT, lanes) for at, lanes in parts]
                     for row, pointer in zip(sums, row_addresses(builder, starts, inner.index), strict=True):
@@ -73,7 +82,10 @@ def gemm_f32_kernel(rows: int, vectors: tuple[int, ...]) -> Any:
                 for row in sums:
                     builder.store(start, row[v])
             at = builder.add(lhs.at, builder.mul(first_row, lhs.step))
-            add_products(row_pointers(builder, builder.gep(lhs.data, [at]), lhs.step, rows))
+            terms = builder.mul(lhs.segments, lhs.depth)
+            ahead = builder.mul(terms, builder.add(INT(width), builder.mul(loop.index, INT(LINE))))
+            row_data = row_pointers(builder, builder.gep(lhs.data, [at]), lhs.step, rows)
+            add_products(row_data, builder.gep(w_data, [ahead]))
             lanes_of = [lanes for _, lanes in parts] * rows
             slots = zip([slot for row in sums for slot in row], lanes_of, strict=True)
             apply_activation(builder, activation, list(slots))

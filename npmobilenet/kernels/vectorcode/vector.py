@@ -61,6 +61,12 @@ def two_pieces(builder: Any, count: Any, lanes: int) -> Iterator[tuple[Any, int]
                 yield at, size
 
 
+def prefetch(builder: Any, pointer: Any) -> None:
+    """Have what is behind a pointer fetched into the second-level cache. It may point anywhere, also outside memory."""
+    pointer = builder.bitcast(pointer, INT8.as_pointer())
+    intrinsic_call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, INT32(0), INT32(2), INT32(1)])
+
+
 def splat(builder: Any, value: Any, lanes: int) -> Any:
     """One value in every lane."""
     undefined = ir.Constant(vector(value.type, lanes), ir.Undefined)
