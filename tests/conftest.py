@@ -44,7 +44,7 @@ SLOW = (
     "test_faults_are_drawn_anywhere", "test_settings_of_numba_that_turn_instructions_off",
     "test_images_of_a_batch_have_scales_of_their_own", "test_a_state_survives_signals_and_a_full_disk",
     "test_overhead_takes_a_run_apart", "test_a_damaged_heap_of_strings_takes_no_time", "test_channels_first",
-    "test_products_by_every_way", "test_a_first_answer_needs_no_loop_for_threads",
+    "test_products_by_every_way", "test_every_op.py::test_every_op", "test_a_first_answer_needs_no_loop_for_threads",
     "test_a_folder_that_can_only_be_read_is_read",
     "test_classify_with_an_empty_cache",
     "test_arm64.py::test_layers", "test_arm64.py::test_other_ops", "test_arm64.py::test_the_shipped_model",
