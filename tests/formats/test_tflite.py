@@ -170,6 +170,9 @@ IN_FRONT: dict[str, tuple[File, str, bool]] = {
     "rescaling and normalization": (
         layers(("MUL", 1 / 255), ("SUB", MEAN), ("MUL", 1 / DEVIATION)), "raw_pixels", True,
     ),
+    "divided by 127.5": (layers(("DIV", 127.5), ("SUB", 1.0)), "raw_pixels", True),
+    "ImageNet's, divided": (layers(("DIV", 255.0), ("SUB", MEAN), ("DIV", DEVIATION)), "raw_pixels", True),
+    "divided, of 0..1": (layers(("SUB", MEAN), ("DIV", DEVIATION), ("QUANTIZE", (-2.12, 2.64))), "unit_range", True),
     "128 from each pixel": (layers(("SUB", 127.5), ("MUL", 1 / 128)), "raw_pixels", True),
     "a mean of pixels alone": (layers(("SUB", 255 * MEAN)), "raw_pixels", True),
     "numbers of any size": (layers(*[("MUL", 1e30)] * 12, ("QUANTIZE", (0, 255))), "slim_inception_eval", False),

@@ -108,13 +108,20 @@ def _scaled(node: Node, name: str, arrays: Mapping[str, Array], scale: Any, shif
     if node.op in ("reshape", "transpose"):
         return scale, shift
     constants = [arrays[other].astype(np.float64).reshape(-1) for other in node.inputs if other in arrays]
-    if node.op not in ("add", "sub", "mul") or len(constants) != 1 or node.attrs.get("activation", "none") != "none":
+    if (
+        node.op not in ("add", "sub", "mul", "div")
+        or len(constants) != 1
+        or node.attrs.get("activation", "none") != "none"
+    ):
         return None
     (factor,) = constants
     if factor.size not in (1, scale.size) and scale.size != 1:
         return None
-    if node.op == "mul":
-        return None if not factor.all() else (scale * factor, shift * factor)
+    if node.op in ("mul", "div"):
+        if not factor.all() or (node.op == "div" and node.inputs[1] == name):
+            return None
+        factor = factor if node.op == "mul" else 1 / factor
+        return scale * factor, shift * factor
     if node.op == "sub" and node.inputs[1] == name:
         return -scale, factor - shift
     return scale, shift + factor * (1 if node.op == "add" else -1)
