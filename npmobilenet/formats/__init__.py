@@ -12,6 +12,7 @@ from npmobilenet.errors import ConversionError, WeightFileError
 from npmobilenet.formats.file_kinds import reader_of
 from npmobilenet.formats.hdf5_names import member_names
 from npmobilenet.formats.label_file import BESIDE, labels_beside
+from npmobilenet.formats.whole_file import is_leftover
 from npmobilenet.modeldata import ModelData, assumptions
 
 SCORES_RANK = 2  # of an output that is one score for each class
@@ -40,6 +41,10 @@ def read_model(
 
     Raises `ConversionError` with what is wrong and where.
     """
+    if is_leftover(Path(path)):
+        raise ConversionError(
+            f"{path}: left over from a write that was interrupted: delete it; its target is as it was"
+        )
     return of_size(
         _with_labels_beside(_read(Path(path), model, ema, outputs, _pair(resolution)), Path(path)), resolution
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_pytorch_weights_of_any_name(tmp_path: Path, name: str, members: int) ->
     path = tmp_path / name
     path.write_bytes(content[:-22] + records + content[-22:])
     assert reader_of(path) == "pytorch"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
+def test_pipes_devices_and_empty_files(tmp_path: Path) -> None:
+    """Such as a shell's `<(...)`: nothing waits, and what to do is said."""
+    (tmp_path / "empty.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.tflite")
+    for path in (tmp_path / "pipe.tflite", Path(os.devnull)):
+        with pytest.raises(ConversionError, match="is a pipe or a device: save what it gives as a file"):
+            nm.load(path)
+    with pytest.raises(ConversionError, match=r"an empty file \(fetch it again\)"):
+        nm.load(tmp_path / "empty.png")
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from tflite_export import to_tflite
 
 import npmobilenet as nm
-from npmobilenet.errors import NpMobilenetError, WeightFileError, one_line
+from npmobilenet.errors import ConversionError, NpMobilenetError, WeightFileError, one_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="this platform has no fork")
 
@@ -80,6 +80,7 @@ WRITERS = {
     "folder": (["golden", "record", "{source}/m.h5", "random:1", "--kernels", "reference", "--taps", "input", "-o",
                 "{target}/out", "--force"], "out"),
     "export": (["golden", "export", "{source}/m.h5", "-o", "{target}/out", "--force"], "out"),
+    "export file": (["export", "{source}/m.h5", "{target}/out.tflite", "--force"], "out.tflite"),
     "quantize": (["quantize", "{source}/m.h5", "--data", "{source}/images.npy", "-o", "{target}/out.h5", "--force"],
                  "out.h5"),
     "predictions": (["evaluate", "flowers", "{source}/photos", "--predictions", "{target}/out.npz"], "out.npz"),
@@ -177,6 +178,10 @@ def test_leftovers_are_called_so(tmp_path: Path, source: Path) -> None:
     left.write_bytes((source / "m.h5").read_bytes())
     with pytest.raises(WeightFileError, match="left over from a write that was interrupted"):
         nm.load(left)
+    left.write_bytes((source / "m.tflite").read_bytes())
+    for use in (nm.load, lambda path: nm.convert(path, tmp_path / "out.h5")):
+        with pytest.raises(ConversionError, match="left over from a write that was interrupted"):
+            use(left)
 
 
 def test_messages_are_one_printable_line_of_bounded_length() -> None:

@@ -159,6 +159,8 @@ def _why_not(path: Path, prefix: Path) -> str:
     """What to say where `<prefix>.index` doesn't exist: what `path` is instead, or which file is missing."""
     if prefix == path and path.is_file():
         return f"'{path}' is {_kind(path)}, expected a TensorFlow checkpoint: {_PASS}"
+    if prefix == path and path.exists():
+        return f"'{path}' is a pipe or a device: save what it gives as a file, and pass that file's path"
     if prefix.parent.is_dir() and any(_DATA.fullmatch(p.name) and p.name.startswith(f"{prefix.name}.data-")
                                       for p in prefix.parent.iterdir()):  # fmt: skip
         return f"checkpoint '{prefix}': its data is there but '{prefix.name}.index' is missing; put it beside the data"
@@ -168,6 +170,8 @@ def _why_not(path: Path, prefix: Path) -> str:
 def _kind(path: Path) -> str:
     """What sort of file this is, and what to do with it."""
     kind = kind_of(path)
+    if not path.stat().st_size:
+        return "an empty file (fetch it again)"
     return f"{kind.name} ({kind.advice})" if kind else f"a file of {path.stat().st_size} bytes of unknown kind"
 
 
