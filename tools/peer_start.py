@@ -68,7 +68,7 @@ def measure_start(weights: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="npmobilenet-", ignore_cleanup_errors=True) as empty:
         found["classify_cold"] = _classify([], NPMOBILENET_CACHE=empty)
         end = time.monotonic() + 120  # another process compiles the fast kernels meanwhile
-        while not list(Path(empty).rglob("*.run_together-*.nbc")) and time.monotonic() < end:
+        while not list(Path(empty).rglob("run_together_*.kernel")) and time.monotonic() < end:
             time.sleep(0.5)
         again = [_classify([], NPMOBILENET_CACHE=empty) for _ in range(REPEATS)]
     found["classify_again"] = sorted(again, key=lambda one: float(one["seconds"]))[REPEATS // 2]

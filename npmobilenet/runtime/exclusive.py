@@ -19,6 +19,7 @@ class _State:
 
     lock = threading.Lock()
     ran = False  # kernels have run here, so the threading layer has threads
+    layer = ""  # the name of that layer
     forked = False  # this process is a fork of one that had
 
 
@@ -47,7 +48,7 @@ def limit_spinning() -> None:
     Numba's OpenMP is another's, which doesn't read the variable.
     """
     if sys.platform.startswith("linux") and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
-        from npmobilenet.kernels.compiler.numba_private import load_openmp
+        from npmobilenet.kernels.compiler.without_numba import load_openmp
 
         load_openmp("GOMP_SPINCOUNT", SPINS)
 
@@ -73,31 +74,32 @@ class exclusive:  # noqa: N801
             raise
 
     def _start(self) -> int:
-        import numba
+        from npmobilenet.kernels.compiler.pool import pool
 
         if not _State.ran:
             limit_spinning()
-        if _State.forked and numba.threading_layer() == "omp":
+        if _State.forked and _State.layer == "omp":
             raise PlanError(
                 "this process was forked from one that had already run a model, and GNU OpenMP's threads don't survive "
                 "that: use multiprocessing's 'spawn' or 'forkserver', fork before the first run, or set "
                 "NUMBA_THREADING_LAYER=workqueue"
             )
         try:
-            self.before = numba.get_num_threads()  # starts the threads if need be
+            threads = pool()  # starts them if need be
+            self.before = threads.share()
         except ValueError as error:
             raise PlanError(f"Numba can't start its threads: {error} Check NUMBA_THREADING_LAYER") from error
-        _State.ran = True
-        wanted = self.before if self.threads is None else min(self.threads, numba.config.NUMBA_NUM_THREADS)
+        _State.ran, _State.layer = True, threads.layer
+        wanted = self.before if self.threads is None else min(self.threads, threads.most)
         if wanted == self.before:
             self.before = None  # nothing to take back
         else:
-            numba.set_num_threads(wanted)
+            threads.limit(wanted)
         return int(wanted)
 
     def __exit__(self, *_: object) -> None:
         if self.before is not None:
-            import numba
+            from npmobilenet.kernels.compiler.pool import pool
 
-            numba.set_num_threads(self.before)
+            pool().limit(self.before)
         _State.lock.release()

@@ -120,7 +120,7 @@ def test_classify_with_an_empty_cache(tmp_path: Path) -> None:
     first = classify()
     assert "another process" in first.stderr
     end = time.monotonic() + 120
-    while not list(tmp_path.rglob("*.run_together-*.nbc")) or list(tmp_path.rglob(LOCK)):
+    while not list(tmp_path.rglob("run_together_*.kernel")) or list(tmp_path.rglob(LOCK)):
         assert time.monotonic() < end
         time.sleep(0.1)
     again = classify()

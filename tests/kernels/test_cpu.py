@@ -11,7 +11,7 @@ import numba
 import pytest
 
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.compiler import cache, cpu
+from npmobilenet.kernels.compiler import cache, cpu, numba_private
 
 WIDE = "+avx,+avx2,+avx512bw,+avx512dq,+avx512f,+avx512vbmi,+avx512vl,+avx512vnni,+f16c,+fma,+sse2"
 ARM_HOST = "+crc,+fp-armv8,+lse,+neon"  # as LLVM tells it on Linux
@@ -46,7 +46,7 @@ def test_features_of_a_string() -> None:
 
 def compiles_for(monkeypatch: pytest.MonkeyPatch, features: str, arm: bool = False, hwcap: int = 0) -> None:
     """This process is on a machine whose CPU LLVM doesn't know by name."""
-    monkeypatch.setattr(cpu, "compile_target", lambda: ("", "unknown", features))
+    monkeypatch.setattr(numba_private, "compile_target", lambda: ("", "unknown", features))
     monkeypatch.setattr(cpu, "ARM", arm)
     monkeypatch.setattr(cpu, "ISAS", tuple(cpu.ON_ARM if arm else cpu.ON_X86))
     monkeypatch.setattr(cpu, "auxiliary_value", lambda kind: {16: hwcap}.get(kind, 0))
@@ -115,7 +115,7 @@ def test_settings_of_numba_have_caches_of_their_own(monkeypatch: pytest.MonkeyPa
             patch.setattr(numba.config, name, value)
             found.add(key())
     assert len(found) == 9
-    monkeypatch.setattr(cache, "compile_target", lambda: ("", "another", ""))
+    monkeypatch.setattr(numba_private, "compile_target", lambda: ("", "another", ""))
     assert key() not in found
     assert all(hasattr(numba.config, name) for name in ("OPT", "ENABLE_AVX", "LOOP_VECTORIZE", "SLP_VECTORIZE"))
 

@@ -8,17 +8,28 @@ import re
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numba
 import pytest
 from numba.core.caching import CompileResultCacheImpl, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 import npmobilenet
 from npmobilenet.kernels.compiler.numba_private import FunctionFiles
+from npmobilenet.kernels.compiler.without_numba import (
+    CONFIG,
+    OPENMP,
+    default_threads,
+    extension,
+    helpers,
+    version_file,
+)
 
 PACKAGE = Path(npmobilenet.__file__).parent
 HOME = PACKAGE / "kernels" / "compiler" / "numba_private.py"
+UNIMPORTED = HOME.with_name("without_numba.py")  # parts that are loaded from their files
 
 # module -> attribute -> what it is for
 PARTS = {
@@ -156,7 +167,7 @@ def test_only_one_module_touches_them() -> None:
     private -= {"_impl"}  # an ordinary name
     for path in PACKAGE.rglob("*.py"):
         modules, attributes = touched(path)
-        if path != HOME:
+        if path not in (HOME, UNIMPORTED):
             assert modules <= PUBLIC, f"{path}: private modules of Numba belong into {HOME.name}"
             assert not attributes & private, f"{path}: private parts of Numba belong into {HOME.name}"
 
@@ -172,4 +183,33 @@ def test_what_that_module_touches_is_named_here() -> None:
         elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
             own = isinstance(node.value, ast.Name) and node.value.id == "self"
             assert own or node.attr in last, f"say in PARTS what {node.attr} is for"
-    assert "numba.np.ufunc.omppool" in HOME.read_text(encoding="utf-8")  # Numba's OpenMP threads, where there are any
+
+
+# module -> what its file is loaded for, by itself
+FILES = {
+    "numba._helperlib": "c_helpers: what compiled code calls",
+    "numba._dynfunc": "c_helpers: the same",
+    "numba.core.runtime._nrt_python": "c_helpers, memsys_use_cpython_allocator: memory for what compiled code asks for",
+    "numba.np.ufunc.omppool": "threads, where there is OpenMP: launch_threads, parallel_for, get_ and set_num_threads",
+}
+
+
+def test_files_that_are_loaded_without_numba_are_named_here() -> None:
+    modules, _ = touched(UNIMPORTED)
+    assert modules == set(FILES)
+    for name in modules - {OPENMP}:
+        assert extension(name).c_helpers, FILES[name]
+
+
+def test_numba_gives_the_same_names() -> None:
+    """What compiled code gets in a process without Numba is what it gets from Numba."""
+    rtsys.initialize(cpu_target.target_context)
+    assert helpers()["NRT_Free"]
+    for name, address in helpers().items():
+        assert llvmlite.binding.address_of_symbol(name) == address, name
+
+
+def test_numba_says_the_same() -> None:
+    assert default_threads() == numba.config.NUMBA_DEFAULT_NUM_THREADS
+    assert numba.__version__.encode() in version_file()
+    assert numba.core.config._config_fname == CONFIG

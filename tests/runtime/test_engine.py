@@ -26,7 +26,7 @@ from npmobilenet.formats.model_path import find
 from npmobilenet.golden.inputs import load_input
 from npmobilenet.graph import MAX_NODES, Graph, GraphBuilder, Node, Tensor
 from npmobilenet.images.decoding import load_image, to_grey
-from npmobilenet.kernels.compiler import numba_private
+from npmobilenet.kernels.compiler import without_numba
 from npmobilenet.kernels.compiler.packed_arena import into_arena
 from npmobilenet.model import CHUNK, Model
 from npmobilenet.modeldata import ModelData, ModelInfo
@@ -604,7 +604,7 @@ def test_only_gnu_openmp_is_told_how_to_wait(
 ) -> None:
     """Elsewhere Numba's OpenMP doesn't read the variable, and loading it ahead of other layers has no reason."""
     found: list[tuple[str, str]] = []
-    monkeypatch.setattr(numba_private, "load_openmp", lambda *how: found.append(how))
+    monkeypatch.setattr(without_numba, "load_openmp", lambda *how: found.append(how))
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

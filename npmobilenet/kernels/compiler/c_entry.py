@@ -14,40 +14,56 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
-from numba.extending import intrinsic
 
 from npmobilenet.kernels.compiler import object_code
-from npmobilenet.kernels.compiler.deferred import begin
-from npmobilenet.kernels.compiler.jit import OPTIONS, about_to_compile
-from npmobilenet.kernels.compiler.numba_private import array_value, c_function
-
-types: Any = numba.types  # some of which Numba's type hints don't know
+from npmobilenet.kernels.compiler.deferred import OPTIONS, array_value, begin, c_function, from_dtype, intrinsic, types
+from npmobilenet.kernels.compiler.notices import about_to_compile
 
 WORD = ir.IntType(64)
-SIGNATURE = (types.int64, types.int64, types.int64)
+NUMBERS = {bool: np.dtype(np.bool_), int: np.dtype(np.int64), float: np.dtype(np.float64)}
 
 
 def kinds_of(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The types that a kernel is compiled for."""
-    return tuple(_kind(numba.typeof(arg)) for arg in args)
+    """What a kernel is compiled for: an array's dtype and dimensions, a number's dtype, a tuple's class and parts."""
+    return tuple(map(_kind, args))
 
 
-def _kind(kind: Any) -> Any:
-    """The type that a kernel is compiled for: arrays are contiguous and writable, whether or not the kernel writes."""
-    if isinstance(kind, types.Array):
-        if kind.layout != "C":
-            raise TypeError(f"a kernel got an array that isn't contiguous: {kind}")
-        return types.Array(kind.dtype, kind.ndim, "C")
-    if isinstance(kind, types.IntEnumMember):
-        return types.int64  # kernels switch on the number
-    if isinstance(kind, types.BaseNamedTuple):
-        return types.NamedTuple([_kind(k) for k in kind.types], kind.instance_class)
-    if isinstance(kind, types.BaseTuple):
-        return types.Tuple([_kind(k) for k in kind.types])
-    return kind
+def _kind(arg: Any) -> Any:
+    if isinstance(arg, np.ndarray):
+        if not arg.flags.c_contiguous:
+            raise TypeError(f"a kernel got an array that isn't contiguous: {arg.dtype} {arg.shape}")
+        return arg.dtype, arg.ndim
+    if isinstance(arg, tuple):
+        return type(arg), tuple(map(_kind, arg))
+    if isinstance(arg, np.generic):
+        return arg.dtype
+    for python, dtype in NUMBERS.items():  # a bool is an int
+        if isinstance(arg, python):
+            return dtype
+    raise TypeError(f"a kernel got an argument of {type(arg)}")
+
+
+def _named(kind: Any) -> str:
+    """A kind in words, the same in every process."""
+    if not isinstance(kind, tuple):
+        return str(kind)
+    first, second = kind
+    if isinstance(first, np.dtype):
+        return f"{first}[{second}]"
+    return f"{first.__module__}.{first.__qualname__}({','.join(map(_named, second))})"
+
+
+def _numbas(kind: Any) -> Any:
+    """Numba's type: arrays are contiguous and writable, whether or not the kernel writes."""
+    if not isinstance(kind, tuple):
+        return from_dtype(kind)
+    first, second = kind
+    if isinstance(first, np.dtype):
+        return types.Array(from_dtype(first), second, "C")
+    parts = list(map(_numbas, second))
+    return types.Tuple(parts) if first is tuple else types.NamedTuple(parts, first)
 
 
 def words_of(args: Any) -> list[int]:
@@ -112,13 +128,13 @@ def _unpacker(kinds: tuple[Any, ...]) -> Any:
 
 def address_of(kernel: Callable[..., None], name: str, kinds: tuple[Any, ...]) -> int:
     """The address of the kernel compiled for arguments of types `kinds`: from its object file if that is there."""
-    unique = f"{name}_{hashlib.sha256(str(kinds).encode()).hexdigest()[:16]}"
+    unique = f"{name}_{hashlib.sha256(','.join(map(_named, kinds)).encode()).hexdigest()[:16]}"
     address = object_code.load_function(unique)
     if address is not None:
         return address
     about_to_compile(name)
+    unpack = _unpacker(tuple(map(_numbas, kinds)))
     begin()
-    unpack = _unpacker(kinds)
 
     def entry(words, first, stop):
         # max: LLVM then knows that indices aren't negative, and so don't count from the end.
@@ -127,7 +143,7 @@ def address_of(kernel: Callable[..., None], name: str, kinds: tuple[Any, ...]) -
 
     # Symbols are named after it. All entries have the same signature, so their names must tell the forms apart.
     entry.__name__, entry.__qualname__ = name, unique
-    function, symbol, code = c_function(entry, (SIGNATURE, types.int64), OPTIONS)
+    function, symbol, code = c_function(entry, ((types.int64,) * 3, types.int64), OPTIONS)
     object_code.keep_function(unique, symbol, code)
     KEPT.append(function)
     return int(function.address)

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import llvmlite.binding
-from numba import config
 
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.compiler.numba_private import compile_target
+from npmobilenet.kernels.compiler.remembered import compiler
 
 ARM = llvmlite.binding.get_process_triple().startswith(("aarch64", "arm64"))
 _AVX2 = frozenset({"avx2", "fma"})
@@ -90,9 +89,9 @@ def target_features() -> frozenset[str]:
 
     LLVM leaves Arm's dot products out of a Linux host's features, neither on nor off, so the system is asked.
     """
-    _, _, text = compile_target()
+    _, _, text = compiler().target
     found = features_of(text)
-    told = config.CPU_FEATURES is not None or "dotprod" in text
+    told = compiler().told or "dotprod" in text
     if ARM and sys.platform == "linux" and not told and auxiliary_value(AT_HWCAP) >> ASIMDDP & 1:
         found |= {"dotprod"}
     return found
@@ -119,7 +118,7 @@ def isa() -> str:
         settings = [name for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX") if name in os.environ]
         told = f", as {' and '.join(settings)} would have it" if settings else ""
         raise PlanError(
-            f"NPMOBILENET_ISA={forced}: the CPU that kernels are compiled for ({compile_target()[1]}{told}) lacks "
+            f"NPMOBILENET_ISA={forced}: the CPU that kernels are compiled for ({compiler().target[1]}{told}) lacks "
             f"these instructions: set one of {', '.join(had)}, or none"
         )
     return forced

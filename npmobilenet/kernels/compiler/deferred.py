@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# How kernels are compiled. Never fastmath: it would let LLVM reorder and fuse the chains that docs/float32.md defines.
+OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
+
 _noted: list[Callable[[Any], Any]] = []  # each is called with numba.extending
 
 
@@ -79,3 +82,4 @@ alloca_once, alloca_once_value = _later("alloca_once"), _later("alloca_once_valu
 get_or_insert_function = _later("get_or_insert_function")
 array_data, array_value, without_owner = _later("array_data"), _later("array_value"), _later("without_owner")
 as_dtype, from_dtype = _later("as_dtype"), _later("from_dtype")
+compile_object, c_function = _later("compile_object"), _later("c_function")

@@ -6,7 +6,9 @@ what it isn't, and end the process.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 DIGEST = hashlib.sha256().digest_size
@@ -25,3 +27,14 @@ def unsealed(path: Path) -> bytes | None:
         return None
     content = found[:-DIGEST]
     return content if found == sealed(path.name, content) else None
+
+
+def keep(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    part = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        part.write_bytes(sealed(path.name, content))
+        part.replace(path)
+    except OSError:  # a full disk, a folder that has become read-only: go on without
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -16,7 +16,7 @@ from npmobilenet.arithmetic import fixedpoint
 from npmobilenet.kernels import KERNELS, reference
 from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
 from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
-from npmobilenet.kernels.compiler.deferred import begin
+from npmobilenet.kernels.compiler.deferred import OPTIONS, begin
 from npmobilenet.kernels.compiler.notices import about_to_compile, listening
 from npmobilenet.kernels.compiler.numba_private import FunctionFiles, NullCache, number_from_random_start, use_cache
 from npmobilenet.kernels.reference import arithmetic
@@ -58,14 +58,11 @@ class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no types
 
 number_from_random_start()
 
-# Never fastmath: it would let LLVM reorder and fuse the chains that docs/float32.md defines.
-OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
-
-def compile_kernel(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
+def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Numba's compiled form of a kernel, which is called with arrays; see c_entry.py for the other form."""
     begin()
-    dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
+    dispatcher = numba.njit(**OPTIONS)(function)
     use_cache(dispatcher, KernelCache(function))
     return dispatcher
 

@@ -12,12 +12,10 @@ import importlib
 import io
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 from numba import config
 from numba.core import caching
 from numba.core.bytecode import FunctionIdentity
@@ -40,13 +38,11 @@ from npmobilenet.kernels.compiler import deferred
 from npmobilenet.kernels.compiler.entries import sealed, unsealed
 
 __all__ = [
-    "FunctionFiles", "NullCache", "add_object", "alloca_once", "alloca_once_value", "array_data", "array_value",
+    "FunctionFiles", "NullCache", "alloca_once", "alloca_once_value", "array_data", "array_value",
     "as_dtype", "c_function", "compile_object", "compile_target", "for_range", "for_range_slice", "from_dtype",
-    "function_address", "get_or_insert_function", "load_openmp", "number_from_random_start", "use_cache",
+    "get_or_insert_function", "initialize_runtime", "parallel_for_address", "number_from_random_start", "use_cache",
     "without_owner",
 ]  # fmt: skip
-
-OPENMP = "numba.np.ufunc.omppool"
 
 
 # Numba's type of an intrinsic that was put off: that of its own object.
@@ -89,8 +85,8 @@ def compile_target() -> tuple[str, str, str]:
     return str(triple), str(name), str(features)
 
 
-def compile_object(symbol: str, define: Callable[[Any], None]) -> tuple[Any, bytes]:
-    """Compile the module that `define` fills, and load it: (what keeps its code in memory, the object file)."""
+def compile_object(symbol: str, define: Callable[[Any], None]) -> bytes:
+    """The object file of the module that `define` fills."""
     library = cpu_target.target_context.codegen().create_library(symbol)
     library.enable_object_caching()
     module = library.create_ir_module(symbol)
@@ -98,23 +94,18 @@ def compile_object(symbol: str, define: Callable[[Any], None]) -> tuple[Any, byt
     library.add_ir_module(module)
     library.finalize()
     _, _, (code, _) = library.serialize_using_object_code()
-    return library, code
+    return bytes(code)
 
 
-def add_object(code: bytes) -> None:
-    """Load an object file beside the code that Numba compiles, which may call its functions."""
-    cpu_target.target_context.codegen()._engine._ee.add_object_file(llvm.ObjectFileRef.from_data(code))
+def initialize_runtime() -> None:
+    """Let code find the runtime's functions for memory, which Numba compiles in every process."""
+    rtsys.initialize(cpu_target.target_context)
 
 
-def function_address(code: bytes, symbol: str) -> int:
-    """Load an object file; the address of a function that it defines, 0 where it doesn't.
-
-    Only code that asks for memory needs the runtime's functions for that, which Numba compiles in every process.
-    """
-    if b"NRT_" in code:
-        rtsys.initialize(cpu_target.target_context)
-    add_object(code)
-    return int(cpu_target.target_context.codegen()._engine._ee.get_function_address(symbol))
+def parallel_for_address(layer: str) -> int:
+    """The address of the function that shares a loop out among the threads of a layer, which is loaded."""
+    name = {"tbb": "tbbpool", "omp": "omppool", "workqueue": "workqueue"}[layer]
+    return int(importlib.import_module(f"numba.np.ufunc.{name}").parallel_for)
 
 
 def c_function(entry: Callable[..., Any], signature: Any, options: dict[str, Any]) -> tuple[Any, str, bytes]:
@@ -141,18 +132,6 @@ def number_from_random_start() -> None:
     and the first to be loaded would be called for both. Numbers from a random start don't meet.
     """
     FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big") << 12)
-
-
-def load_openmp(variable: str, value: str) -> None:
-    """Load Numba's OpenMP layer with an environment variable set meanwhile; nothing if it is there or can't be had."""
-    if OPENMP in sys.modules:
-        return
-    os.environ[variable] = value
-    try:
-        with contextlib.suppress(ImportError):  # no OpenMP on this machine: Numba has other layers
-            importlib.import_module(OPENMP)
-    finally:
-        del os.environ[variable]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,18 +8,19 @@ the loader puts in its address. Its name ends with a hash of its IR, so there ca
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 
+from npmobilenet.kernels.compiler import loading
 from npmobilenet.kernels.compiler.cache import cache_folder
-from npmobilenet.kernels.compiler.entries import sealed, unsealed
-from npmobilenet.kernels.compiler.numba_private import add_object, compile_object, function_address
+from npmobilenet.kernels.compiler.deferred import compile_object
+from npmobilenet.kernels.compiler.entries import keep, unsealed
+from npmobilenet.kernels.compiler.remembered import holds
 
 NAME = re.compile(rb"npmobilenet_tile_\w+")
 
@@ -28,7 +29,6 @@ Body = Callable[[Any, Any], None]  # emits a tile's code, from a builder and its
 KERNEL = ".kernel"  # a file of that suffix is a kernel's
 
 _there: set[str] = set()  # tiles whose code is in memory
-_kept: list[Any] = []  # their libraries: code goes when they do
 
 
 def declare(module: Any, name: str, kind: Any, body: Body) -> Any:
@@ -40,6 +40,7 @@ def declare(module: Any, name: str, kind: Any, body: Body) -> Any:
     symbol = re.sub(r"\W+", "_", f"npmobilenet_tile_{name}_{number}")
     if symbol not in _there and not _load(symbol):
         _compile(symbol, kind, body)
+    llvm.add_symbol(symbol, loading.address_of(symbol))  # for Numba's engine, which doesn't know ours
     function = module.globals.get(symbol)
     return ir.Function(module, kind, symbol) if function is None else function
 
@@ -69,40 +70,37 @@ def allow(function: Any, feature: str) -> None:
 
 
 def load_function(name: str) -> int | None:
-    """The address of a kernel's entry point, from its file; None where that, or a tile that it names, isn't whole.
+    """The address of a kernel's entry point, from its file; None where that, or what it needs, isn't there and whole.
 
-    A tile's name without code would end the process when the kernel is linked.
+    A name without code would end the process when the kernel is linked.
     """
-    symbol, _, code = (_kept_as(f"{name}{KERNEL}") or b"").partition(b"\0")
+    symbol, _, rest = (_kept_as(f"{name}{KERNEL}") or b"").partition(b"\0")
+    outside, _, code = rest.partition(b"\0")
     if not code or not all(tile in _there or _load(tile) for tile in {found.decode() for found in NAME.findall(code)}):
         return None
-    return function_address(code, symbol.decode()) or None
+    if not loading.all_there(outside.decode().split()):
+        return None
+    loading.add(code)
+    return loading.address_of(symbol.decode()) or None
 
 
 def keep_function(name: str, symbol: str, code: bytes) -> None:
-    """Keep a kernel's object file, with the symbol of its entry point."""
-    _keep(f"{name}{KERNEL}", symbol.encode() + b"\0" + code)
+    """Keep a kernel's object file, with the symbol of its entry point and the names that it needs from outside."""
+    outside = [known for known in loading.outside(code) if not NAME.match(known.encode())]
+    _keep(f"{name}{KERNEL}", b"\0".join([symbol.encode(), " ".join(outside).encode(), code]))
 
 
 def _compile(symbol: str, kind: Any, body: Body) -> None:
-    library, code = compile_object(symbol, lambda module: define(module, symbol, kind, body))
-    _kept.append(library)
+    code = compile_object(symbol, lambda module: define(module, symbol, kind, body))
+    loading.add(code)
     _there.add(symbol)
     _keep(f"{symbol}.o", code)
 
 
 def _keep(name: str, content: bytes) -> None:
-    """Write a file, whole or not at all."""
     folder = cache_folder()
-    if folder is None:
-        return
-    part = folder / f".{name}-{os.getpid()}"
-    try:
-        part.write_bytes(sealed(name, content))
-        part.replace(folder / name)
-    except OSError:  # a full disk, a folder that has become read-only: go on without
-        with contextlib.suppress(OSError):
-            part.unlink()
+    if folder is not None and holds():
+        keep(folder / name, content)
 
 
 def _kept_as(name: str) -> bytes | None:
@@ -116,6 +114,6 @@ def _load(symbol: str) -> bool:
     code = _kept_as(f"{symbol}.o")
     if code is None:
         return False
-    add_object(code)
+    loading.add(code)
     _there.add(symbol)
     return True

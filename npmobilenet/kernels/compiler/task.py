@@ -15,6 +15,7 @@ import numpy as np
 
 from npmobilenet.kernels.compiler.c_entry import address_of, kinds_of, words_of
 from npmobilenet.kernels.compiler.deferred import register_jitable
+from npmobilenet.kernels.compiler.pool import pool
 from npmobilenet.kernels.compiler.work_sharing import Call, Program, Work
 
 
@@ -38,9 +39,7 @@ class Task:
 
     def __call__(self, *args: Any) -> None:
         """Run it now."""
-        import numba
-
-        Program([self.bind(*args)]).run(numba.get_num_threads())
+        Program([self.bind(*args)]).run(pool().share())
 
 
 class TaskFamily:

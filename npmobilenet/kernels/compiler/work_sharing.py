@@ -25,16 +25,13 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 import llvmlite.binding
-import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler.c_entry import WORD, address_of, kinds_of, words_of
-from npmobilenet.kernels.compiler.deferred import intrinsic, register_jitable
-from npmobilenet.kernels.compiler.jit import compile_kernel
-from npmobilenet.kernels.compiler.numba_private import array_data, get_or_insert_function
+from npmobilenet.kernels.compiler.deferred import array_data, get_or_insert_function, intrinsic, register_jitable, types
+from npmobilenet.kernels.compiler.pool import pool
 from npmobilenet.kernels.compiler.spans import Touch, needs, touched
 from npmobilenet.kernels.compiler.trial import Trial
 
@@ -201,28 +198,28 @@ def _take_part(calls, needs, counters, thread, threads):
         i += chain
 
 
+@intrinsic
+def _word(typingctx, address):
+    """The int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.inttoptr(args[0], WORD.as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
 @register_jitable
-def _clear(counters):
-    for i in range(counters.shape[0]):
-        counters[i] = 0
+def run_together(dims, steps, calls, needs, counters, threads, thread):
+    """A thread's part of a program: what the pool calls (pool.PARALLEL_FOR). `thread` counts from 1."""
+    for i in range(_word(dims)):
+        _take_part(calls, needs, counters, thread - 1 + i, threads)
 
 
-def run_together(calls, needs, counters, threads):
-    """Run a program on `threads` threads; the number of pieces that failed."""
-    _clear(counters)
-    for thread in numba.prange(threads):
-        _take_part(calls, needs, counters, thread, threads)
-    return counters[0]
-
-
+@register_jitable
 def run_alone(first, stop, calls, failed):
     """Run calls `first` to `stop - 1` of a program on this thread; failed[0] counts those that failed."""
     for i in range(first, stop):
         failed[0] += 1 - _call(calls[i, ADDRESS], calls[i, WORDS], 0, calls[i, UNITS])
-
-
-run_together = compile_kernel(run_together, parallel=True)
-run_alone = register_jitable(run_alone)
 
 
 class Way(NamedTuple):
@@ -237,11 +234,26 @@ def together(given: Sequence[Call], calls: np.ndarray, threads: int) -> Way:
     """On `threads` threads. What each piece waits for is found by the first run."""
 
     @functools.cache
-    def tables() -> tuple[np.ndarray, np.ndarray]:
+    def start() -> Callable[[], int]:
         pieces = _needed(given, calls)
-        return pieces, np.zeros((len(calls) * threads + 1) * APART + len(pieces), np.int64)
+        counters = np.zeros((len(calls) * threads + 1) * APART + len(pieces), np.int64)
+        args = (calls, pieces, counters, threads, 1)
+        part = address_of(run_together, "run_together", kinds_of(args))
+        words, dims = np.array(words_of(args), np.int64), np.array([threads], np.int64)
+        steps = (np.arange(len(words)) == len(words) - 1).astype(np.int64)  # the same for all but the thread's number
+        at = [part, *(array.ctypes.data for array in (words, dims, steps)), None, 0, len(words), threads]
 
-    return Way(calls, threads, lambda: run_together(calls, *tables(), threads))
+        def go(held: tuple[np.ndarray, ...] = (pieces, words, dims, steps)) -> int:
+            counters.fill(0)
+            pool().parallel_for(*at)
+            return int(counters[0])
+
+        return go
+
+    def run() -> int:
+        return start()()
+
+    return Way(calls, threads, run)
 
 
 @functools.cache
