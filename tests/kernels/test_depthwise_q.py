@@ -25,7 +25,6 @@ from npmobilenet.arithmetic.fixedpoint import (
     rounding,
 )
 from npmobilenet.kernels.compiler.cpu import isas_here
-from npmobilenet.kernels.compiler.deferred import begin
 from npmobilenet.kernels.compiler.jit import LANES, isa
 from npmobilenet.kernels.fast.depthwise_conv2d_q import (
     depthwise_conv2d_q,
@@ -71,7 +70,6 @@ def interleaver(tile: Any) -> Callable[..., None]:
     def run(x, group, column, channel, count, words):  # type: ignore[no-untyped-def]
         tile(x, group, column, channel, count, words)
 
-    begin()
     return numba.njit(run)
 
 
@@ -79,7 +77,6 @@ def interleaver_of_single_channels(tile: Any) -> Callable[..., None]:
     def run(x, group, column, channel, count, words, channels, multiplier):  # type: ignore[no-untyped-def]
         tile(x, group, column, channel, count, words, channels, multiplier)
 
-    begin()
     return numba.njit(run)
 
 
@@ -87,7 +84,6 @@ def filterer(tile: Any) -> Callable[..., None]:
     def run(words, filters, block, shift, shift_step, out):  # type: ignore[no-untyped-def]
         tile(words, filters, block, shift, shift_step, out)
 
-    begin()
     return numba.njit(run)
 
 

@@ -6,6 +6,7 @@ decorators here only note what they are given; `begin` imports Numba and hands i
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -51,8 +52,11 @@ class intrinsic:  # noqa: N801  # a decorator
 
     def __init__(self, define: Callable[..., Any]) -> None:
         self.define = define
-        self.numbas: Any = None  # Numba's own, once there is one
-        _noted.append(lambda numba: vars(self).update(numbas=numba.intrinsic(define)))
+
+    @functools.cached_property
+    def numbas(self) -> Any:
+        """Numba's own, made when Numba first compiles a call of it: of a kernel, or of a program's own function."""
+        return importlib.import_module("numba.extending").intrinsic(self.define)
 
     def __reduce__(self) -> Any:
         """Numba would keep what calls it in its own cache, and load that without the tiles (object_code.py)."""

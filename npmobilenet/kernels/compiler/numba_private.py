@@ -45,10 +45,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-# Numba's type of an intrinsic that was put off: that of its own object.
-typeof_impl.register(deferred.intrinsic)(
-    lambda value, context: cpu_target.typing_context.resolve_value_type(value.numbas)
-)
+@typeof_impl.register(deferred.intrinsic)
+def _type_of_intrinsic(value: deferred.intrinsic, context: Any) -> Any:
+    """Numba's type of an intrinsic that was put off: that of its own object, which is told to Numba once it is made."""
+    if "numbas" not in vars(value):
+        value.numbas  # noqa: B018  # made here
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
+    return cpu_target.typing_context.resolve_value_type(value.numbas)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
