@@ -45,7 +45,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@typeof_impl.register(deferred.intrinsic)
+@typeof_impl.register(deferred.intrinsic)  # type: ignore[untyped-decorator]  # Numba has no types
 def _type_of_intrinsic(value: deferred.intrinsic, context: Any) -> Any:
     """Numba's type of an intrinsic that was put off: that of its own object, which is told to Numba once it is made."""
     if "numbas" not in vars(value):
