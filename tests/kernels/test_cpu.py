@@ -144,3 +144,14 @@ def test_settings_of_numba_that_turn_instructions_off(settings: dict[str, str], 
     env.pop("NPMOBILENET_ISA", None)
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=False)
     assert done.stdout.split() == [wanted, "True", "True"], done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("told", ["NUMBA_NUM_THREADS=0", "NUMBA_NUM_THREADS=x", "NUMBA_OPT=x"])
+def test_settings_that_numba_cannot_take(told: str, tmp_path: Path) -> None:
+    """Numba fails at some in passing, and warns of others with a traceback."""
+    env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), **dict([told.split("=")])}
+    command = [sys.executable, "-m", "npmobilenet", "classify"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: Numba can't take its settings ({told}): "), done.stderr
+    assert done.stderr.count("\n") == 1

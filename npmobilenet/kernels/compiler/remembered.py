@@ -11,12 +11,14 @@ import os
 import platform
 import stat
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite
 import llvmlite.binding as llvm
 
+from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler import without_numba
 from npmobilenet.kernels.compiler.entries import keep, unsealed
 
@@ -62,12 +64,31 @@ def private(path: Path) -> bool:
 
 
 def ask() -> Compiler:
-    """What Numba itself says."""
-    numba: Any = importlib.import_module("numba")
+    """What Numba itself says. Raises `PlanError` where variables or a file tell it what it can't take."""
+    numba = _imported_numba()
     numba_private: Any = importlib.import_module("npmobilenet.kernels.compiler.numba_private")
     config = numba.config
     settings = tuple(f"{name}={getattr(config, name, None)!r}" for name in SETTINGS)
     return Compiler(numba.__version__, numba_private.compile_target(), config.CPU_FEATURES is not None, settings)
+
+
+def _imported_numba() -> Any:
+    """Numba warns of variables that it can't read, with a traceback of its own, and fails at numbers out of range."""
+    if without_numba.imported():
+        return importlib.import_module("numba")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            numba = importlib.import_module("numba")
+        except ValueError as error:
+            why = str(error)
+        else:
+            unread = [str(warning.message) for warning in caught if "could not be parsed" in str(warning.message)]
+            why = unread[0].partition("\n")[0] if unread else ""
+    if why:
+        told = ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA"))
+        raise PlanError(f"Numba can't take its settings ({told or without_numba.CONFIG}): {why}")
+    return numba
 
 
 def compiler() -> Compiler:
