@@ -56,13 +56,28 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     if row is None and folder:
         return path  # its reader says what is missing
     if row is None and (path.suffix in SUFFIXES or path.name != text) and checkpoints.relative_note(text) is None:
-        raise ModelNotFound(f"there is no file {text}; `npmobilenet models` lists the names that are known")
+        raise ModelNotFound(
+            f"there is no file {text}; {_of_pytorch(text) or '`npmobilenet models` lists the names that are known'}"
+        )
     row = row or checkpoints.resolve(text)
     also = f", and the folder '{text}' is no checkpoint" if folder else ""
     raise ModelNotFound(
         f"the weights of {row.name} are not on this machine{also}. npmobilenet pull {row.name} fetches them; without a "
         f"network, fetch {row.url} by other means, then: npmobilenet pull {row.name} --archive FILE.tgz"
     )
+
+
+def _of_pytorch(text: str) -> str:
+    """What to do with a name of timm's or torchvision's, whose weights lie in the user's own file; "" for others."""
+    from npmobilenet.zoo.pytorch import torch_model
+
+    if not text.startswith(("timm/", "torchvision/")):
+        return ""
+    try:
+        name = torch_model(text).name
+    except ModelNotFound as error:
+        return str(error)
+    return f"that is a name of PyTorch's: save its state dict, then load('FILE.pth', model='{name}')"
 
 
 def load_data(

@@ -505,6 +505,10 @@ def test_names_with_a_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for path in ("google/nothing", "./mobilenet_v2_1.0_224", "mobilenet_v2_1.0_224/"):
         with pytest.raises(ModelNotFound, match="there is no file"):
             nm.load(path)
+    with pytest.raises(ModelNotFound, match=r"load\('FILE.pth', model='torchvision/mobilenet_v2'\)"):
+        nm.load("torchvision/mobilenet_v2")
+    with pytest.raises(ModelNotFound, match="attention blocks"):
+        nm.load("timm/mobilenetv4_hybrid_medium")
 
 
 def test_a_folder_does_not_hide_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
