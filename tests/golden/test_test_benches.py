@@ -23,7 +23,7 @@ from npmobilenet.graph import Graph, Quantization
 from npmobilenet.model import Model
 from npmobilenet.modeldata import ModelData, ModelInfo, shared_prefix
 
-FLAGS = ["-std=c99", "-O1", "-Wall", "-Wno-unused-variable", "-Wno-unused-const-variable", "-Wno-unused-function"]
+FLAGS = ["-std=c99", "-O1", "-Wall", "-Wextra"]
 
 
 def in_c(folder: Path) -> str:

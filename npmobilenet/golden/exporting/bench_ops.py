@@ -13,15 +13,15 @@ OPS = (*ELEMENTWISE, "average_pool")
 Described = Mapping[str, Any]
 
 C_STEPS = """/* a * b / 2^31, rounded to nearest, ties upward */
-static int64_t high_mul(int32_t a, int32_t b) { return ((int64_t)a * b + (INT64_C(1) << 30)) >> 31; }
+static inline int64_t high_mul(int32_t a, int32_t b) { return ((int64_t)a * b + (INT64_C(1) << 30)) >> 31; }
 
 /* v / 2^s, rounded to nearest, ties away from zero */
-static int64_t shift_away(int64_t v, int s) {
+static inline int64_t shift_away(int64_t v, int s) {
   int64_t mask = (INT64_C(1) << s) - 1;
   return (v >> s) + ((v & mask) > (mask >> 1) + (v < 0));
 }
 
-static int64_t doubly(int32_t acc, int32_t multiplier, int shift) {
+static inline int64_t doubly(int32_t acc, int32_t multiplier, int shift) {
   int32_t moved = (int32_t)((uint32_t)acc << (shift > 0 ? shift : 0));
   return shift_away(high_mul(moved, multiplier), shift < 0 ? -shift : 0);
 }"""
@@ -36,7 +36,7 @@ enum {{ {sizes} }};
 
 {steps}
 
-static int64_t singly(int32_t acc, int32_t multiplier, int shift) {{
+static inline int64_t singly(int32_t acc, int32_t multiplier, int shift) {{
   return (int32_t)(uint32_t)(((int64_t)acc * multiplier + (INT64_C(1) << (30 - shift))) >> (31 - shift));
 }}
 
