@@ -85,7 +85,7 @@ class exclusive:  # noqa: N801
                 "NUMBA_THREADING_LAYER=workqueue"
             )
         try:
-            threads = pool()  # starts them if need be
+            self.pool = threads = pool()  # starts them if need be
             self.before = threads.share()
         except ValueError as error:
             raise PlanError(f"Numba can't start its threads: {error} Check NUMBA_THREADING_LAYER") from error
@@ -98,8 +98,8 @@ class exclusive:  # noqa: N801
         return int(wanted)
 
     def __exit__(self, *_: object) -> None:
-        if self.before is not None:
-            from npmobilenet.kernels.compiler.pool import pool
-
-            pool().limit(self.before)
-        _State.lock.release()
+        try:
+            if self.before is not None:
+                self.pool.limit(self.before)
+        finally:
+            _State.lock.release()
