@@ -185,8 +185,8 @@ def rewire(config: Any) -> None:
     [
         (insert_relu, "'surprise' reads 2 tensors"),
         (
-            setting("expanded_conv_1_expand", "activation", "log_softmax"),
-            "'expanded_conv_1_expand'.*'log_softmax'.*TFLiteConverter",
+            setting("expanded_conv_1_expand", "activation", "celu"),
+            "'expanded_conv_1_expand'.*'celu'.*TFLiteConverter",
         ),
         (setting("expanded_conv_1_expand", "strides", [0, 2]), "'expanded_conv_1_expand'.*strides"),
         (setting("expanded_conv_1_depthwise", "depth_multiplier", 2), "expanded_conv_1_depthwise/depthwise_kernel is"),
@@ -195,7 +195,7 @@ def rewire(config: Any) -> None:
         (setting("conv_bn", "epsilon", "a lot"), "settings that Keras doesn't write"),
         (setting("conv_bn", "axis", 1), "'conv_bn'.*over the last axis"),
         (setting("conv", "data_format", "channels_first"), "'conv'.*channels first"),
-        (setting("predictions", "activation", "log_softmax"), "'predictions'.*'log_softmax'"),
+        (setting("predictions", "activation", "celu"), "'predictions'.*'celu'"),
         (setting("expanded_conv_depthwise_pad", "padding", [[0, -9], [0, 1]]), "expected \\(\\(top, bottom"),
         (setting("expanded_conv_depthwise_pad", "padding", [[0, 10**9], [0, 1]]), "expected \\(\\(top, bottom"),
         (lambda c: c["config"]["layers"].pop(), "'predictions', which isn't in the model"),

@@ -310,7 +310,7 @@ def test_long_shared_keys_do_not_unfold(tmp_path: Path) -> None:
         ("checkpoint", b'model_checkpoint_path: "m"', "it names the prefix"),
         ("model.ckpt", b"\0" * 50 + struct.pack("<Q", checkpoint_index.MAGIC), "format V1"),
         ("photo", b"\xff\xd8", "unknown kind"),
-        ("empty", b"", "a file of 0 bytes"),
+        ("empty", b"", "an empty file"),
     ],
 )
 def test_other_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:

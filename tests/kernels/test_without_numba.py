@@ -87,7 +87,7 @@ def test_numba_that_is_told_something_is_asked(full: tuple[Path, str], tmp_path:
     cache, found = full
     assert run(cache, NUMBA_NUM_THREADS="1") == [found, "True"]
     assert run(cache, NUMBA_THREADING_LAYER="workqueue") == [found, "True"]
-    (tmp_path / ".numba_config.yaml").write_text("opt: 3\n")
+    (tmp_path / ".numba_config.yaml").write_text('opt: "3"\n')  # a number that isn't quoted Numba can't parse
     assert run(cache, cwd=tmp_path)[:2] == [found, "True"]
     before = len(list(cache.iterdir()))
     again, imported, *compiled = run(cache, NUMBA_OPT="1")

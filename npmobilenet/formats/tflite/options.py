@@ -42,6 +42,7 @@ OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
     "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "LOG": ("NONE", ()),
     "LOGISTIC": ("NONE", ()),
+    "LOG_SOFTMAX": ("LogSoftmaxOptions", ()),
     "MAXIMUM": ("MaximumMinimumOptions", ()),
     "MAX_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
     "MEAN": ("ReducerOptions", ("KeepDims",)),
