@@ -38,6 +38,7 @@ QUICK = (
 )  # fmt: skip
 # The slow tests, by the end of "file::name": each takes five seconds of a core or more, half of them all compiling.
 SLOW = (
+    "test_extreme_scales_give_equal_results_or_one_sentence", "test_numba_that_is_told_something_is_asked",
     "test_fast_equals_reference_for_all_that_is_accepted", "test_extreme_scales_give_equal_results_or_one_sentence",
     "test_a_short_run_finds_nothing",
     "test_planted_faults_are_found", "test_full_disk", "test_usual_slips_are_recognized", "test_explaining_a_run",
