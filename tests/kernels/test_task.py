@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite.binding
+import numba
 import numpy as np
 import pytest
 from llvmlite import ir
@@ -301,6 +302,12 @@ def test_a_call_of_no_units_is_skipped() -> None:
     assert touched[0] == 1
     touch(touched, 1)
     assert touched[0] == 2
+
+
+def test_more_threads_than_there_are() -> None:
+    """What a thread's share is after a run must be one that Numba takes back."""
+    work_sharing.compile_loops(numba.config.NUMBA_NUM_THREADS + 2)
+    assert 1 <= numba.get_num_threads() <= numba.config.NUMBA_NUM_THREADS
 
 
 def test_in_one() -> None:

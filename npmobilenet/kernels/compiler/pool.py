@@ -53,8 +53,4 @@ def _numbas() -> Pool:
     numba.get_num_threads()  # starts them
     parallel_for = PARALLEL_FOR(private.parallel_for_address(numba.threading_layer()))
     most = int(numba.config.NUMBA_NUM_THREADS)
-
-    def share() -> int:  # of a thread that Numba hasn't met: what the pool began with, which may be more than Numba's
-        return min(int(numba.get_num_threads()), most)
-
-    return Pool(numba.threading_layer(), most, parallel_for, share, numba.set_num_threads)
+    return Pool(numba.threading_layer(), most, parallel_for, numba.get_num_threads, numba.set_num_threads)

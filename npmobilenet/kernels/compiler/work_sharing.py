@@ -241,11 +241,12 @@ def together(given: Sequence[Call], calls: np.ndarray, threads: int) -> Way:
         part = address_of(run_together, "run_together", kinds_of(args))
         words, dims = np.array(words_of(args), np.int64), np.array([threads], np.int64)
         steps = (np.arange(len(words)) == len(words) - 1).astype(np.int64)  # the same for all but the thread's number
-        at = [part, *(array.ctypes.data for array in (words, dims, steps)), None, 0, len(words), threads]
+        at = [part, *(array.ctypes.data for array in (words, dims, steps)), None, 0, len(words)]
 
         def go(held: tuple[np.ndarray, ...] = (pieces, words, dims, steps)) -> int:
             counters.fill(0)
-            pool().parallel_for(*at)
+            there = pool()
+            there.parallel_for(*at, min(threads, there.most))  # which this thread's share is afterwards
             return int(counters[0])
 
         return go
