@@ -591,7 +591,7 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doctor_says_why_there_is_no_cache(
     kind: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from npmobilenet.kernels.compiler import jit
+    from npmobilenet.kernels.compiler import cache
 
     root = tmp_path / "cache"
     if kind == "public":
@@ -602,12 +602,12 @@ def test_doctor_says_why_there_is_no_cache(
     else:
         root.write_text("")
     monkeypatch.setenv("NPMOBILENET_CACHE", str(root / "x" if kind == "below a file" else root))
-    jit.cache_folder.cache_clear()
+    cache.cache_folder.cache_clear()
     try:
         found = doctor._cache()
     finally:
         monkeypatch.undo()
-        jit.cache_folder.cache_clear()
+        cache.cache_folder.cache_clear()
     assert (found["folder"], found["private"]) == (None, False)
     assert str(root) in found["problem"]
     assert reason in found["problem"]

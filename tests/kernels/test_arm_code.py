@@ -22,7 +22,7 @@ from numba.core.registry import cpu_target
 
 from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.c_entry import _value
-from npmobilenet.kernels.compiler.jit import ISAS, LANES, REGISTERS, isa, most_of
+from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
 from npmobilenet.kernels.compiler.work_sharing import WORD
 from npmobilenet.kernels.vectorcode.depthwise_f32 import (
     Framed,

@@ -124,7 +124,7 @@ PROGRAM = """
 import numpy as np
 from npmobilenet.arithmetic.fixedpoint import everywhere
 from npmobilenet.kernels import kernel_set
-from npmobilenet.kernels.compiler.jit import isa
+from npmobilenet.kernels.compiler.cpu import isa
 fast = kernel_set("fast")
 x, out = np.arange(-128, 128, dtype=np.int8).reshape(1, -1), np.zeros((1, 256), np.int8)
 tables = np.arange(512).astype(np.int8).reshape(2, 256)

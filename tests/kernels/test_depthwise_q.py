@@ -24,8 +24,7 @@ from npmobilenet.arithmetic.fixedpoint import (
     requantized,
     rounding,
 )
-from npmobilenet.kernels.compiler.cpu import isas_here
-from npmobilenet.kernels.compiler.jit import LANES, isa
+from npmobilenet.kernels.compiler.cpu import LANES, isa, isas_here
 from npmobilenet.kernels.fast.depthwise_conv2d_q import (
     depthwise_conv2d_q,
     form_of,

@@ -11,7 +11,8 @@ import pytest
 
 from npmobilenet.arithmetic.elementwise import Product, Sum
 from npmobilenet.arithmetic.fixedpoint import INT32_MAX, Rounding, VectorRule, everywhere
-from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
+from npmobilenet.kernels.compiler.cpu import LANES, isa
+from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.fast import activation as fast_activation
 from npmobilenet.kernels.fast.activation import lookup_q
 from npmobilenet.kernels.fast.binary_q import add_q, mul_q

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from npmobilenet.kernels.compiler.cpu import isas_here
-from npmobilenet.kernels.compiler.jit import LANES, compile_kernel, isa
+from npmobilenet.kernels.compiler.cpu import LANES, isa, isas_here
+from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, kr_of
 from npmobilenet.kernels.vectorcode.generated import Lhs, Panel, RowSums
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel

@@ -12,22 +12,22 @@ import pytest
 from platforms import needs_owners
 
 from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
-from npmobilenet.kernels.compiler.jit import ISAS
+from npmobilenet.kernels.compiler.cpu import ISAS
 
 PROGRAM = """
 import sys
 import numpy as np
 from npmobilenet.runtime.binding import Step
 from npmobilenet.kernels import as_functions, kernel_set
-from npmobilenet.kernels.compiler import jit
+from npmobilenet.kernels.compiler import cache, notices
 compiled = []
-hearing = jit.listening(compiled.append)
+hearing = notices.listening(compiled.append)
 hearing.__enter__()
 out = np.empty((1, 3), np.float32)
 step = Step(kernel_set(sys.argv[1]).softmax_f32, (np.zeros((1, 3), np.float32), np.float32(1), out), "softmax")
 for function in as_functions([step]):
     function(int(sys.argv[2]))
-print(out[0, 0] == np.float32(1) / np.float32(3), *compiled, jit.cache_folder() is not None)
+print(out[0, 0] == np.float32(1) / np.float32(3), *compiled, cache.cache_folder() is not None)
 """
 
 
@@ -188,11 +188,11 @@ TILES = """
 import sys
 import numba
 import numpy as np
-from npmobilenet.kernels.compiler import jit, object_code
+from npmobilenet.kernels.compiler import notices, object_code
 from npmobilenet.kernels import kernel_set
 numba.set_num_threads(1)
 compiled, made = [], []
-hearing = jit.listening(compiled.append)
+hearing = notices.listening(compiled.append)
 hearing.__enter__()
 make = object_code._compile
 object_code._compile = lambda symbol, *rest: (made.append(symbol), make(symbol, *rest))

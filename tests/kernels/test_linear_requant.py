@@ -22,7 +22,8 @@ from npmobilenet.arithmetic.fixedpoint import (
     rounding,
 )
 from npmobilenet.graph import Graph, Quantization
-from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
+from npmobilenet.kernels.compiler.cpu import LANES
+from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE
 from npmobilenet.kernels.vectorcode.generated import Cells
 from npmobilenet.kernels.vectorcode.linear_requant import NO_EXCEPTION, RULES, LinearRequant, linear_requant, thresholds

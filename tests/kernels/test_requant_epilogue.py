@@ -18,7 +18,8 @@ from npmobilenet.arithmetic.fixedpoint import (
     requantized,
     rounding,
 )
-from npmobilenet.kernels.compiler.jit import LANES, compile_kernel
+from npmobilenet.kernels.compiler.cpu import LANES
+from npmobilenet.kernels.compiler.jit import compile_kernel
 from npmobilenet.kernels.fast.gemm_s8 import LANE, requantize_block
 from npmobilenet.kernels.vectorcode.generated import Cells
 from npmobilenet.kernels.vectorcode.linear_requant import LinearRequant, linear_requant

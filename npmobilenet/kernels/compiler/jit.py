@@ -14,10 +14,9 @@ from numba.extending import intrinsic, overload, register_jitable
 
 from npmobilenet.arithmetic import fixedpoint
 from npmobilenet.kernels import KERNELS, reference
-from npmobilenet.kernels.compiler.cache import cache_folder, cache_root
-from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
+from npmobilenet.kernels.compiler.cache import cache_folder
 from npmobilenet.kernels.compiler.deferred import OPTIONS, begin
-from npmobilenet.kernels.compiler.notices import about_to_compile, listening
+from npmobilenet.kernels.compiler.notices import about_to_compile
 from npmobilenet.kernels.compiler.numba_private import FunctionFiles, NullCache, number_from_random_start, use_cache
 from npmobilenet.kernels.reference import arithmetic
 
@@ -96,8 +95,3 @@ def _register_helpers() -> None:
 
 
 _register_helpers()
-
-__all__ = [
-    "ISAS", "LANES", "OPTIONS", "REGISTERS", "KernelCache", "about_to_compile", "cache_folder", "cache_root",
-    "compile_kernel", "isa", "listening", "most_of",
-]  # fmt: skip
