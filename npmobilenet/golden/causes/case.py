@@ -278,3 +278,8 @@ def cut_rows(what: IsolatedNode, rows: tuple[int, int]) -> IsolatedNode:
     small = with_arrays(what, {0: np.ascontiguousarray(x[:, first:last])}, padding=padding)
     _, _, *rest = what.result.shape
     return replace(small, result=replace(what.result, shape=(1, rows[1] - rows[0], *rest)))
+
+
+def listed(texts: Sequence[str], most: int = 4) -> str:
+    """The first few of several, and how many there are."""
+    return ", ".join(texts[:most]) + (f", ... ({len(texts)})" if len(texts) > most else "")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.golden.causes.bits import FEW, allowed, pixels_of
-from npmobilenet.golden.causes.case import Case, Change
+from npmobilenet.golden.causes.case import Case, Change, listed
 from npmobilenet.golden.derivation import zero_point_of
 from npmobilenet.modeldata import Array
 
@@ -197,7 +197,7 @@ def channels_of_others(c: Case) -> Iterator[Change]:
         order = _nearest(fitting, count)
         yield from _rolled(c, fitting, count, what)
         moved = [f"{i} those of {order[i]}" for i in channels]
-        text = f"the {what} of its output channels are in other places: {_some(moved)}"
+        text = f"the {what} of its output channels are in other places: {listed(moved, 3)}"
         if len(channels) == 2 and order[channels[0]] == channels[1] and order[channels[1]] == channels[0]:
             text = f"the {what} of channels {channels[0]} and {channels[1]} are swapped"
         arrays = {1: np.ascontiguousarray(c.what.arrays[1][..., order])}
@@ -242,7 +242,3 @@ def rolled_inputs(c: Case) -> Iterator[Change]:
     for d in amounts.tolist() if len(amounts) <= 256 else ():
         text = f"it reads its input's channels rolled by {d if d <= count // 2 else d - count}"
         yield c.arrays(text, {0: np.roll(x, d, -1)})
-
-
-def _some(texts: list[str]) -> str:
-    return ", ".join(texts[:3]) + (f", ... ({len(texts)})" if len(texts) > 3 else "")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from npmobilenet.golden.causes.case import Case, Change
+from npmobilenet.golden.causes.case import Case, Change, listed
 from npmobilenet.golden.causes.exchanged import _elements
 from npmobilenet.golden.causes.geometry import Axis, gathered
 from npmobilenet.golden.causes.places import regions
@@ -78,7 +78,7 @@ def sums(c: Case) -> Iterator[Change]:
         yield Change(f"its bias {text}", sums=_plus(other.astype(np.int64) - bias))
     odd = np.flatnonzero(c.wrong.reshape(-1, c.wrong.shape[-1]).any(axis=0))
     if c.finish is None and 0 < len(odd) < len(bias):
-        some = ", ".join(map(str, odd[:4])) + (f", ... ({len(odd)})" if len(odd) > 4 else "")
+        some = listed(list(map(str, odd)))
         for text, times in (("missing", -1), ("subtracted", -2), ("added twice", 1)):
             yield Change(f"the products of channel {some} are {text}", sums=_times(bias, odd, times))
 

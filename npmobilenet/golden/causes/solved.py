@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, quantize_multiplier
-from npmobilenet.golden.causes.case import Case, Change
+from npmobilenet.golden.causes.case import Case, Change, listed
 from npmobilenet.golden.causes.constants import zero_point_sums
 from npmobilenet.golden.causes.geometry import Axis, gathered
 from npmobilenet.golden.causes.realvalues import set_fields
@@ -158,7 +158,7 @@ def _weights_of_some(c: Case, real: Array, x_sums: Array, own: Array, bounds: Bo
         if not found:
             return
         off[ch] = found[0]
-    said = ", ".join(f"{ch} by {off[ch]:+d}" for ch in odd[:4]) + (f", ... ({len(odd)})" if len(odd) > 4 else "")
+    said = listed([f"{ch} by {off[ch]:+d}" for ch in odd])
     yield Change(f"its weights' zero point is off in channels {said}", sums=lambda s: s - off * x_sums)
 
 
@@ -206,10 +206,7 @@ def _elsewhere(least: Array, most: Array, own: Array) -> Array | None:
 
 
 def _places(order: Array) -> str:
-    moved = np.flatnonzero(order != np.arange(len(order)))
-    return ", ".join(f"{i} has that of {order[i]}" for i in moved[:3]) + (
-        f", ... ({len(moved)})" if len(moved) > 3 else ""
-    )
+    return listed([f"{i} has that of {order[i]}" for i in np.flatnonzero(order != np.arange(len(order)))], 3)
 
 
 def _by(d: int, count: int) -> str:
@@ -251,9 +248,7 @@ def _scaled_channels(c: Case, real: Array, own: Array, bounds: Bounds, slack: Ar
         if not found:
             return
         factors[ch] = found[0]
-    said = ", ".join(f"{ch} ({factors[ch]:.4g} times)" for ch in odd[:4]) + (
-        f", ... ({len(odd)})" if len(odd) > 4 else ""
-    )
+    said = listed([f"{ch} ({factors[ch]:.4g} times)" for ch in odd])
     yield Change(f"its multiplier is off in channels {said}", edit=_exactly(own * factors))
 
 

@@ -11,10 +11,9 @@ from npmobilenet.golden.causes.case import Case, Change
 from npmobilenet.golden.causes.geometry import Axis
 from npmobilenet.golden.causes.realvalues import parameters, real_values, set_fields
 from npmobilenet.golden.causes.rounding import FLOAT_RULES
-from npmobilenet.golden.causes.solved import Bounds, first_that_fits, integers, interval, little, numbers
+from npmobilenet.golden.causes.solved import first_that_fits, integers, interval, little, numbers
 from npmobilenet.golden.causes.tables import FUNCTIONS
 from npmobilenet.golden.derivation import zero_point_of
-from npmobilenet.modeldata import Array
 
 COUNTS = 8  # divisors that are tried
 CUT = 0.55  # what may be cut off of a value
@@ -95,15 +94,10 @@ def averages(c: Case) -> Iterator[Change]:
             for how, whole in FLOAT_RULES.items():
                 yield Change(f"{text} (computed in floats, {how})",
                              values=np.clip(whole(real + d * move) + zo, p.low, p.high))  # fmt: skip
-    if c.what.node.op == "mean":
-        yield from _result_scale(c, real, (zo, p.low, p.high))
-
-
-def _result_scale(c: Case, real: Array, bounds: Bounds) -> Iterator[Change]:
-    scale, result = _scale(c.what.result), c.what.result
-    yield from first_that_fits(c, (
-        c.quantized(_of_scale(result, k), len(c.what.operands), (scale * k,), None)
-        for k in numbers(*interval(c, real, real, bounds), inverse=True)))  # fmt: skip
+        result = c.what.result
+        yield from first_that_fits(c, (
+            c.quantized(_of_scale(result, k), len(c.what.operands), (_scale(result) * k,), None)
+            for k in numbers(*interval(c, real, real, (zo, p.low, p.high)), inverse=True)))  # fmt: skip
 
 
 def functions(c: Case) -> Iterator[Change]:
