@@ -22,7 +22,7 @@ from numba.core.registry import cpu_target
 
 from npmobilenet.kernels.compiler import object_code
 from npmobilenet.kernels.compiler.c_entry import _value
-from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, isa, most_of
+from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, all_of, isa
 from npmobilenet.kernels.compiler.work_sharing import WORD
 from npmobilenet.kernels.vectorcode.depthwise_f32 import (
     Framed,
@@ -390,15 +390,15 @@ def test_avx_vnni_without_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_choice_of_instruction_set() -> None:
-    assert most_of({}, arm=True) == "neon"  # what every 64-bit Arm has
-    assert most_of({"neon": True, "dotprod": False}, arm=True) == "neon"
-    assert most_of({"neon": True, "dotprod": True}, arm=True) == "dotprod"
-    assert most_of({"dotprod": True, "neon": True}, arm=False) == "generic"
+    assert all_of({}, arm=True)[-1] == "neon"  # what every 64-bit Arm has
+    assert all_of({"neon": True, "dotprod": False}, arm=True)[-1] == "neon"
+    assert all_of({"neon": True, "dotprod": True}, arm=True)[-1] == "dotprod"
+    assert all_of({"dotprod": True, "neon": True}, arm=False)[-1] == "generic"
     wide = dict.fromkeys(("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq"), True)
-    assert [most_of(f, arm=False) for f in ({"avx2": True}, {"avx2": True, "fma": True}, wide)] == [
+    assert [all_of(f, arm=False)[-1] for f in ({"avx2": True}, {"avx2": True, "fma": True}, wide)] == [
         "generic", "avx2", "avx512",
     ]  # fmt: skip
-    assert most_of(wide | {"avx512vnni": True}, arm=False) == "avx512vnni"
+    assert all_of(wide | {"avx512vnni": True}, arm=False)[-1] == "avx512vnni"
     assert isa() in ISAS
     assert set(LANES) == set(REGISTERS) >= {*ISAS, "neon", "dotprod"}
 

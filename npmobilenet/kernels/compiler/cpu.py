@@ -66,11 +66,6 @@ def all_of(features: Mapping[str, bool], arm: bool) -> tuple[str, ...]:
     return tuple(name for name, needed in takes.items() if all(features.get(feature) for feature in needed))
 
 
-def most_of(features: Mapping[str, bool], arm: bool) -> str:
-    """The greatest of all_of."""
-    return all_of(features, arm)[-1]
-
-
 AT_HWCAP, ASIMDDP = 16, 20  # Linux: linux/auxvec.h, and the bit in arch/arm64/include/uapi/asm/hwcap.h
 
 
