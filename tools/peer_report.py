@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))  # the checkout, whether or not the package is installed
+
+from npmobilenet.formats.layer_names import short_names  # noqa: E402
+
 PAGE, JSON, CHART = (ROOT / "docs" / f"performance.{ending}" for ending in ("md", "json", "svg"))
 AVX2_JSON = JSON.with_name("performance-avx2.json")
 NAMES = {"ours": "npmobilenet", "litert": "LiteRT", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime",
@@ -292,9 +297,11 @@ def _by_kernel(found: dict[str, Any]) -> Table:
 
 
 def _by_layer(found: dict[str, Any]) -> Table:
+    fused = [one["node"].split(" + ") for one in found["layers"]]
+    short = short_names([name for names in fused for name in names])
     return [
         [
-            one["node"],
+            " + ".join(short[name] for name in names),
             "" if one["output_shape"] is None else " x ".join(map(str, one["output_shape"])),
             f"{one['macs'] / 1e6:.1f}" if one["macs"] else "",
             f"{one['ms']:.3f}",
@@ -302,7 +309,7 @@ def _by_layer(found: dict[str, Any]) -> Table:
             "" if one["gops"] is None else f"{one['gops']:.1f}",
             "" if one["of_peak"] is None else f"{one['of_peak']:.0%}",
         ]
-        for one in found["layers"]
+        for one, names in zip(found["layers"], fused, strict=True)
     ]
 
 
@@ -377,12 +384,19 @@ def filled(page: str, mark: str, text: str) -> str:
     return place.sub(lambda _: text, page)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """The figures in a file, without the engines that none was measured of."""
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    there = {name for _, row in measured(document) for case in row["cases"].values() for name in case.get("ms", {})}
+    return document | {"engines": [name for name in document["engines"] if name in there]}
+
+
 def write_page(check: bool = False) -> int:
     """Write docs/performance.md and its chart from the figures in docs/, or check them; the exit status."""
-    document = json.loads(JSON.read_text(encoding="utf-8"))
+    document = _read(JSON)
     page = filled(PAGE.read_text(encoding="utf-8"), "figures", figures(document))
     if AVX2_JSON.is_file():
-        page = filled(page, "avx2", avx2_figures(json.loads(AVX2_JSON.read_text(encoding="utf-8"))))
+        page = filled(page, "avx2", avx2_figures(_read(AVX2_JSON)))
     stale = False
     for path, text in ((PAGE, page), (CHART, chart(document))):
         if path.is_file() and path.read_text(encoding="utf-8") == text:
