@@ -165,15 +165,16 @@ def _self_check() -> dict[str, Any]:
 def _threads() -> dict[str, Any]:
     import numba
 
+    from npmobilenet.images.prefetch import cores
+
     try:
         numba.get_num_threads()  # starts them; Numba chooses a layer then
         layer: str | None = numba.threading_layer()
     except ValueError:  # there is none that NUMBA_THREADING_LAYER allows
         layer = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "count": numba.config.NUMBA_NUM_THREADS,
-        "cores": cores,
+        "cores": cores(),
         "layer": layer,
         "note": WORKQUEUE if layer == "workqueue" else "",
     }

@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from npmobilenet.images.prefetch import cores
+
 
 def cpu_name() -> str:
     """The CPU's name: Linux tells it in /proc/cpuinfo, other systems by way of `platform`."""
@@ -16,13 +18,6 @@ def cpu_name() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or "unknown"
-
-
-def core_count() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load_average() -> float | None:
@@ -67,7 +62,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "instruction_set": isa(),
         "forced_instruction_set": os.environ.get("NPMOBILENET_ISA") or None,
-        "cores": core_count(),
+        "cores": cores(),
         "max_threads": int(numba.config.NUMBA_NUM_THREADS),
         "threading_layer": layer,
         "load_average": load_average(),
