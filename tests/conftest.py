@@ -39,8 +39,15 @@ QUICK = (
 # The slow tests, by the end of "file::name": each takes five seconds of a core or more, half of them all compiling.
 SLOW = (
     "test_extreme_scales_give_equal_results_or_one_sentence", "test_numba_that_is_told_something_is_asked",
-    "test_fast_equals_reference_for_all_that_is_accepted", "test_extreme_scales_give_equal_results_or_one_sentence",
-    "test_a_short_run_finds_nothing",
+    "test_fast_equals_reference_for_all_that_is_accepted",
+    "test_a_short_run_finds_nothing", "test_examples_run", "test_golden_tools_on_extreme_scales",
+    "test_a_full_cache_needs_no_numba", "test_numba_of_the_users_own_has_the_same_threads",
+    "test_a_kernel_that_is_not_there_is_compiled", "test_what_numba_said_is_asked_again",
+    "test_after_a_fork_the_threads_are_known_to_be_gone", "test_the_steps_are_those_of_the_rule",
+    "test_one_wrong_bias_bit",
+    "test_golden_tools_integer.py::test_a_swapped_scale", "test_nodes_between_float_layers",
+    "test_quantize.py::test_every_op_equals_litert", "test_ctrl_c", "test_tiles_without_a_cache_folder",
+    "test_swapped_cache_files_are_replaced", "test_depthwise_q.py::test_accumulators",
     "test_planted_faults_are_found", "test_full_disk", "test_usual_slips_are_recognized", "test_explaining_a_run",
     "test_faults_are_drawn_anywhere", "test_settings_of_numba_that_turn_instructions_off",
     "test_images_of_a_batch_have_scales_of_their_own", "test_a_state_survives_signals_and_a_full_disk",
