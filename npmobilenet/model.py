@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,7 +18,7 @@ from npmobilenet.formats import Resolution, is_weight_file, read_model, weightfi
 from npmobilenet.formats.model_path import load_data
 from npmobilenet.graph import Graph
 from npmobilenet.images import labels as class_names
-from npmobilenet.images import prefetch, recipes
+from npmobilenet.images import recipes
 from npmobilenet.images.decoding import TENSOR, each_image
 from npmobilenet.images.inputs import (
     NHWC,
@@ -32,19 +32,20 @@ from npmobilenet.images.inputs import (
     real_values,
 )
 from npmobilenet.images.own import Labels, with_own
-from npmobilenet.kernels.compiler.trial import Trial, in_turns
+from npmobilenet.images.prefetch import cores
 from npmobilenet.modeldata import Array, ModelData, ModelInfo
 from npmobilenet.runtime import engine, pooled
 from npmobilenet.runtime.exclusive import exclusive
 from npmobilenet.runtime.plan import MEMORY_LIMIT, Plan
 from npmobilenet.runtime.taps import match_taps
+from npmobilenet.runtime.twins import Item, Ready, Result, Twins
 
 CHUNK = 8  # images in one plan, at most: larger batches run in pieces, so memory doesn't grow with the batch
 # Bytes of their intermediate values, so that these stay in caches. Images per second by those of batch 1 (Zen 4): 1.35
 # with 8 images of V2 0.35_96 (4 MB), 1.16 with 4 of V3 small (5 MB), 1.04 with 2 of V2 1.0_224 (5 MB); 0.94 with 8 of
 # it (18 MB), and 0.98 with 2 of V1 1.0_224 (9 MB).
 NEAR = 6 << 20
-AHEAD = 2 * CHUNK  # images that `predict` takes before the model needs them: 600 KB each at 224 x 224, once prepared
+AHEAD = 2 * CHUNK  # images that `predict` takes before their results are asked for
 PLANS_KEPT = 4
 
 
@@ -83,10 +84,9 @@ class Model:
         self._plans: OrderedDict[tuple[int, tuple[str, ...]], Plan] = OrderedDict()
         self._ports = [port_of(self.graph, name) for name in self.graph.inputs]
         self._result = self.output
-        self._streams = Trial(1 if threads == 1 else 2)
-        one = self.plan()  # all checks now, not at the first run of one image, which uses this plan
-        near = max(NEAR // max(one.arena_bytes, 1), 1)
-        self.images_at_once = min(1 << near.bit_length() - 1, CHUNK)  # in one plan; a power of two shares out 8
+        size = max(self.plan().arena_bytes, 1)  # all checks now, not at the first run of one image
+        self.images_at_once = min(1 << max(NEAR // size, 1).bit_length() - 1, CHUNK)  # a power of two shares out 8
+        self._twins, self._apart = Twins(self._twin, min(threads or cores(), max(memory_limit // size, 1))), False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copy and pickle (a process of multiprocessing's, say): the plans are made anew."""
@@ -168,7 +168,8 @@ class Model:
         output = output_array(self._result, inputs, out)
         names = () if taps is None else self.match_taps(taps)
         tapped: dict[str, list[Array]] = {name: [] for name in names}
-        with exclusive(self.threads, self.kernels) as threads:
+        apart = self._apart and (count, names) in self._plans  # what a first run prepares, other threads read
+        with exclusive(self.threads, self.kernels, apart) as threads:
             for first in range(0, count, at_once):
                 chunk = inputs if count <= at_once else [array[first : first + at_once] for array in inputs]
                 plan = self._plan(len(chunk[0]), names)
@@ -228,15 +229,20 @@ class Model:
     def predict(self, images: Any, top: int = 5, recipe: str | None = None) -> list[list[class_names.Prediction]]:
         """For each image its best classes: `[(class_id, label, score), ...]`, best first.
 
-        `images`: as for `preprocess`, or an iterator of paths, bytes or arrays (H, W, 3). Several are prepared by
-        threads while the model runs (`prefetch`), at most `AHEAD + CHUNK` images at a time, so memory doesn't grow.
+        `images`: as for `preprocess`, or an iterator of paths, bytes or arrays (H, W, 3). Several are worked on
+        by threads (`in_order`), at most `AHEAD` images at a time, so memory doesn't grow.
         A quantized model's scores are real values, `scale * (output - zero_point)`, as a float one's.
         `class_id` is the model's own output index (0 is "background" where there are 1001 classes). Raises `InputError`
         for unfit images, and for a model that isn't a classifier.
         """
         self.check_classifier()
-        with closing(self._batches(images, recipe)) as batches:
-            return [best for model, x in self._on_threads(batches) for best in model.best_classes(x, top)]
+        return self._each(images, recipe, lambda model, x: model.best_classes(x, top)[0])
+
+    def _each(self, images: Any, recipe: str | None, use: Callable[[Model, Array], Result]) -> list[Result]:
+        recipes.get_recipe(recipe or self.info.preprocessing)
+        loaders = each_image(images, self._channels())
+        with self.in_order(lambda load: self.preprocess(load(), recipe), use, loaders) as results:
+            return list(results)
 
     def best_classes(self, x: Inputs, top: int = 5) -> list[list[class_names.Prediction]]:
         """`predict` of an input tensor, as `preprocess` makes it: all that follows once the pictures are read."""
@@ -263,29 +269,22 @@ class Model:
         Raises `InputError`: unfit images, no such layer.
         """
         port = pooled.layer_of(self.graph, layer)
-        with closing(self._batches(images, recipe)) as batches:
-            return np.concatenate([model.vectors(x, port, l2) for model, x in self._on_threads(batches)])
+        return np.concatenate(self._each(images, recipe, lambda model, x: model.vectors(x, port, l2)))
 
     def vectors(self, x: Inputs, port: Port, l2: bool = False) -> NDArray[np.float32]:
         """`features` of an input tensor, as `preprocess` makes them."""
         return pooled.as_vectors(self.run(x, [port.name])[1][port.name], port, l2)
 
-    def _batches(self, images: Any, recipe: str | None) -> Generator[Array]:
-        """Input tensors of at most CHUNK images, prepared by threads ahead of the model."""
-        recipes.get_recipe(recipe or self.info.preprocessing)
-        loaders = each_image(images, self._channels())
-        with prefetch.in_order(lambda load: self.preprocess(load(), recipe), loaders, AHEAD) as tensors:
-            for batch in prefetch.batches(tensors, CHUNK):
-                yield np.concatenate(batch)
+    def in_order(
+        self, prepare: Callable[[Item], Ready], use: Callable[[Model, Ready], Result], items: Iterable[Item]
+    ) -> AbstractContextManager[Iterator[Result]]:
+        """`use(model, prepare(item))` for each of `items`, in their order: `runtime/twins.py`."""
+        return self._twins.in_order(self, prepare, use, items, AHEAD)
 
-    def _on_threads(self, batches: Iterable[Array]) -> Iterator[tuple[Model, Array]]:
-        """Batches, each with this model or its like on one thread, whichever brings more images through.
-
-        While others prepare images, one mostly does: each thread then has an image of its own. Else all of them do.
-        """
-        single = object.__new__(Model)
-        vars(single).update(vars(self), threads=1)
-        return ((single if way else self, x) for way, x in in_turns(batches, self._streams, CHUNK))
+    def _twin(self) -> Model:
+        twin = object.__new__(Model)
+        vars(twin).update(vars(self), threads=1, _plans=OrderedDict(), _apart=True)
+        return twin
 
     def scores(self, output: Array) -> Array:
         """The real values of an output: float32 ones as they are, integers by the output's scale and zero point."""

@@ -29,7 +29,7 @@ from npmobilenet.cli.progress import progress_bar
 @cluster_options("; FILE is then a folder of .parquet files")
 @recipe_option()
 @dialect_option()
-@threads_option("Threads of the model. Default: the cores that reading images leaves over.")
+@threads_option("Images that the model works on at once, a thread for each. Default: one for each core.")
 @json_option()
 def embed(
     images: tuple[str, ...], model: str | None, output: str, layer: str, l2: bool, state: str | None,
@@ -42,7 +42,6 @@ def embed(
     listed, the others are written, and the exit code is 2.
     """
     from npmobilenet.images.finding import find_images
-    from npmobilenet.images.prefetch import model_threads
     from npmobilenet.measure.embeddings import check_output, write_vectors
     from npmobilenet.measure.embeddings import embed as run
     from npmobilenet.model import load
@@ -58,7 +57,7 @@ def embed(
         return run_parts(embed_many, engine, images, output, how, layer=layer, l2=l2, recipe=recipe)
     check_output(output, (*images, model, state))
     found = list(find_images(images))
-    engine = load(model or locate("flowers") or "flowers", "fast", dialect, threads or model_threads())
+    engine = load(model or locate("flowers") or "flowers", "fast", dialect, threads)
     assumed = print_assumed(engine.info, recipe)
     try:
         with compile_notice(), progress_bar() as show:

@@ -55,7 +55,7 @@ SHOWN = 40  # classes of the table on a terminal; a pipe and --json get all
 @recipe_option()
 @kernels_option()
 @dialect_option()
-@threads_option("Threads of the model. Default: the cores that reading images leaves over.")
+@threads_option("Images that the model works on at once, a thread for each. Default: one for each core.")
 @json_option()
 def evaluate(
     model: str, data: str, truth: str | None, split: str | None, limit: int | None, state: str | None,
@@ -68,7 +68,7 @@ def evaluate(
     labels, or a remote folder's address. Images that can't be read are counted and named, and the others make the
     accuracy.
     """
-    from npmobilenet.measure.evaluate import check_output, model_threads, rehearse, write_confusion, write_predictions
+    from npmobilenet.measure.evaluate import check_output, rehearse, write_confusion, write_predictions
     from npmobilenet.measure.evaluate.files import PREDICTIONS, check_matplotlib
     from npmobilenet.model import load
 
@@ -78,7 +78,7 @@ def evaluate(
     if confusion is not None:
         check_output(confusion, [".png"], inputs)
         check_matplotlib()
-    threads = how["threads"] or (1 if wanted(how) else model_threads())
+    threads = how["threads"] or (1 if wanted(how) else None)
     engine = load(model, how["kernels"], how["dialect"], threads, labels=labels)
     print_assumed(engine.info, recipe)
     with compile_notice():

@@ -30,7 +30,7 @@ from npmobilenet.cli.progress import progress_bar
               help="The less, the smaller the weights: scikit-learn's C. Default: by cross-validation.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 @recipe_option()
-@threads_option("Threads of the model. Default: the cores that reading images leaves over.")
+@threads_option("Images that the model works on at once, a thread for each. Default: one for each core.")
 @json_option()
 def fit(
     folder: str, output: str, model: str | None, split: str | None, strength: float | None, force: bool,
@@ -44,7 +44,6 @@ def fit(
     the same file.
     """
     from npmobilenet.formats import weightfile
-    from npmobilenet.images.prefetch import model_threads
     from npmobilenet.measure.embeddings import fit as run
     from npmobilenet.model import load
     from npmobilenet.zoo.checkpoints import locate
@@ -55,7 +54,7 @@ def fit(
         model = _path(locate(DEFAULT_MODEL)) or DEFAULT_MODEL
         print_advice(f"npmobilenet: the features are those of '{DEFAULT_MODEL}', which has seen nothing but flowers; "
                      f"--model {IMAGENET_MODEL} knows more, once it is on this machine")  # fmt: skip
-    engine = load(model, threads=threads or model_threads())
+    engine = load(model, threads=threads)
     print_assumed(engine.info, recipe)
     with compile_notice(), progress_bar() as show:
         made = run(engine, folder, target.stem, split, recipe, strength,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_WORKERS = 4  # a decoded photo of the largest size allowed has 300 MB, so not one for each of many cores
+MOST_READERS = 4  # a decoded photo of the largest size allowed has 300 MB, so not one for each of many cores
 
 
 def cores() -> int:
@@ -26,23 +26,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def workers() -> int:
-    """The number of threads that prepare images."""
-    return min(MOST_WORKERS, cores())
-
-
-def model_threads() -> int:
-    """The number of threads that suits a model fed by `in_order`: the cores that the preparation leaves over.
-
-    Preparing a photo takes longer than classifying it, and kernels wait for their slowest thread: on two cores
-    MobileNet V2 1.0_224 ran 20 images a second on one thread, 11 on two.
-    """
-    return max(1, cores() - workers())
-
-
 @contextmanager
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Iterator[Result]]:
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], ahead: int, threads: int | None = None
+) -> Iterator[Iterator[Result]]:
     """`work(item)` for each of `items`, in their order, by threads that have ended when the block is left.
+
+    `threads`: how many; None: as many as may read images at once.
 
     At most `ahead` items are taken from `items`, always by the calling thread, whose results the block hasn't asked
     for yet; so neither many nor endless items need memory. What `work` raises, the block gets when it asks for that
@@ -55,7 +45,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], ahead: int) 
         return
     from concurrent.futures import ThreadPoolExecutor  # not for one image: it takes as long as a small model's run
 
-    pool = ThreadPoolExecutor(workers(), "npmobilenet-images")
+    pool = ThreadPoolExecutor(threads or min(MOST_READERS, cores()), "npmobilenet-images")
     try:
         yield _results(pool, work, chain(first, rest), ahead)
     finally:

@@ -1,8 +1,8 @@
 """Running compiled kernels in this process: one run at a time, on a chosen number of threads, and never after a fork.
 
 One at a time, because Numba's "workqueue" threading layer aborts the process when two threads enter parallel code, and
-with the other layers two runs would only compete for the same cores. How the threads of one run share its work:
-kernels/compiler/work_sharing.py.
+with the other layers two runs would only compete for the same cores. Runs on one thread, by plans of their own, may go
+side by side. How the threads of one run share its work: kernels/compiler/work_sharing.py.
 """
 
 from __future__ import annotations
@@ -56,17 +56,22 @@ def limit_spinning() -> None:
 class exclusive:  # noqa: N801
     """A block in which this thread alone runs kernels, on `threads` threads (None: all; more than there are: all).
 
+    `apart`: of a run on one thread whose plan no other thread has; it needs no turn.
+
     Raises `PlanError` where Numba can't start its threads, or would kill the process for starting them after a fork.
     """
 
-    def __init__(self, threads: int | None, kernels: str) -> None:
+    def __init__(self, threads: int | None, kernels: str, apart: bool = False) -> None:
         self.threads = threads
         self.compiled = kernels != "python"
+        self.apart = apart
 
     def __enter__(self) -> int:
         """The number of threads. One thread, and kernels that aren't compiled, need none of Numba's."""
-        _State.lock.acquire()
         self.before: int | None = None
+        if self.apart:
+            return 1
+        _State.lock.acquire()
         try:
             return self._start() if self.compiled and self.threads != 1 else 1
         except BaseException:
@@ -102,4 +107,5 @@ class exclusive:  # noqa: N801
             if self.before is not None:
                 self.pool.limit(self.before)
         finally:
-            _State.lock.release()
+            if not self.apart:
+                _State.lock.release()

@@ -83,7 +83,7 @@ def test_work_is_done_by_other_threads() -> None:
     with prefetch.in_order(lambda _: threading.current_thread().name, range(9), 4) as results:
         names = set(results)
     assert all(name.startswith("npmobilenet-images") for name in names)
-    assert len(names) <= prefetch.workers()
+    assert len(names) <= min(prefetch.MOST_READERS, prefetch.cores())
 
 
 @pytest.mark.parametrize("items", [[], [7]])
@@ -179,12 +179,12 @@ def test_predict_of_an_animation(model: Model) -> None:
 
 def test_predict_takes_from_an_iterator_only_what_it_needs(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = done = most = 0
-    run = model.run
+    run = Model.run
 
-    def counting(x: Any) -> Any:
+    def counting(self: Model, x: Any) -> Any:
         nonlocal done
         done += len(x)
-        return run(x)
+        return run(self, x)
 
     def many() -> Iterator[Any]:
         nonlocal taken, most
@@ -194,7 +194,7 @@ def test_predict_takes_from_an_iterator_only_what_it_needs(model: Model, monkeyp
             most = max(most, taken - done)
             yield image
 
-    monkeypatch.setattr(model, "run", counting)
+    monkeypatch.setattr(Model, "run", counting)
     monkeypatch.setattr(model, "preprocess", lambda image, recipe=None: np.zeros((1, 32, 32, 3), np.float32))
     assert len(model.predict(many(), top=1)) == 10_000
     assert most <= AHEAD + CHUNK
@@ -277,10 +277,10 @@ def test_one_image_needs_no_pool(model: Model, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_interrupt_leaves_no_threads(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(x: Any) -> Any:
+    def interrupted(self: Model, x: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "run", interrupted)
+    monkeypatch.setattr(Model, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.predict(picture(i) for i in range(10_000))
 

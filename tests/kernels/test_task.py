@@ -16,9 +16,8 @@ from numba.core.registry import cpu_target
 
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.compiler import jit, notices, work_sharing
-from npmobilenet.kernels.compiler import trial as trial_module
 from npmobilenet.kernels.compiler.task import TaskFamily, in_one, task
-from npmobilenet.kernels.compiler.trial import AGAIN, ROUNDS, TURN, Trial, in_turns
+from npmobilenet.kernels.compiler.trial import AGAIN, ROUNDS, TURN, Trial
 from npmobilenet.kernels.compiler.work_sharing import (
     CHAIN,
     COARSE,
@@ -226,20 +225,6 @@ def test_a_trial_keeps_its_choice_unless_another_is_better() -> None:
     decide(trial, lambda way, run: (100e3, 94e3)[way])
     assert trial.chosen == 1
     assert runs_to_the_next(AGAIN + 1) == AGAIN
-
-
-def test_a_trial_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches are timed from one to the next, by what an item takes; single items go the first way, uncounted."""
-    now, ways = [0], []
-    monkeypatch.setattr(trial_module, "perf_counter_ns", lambda: now[0])
-    trial = Trial(2)
-    for way, batch in in_turns(["x" if n % 3 == 0 else "x" * (8 - n % 2) for n in range(40)], trial, 8):
-        now[0] += len(batch) * (1_000_000 if way == 0 else 3_000_000)
-        ways.append(way)
-    assert set(ways[::3]) == {0}
-    assert trial.chosen == 0
-    assert not trial.deciding
-    assert set(ways[-8:]) == {0}
 
 
 def test_a_trial_needs_no_second_thread_where_two_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,25 +92,33 @@ def test_results_go_where_out_says() -> None:
 
 
 @pytest.mark.equal("whole model", "a stream of images on one thread", "on all", "bits")
-def test_a_stream_takes_the_number_of_threads_that_brings_it_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches go both ways, and give the same; threads=1 stays 1."""
-    model, seen = Model(tiny().data, threads=2), []
-    run = Model.run
+def test_each_thread_of_a_stream_has_an_image_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many run at once as the model has threads, each on one; an image alone has them all."""
+    model, seen, most = Model(tiny().data, threads=2), [], 0
+    run, inside = Model.run, [0]
 
     def ran(self: Model, *args: Any, **how: Any) -> Any:
-        seen.append(self.threads)
-        return run(self, *args, **how)
+        nonlocal most
+        seen.append((self.threads, id(self)))
+        inside[0] += 1
+        most = max(most, inside[0])
+        time.sleep(0.001)
+        result = run(self, *args, **how)
+        inside[0] -= 1
+        return result
 
     monkeypatch.setattr(Model, "run", ran)
     pictures = np.random.default_rng(0).integers(0, 256, (12 * CHUNK, 40, 40, 3), np.uint8)
     found = model.predict(pictures)
-    assert {1, 2} == set(seen)
+    assert {threads for threads, _ in seen} == {1}
+    assert len(set(seen)) == most == 2
+    most = 0
     seen.clear()
     assert Model(tiny().data, threads=1).predict(pictures) == found
-    assert set(seen) == {1}
+    assert len(set(seen)) == most == 1
     seen.clear()
     assert model.predict(pictures[0]) == found[:1]
-    assert seen == [2]
+    assert seen == [(2, id(model))]
 
 
 def test_an_unfit_out_is_refused() -> None:

@@ -7,12 +7,6 @@ counted, and medians decide. What was chosen stays unless another is better by m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
-from time import perf_counter_ns
-from typing import TypeVar
-
-Batch = TypeVar("Batch", bound=Sized)
-
 TURN = 8  # runs of a turn at most,
 TURN_TIME = 2e6  # and no more than two as soon as they took so long: 2 ms, in ns
 ROUNDS = 6  # of which each way has one turn
@@ -71,19 +65,3 @@ class Trial:
             self.chosen = medians.index(best)
         self._again = min(2 * self._again, RAREST) if self.chosen == before else AGAIN
         self._left = self._again
-
-
-def in_turns(batches: Iterable[Batch], trial: Trial, full: int) -> Iterator[tuple[int, Batch]]:
-    """Each batch with the way to work on it, which is timed from batch to batch, as if all held `full` items.
-
-    So what counts is how many come through, also where the batches are made meanwhile. One item alone isn't a stream:
-    it goes the first way.
-    """
-    before = perf_counter_ns()
-    for batch in batches:
-        alone = len(batch) == 1
-        yield 0 if alone else trial.way, batch
-        now = perf_counter_ns()
-        if not alone:
-            trial.took((now - before) * full / len(batch))
-        before = now

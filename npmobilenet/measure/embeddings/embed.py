@@ -11,10 +11,10 @@ import numpy as np
 
 from npmobilenet.errors import InputError
 from npmobilenet.images.finding import Found
-from npmobilenet.images.prefetch import batches, in_order
+from npmobilenet.images.prefetch import batches
 from npmobilenet.images.recipes import get_recipe
 from npmobilenet.measure.embeddings.spool import Row, Spool, stamp
-from npmobilenet.measure.evaluate.loop import AHEAD, SAVE_EVERY, prepare
+from npmobilenet.measure.evaluate.loop import SAVE_EVERY, Prepared, prepare
 from npmobilenet.measure.evaluate.state import model_digest
 from npmobilenet.model import CHUNK, Model
 from npmobilenet.runtime.pooled import POOLED, layer_of
@@ -55,15 +55,18 @@ def identity(model: Model, layer: str, l2: bool, recipe: str | None) -> dict[str
 def vectors_of(model: Model, images: Sequence[Found], layer: str, l2: bool, recipe: str | None) -> Iterator[list[Row]]:
     """The rows of these images in their order, a few at a time, each as `model.features` gives it."""
     port = layer_of(model.graph, layer)
-    with in_order(lambda found: (found, stamp(found), prepare(model, found.source, recipe)), images, AHEAD) as results:
-        for batch in batches(results, CHUNK):
-            good = [x for _, _, x in batch if not isinstance(x, InputError)]
-            vectors = iter(model.vectors(np.concatenate(good), port, l2)) if good else iter(())
-            yield [
-                Row(found.name, mark, None, str(x)) if isinstance(x, InputError)
-                else Row(found.name, mark, next(vectors), None)
-                for found, mark, x in batch
-            ]  # fmt: skip
+
+    def row(engine: Model, given: tuple[Found, str, Prepared]) -> Row:
+        found, mark, x = given
+        if isinstance(x, InputError):
+            return Row(found.name, mark, None, str(x))
+        return Row(found.name, mark, engine.vectors(x, port, l2)[0], None)
+
+    def prepared(found: Found) -> tuple[Found, str, Prepared]:
+        return found, stamp(found), prepare(model, found.source, recipe)
+
+    with model.in_order(prepared, row, images) as results:
+        yield from batches(results, CHUNK)
 
 
 def embed(

@@ -5,7 +5,6 @@ loop.py runs, state.py keeps what is done, metrics.py counts, files.py writes pr
 
 from __future__ import annotations
 
-from npmobilenet.images.prefetch import model_threads
 from npmobilenet.measure.evaluate.files import check_output, write_confusion, write_predictions
 from npmobilenet.measure.evaluate.loop import Progress, evaluate, rehearse
 from npmobilenet.measure.evaluate.metrics import ClassRow, Evaluation, wilson
@@ -16,7 +15,6 @@ __all__ = [
     "Progress",
     "check_output",
     "evaluate",
-    "model_threads",
     "rehearse",
     "wilson",
     "write_confusion",

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from npmobilenet.errors import InputError
 from npmobilenet.images import labels
-from npmobilenet.images.prefetch import batches, in_order
+from npmobilenet.images.prefetch import batches
 from npmobilenet.images.recipes import get_recipe
 from npmobilenet.measure.datasets import Dataset, open_dataset, remote
 from npmobilenet.measure.evaluate.metrics import FEWEST_FOR_TOP5, Evaluation
@@ -25,8 +24,6 @@ from npmobilenet.model import CHUNK, Model
 from npmobilenet.modeldata import Array
 
 SAVE_EVERY = 5.0  # seconds between two writings of the state
-# Prepared images that wait for the model: 600 KB each at 224 x 224. Two batches keep it busy while the next is read.
-AHEAD = 3 * CHUNK
 
 Prepared = Array | InputError
 
@@ -143,18 +140,16 @@ def outcomes_of(
     model: Model, recipe: str | None, images: Iterable[tuple[int, Any]], top: int, outputs: bool = False
 ) -> Outcomes:
     """Predictions of numbered images, a few at a time, in their order: each that of `model.predict(image, top)`."""
-    with in_order(lambda item: (item[0], prepare(model, item[1], recipe)), images, AHEAD) as results:
-        for batch in batches(results, CHUNK):
-            good = [x for _, x in batch if not isinstance(x, InputError)]
-            ran: Iterator[tuple[list[labels.Prediction], Array | None]] = iter(())
-            if good:
-                output = model.run(np.concatenate(good))
-                best = labels.decode(model.scores(output), model.info, top)
-                ran = zip(best, output if outputs else repeat(None), strict=False)
-            yield [
-                (i, Outcome([], None, str(x)) if isinstance(x, InputError) else Outcome(*next(ran), None))
-                for i, x in batch
-            ]
+
+    def outcome(engine: Model, given: tuple[int, Prepared]) -> tuple[int, Outcome]:
+        i, x = given
+        if isinstance(x, InputError):
+            return i, Outcome([], None, str(x))
+        output = engine.run(x)
+        return i, Outcome(labels.decode(model.scores(output), model.info, top)[0], output[0] if outputs else None, None)
+
+    with model.in_order(lambda item: (item[0], prepare(model, item[1], recipe)), outcome, images) as results:
+        yield from batches(results, CHUNK)
 
 
 def _keep_batch(batch: Sequence[tuple[int, Outcome]], kept: State, rows: ScoresFile | None) -> None:
