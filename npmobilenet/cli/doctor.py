@@ -31,6 +31,7 @@ ARM_FEATURES = ("neon", "fp-armv8", "dotprod", "i8mm")
 INTEGER_FORMS = {
     "vnni": "vnni (dot products of four bytes in one instruction)",
     "dotprod": "dotprod (Arm's dot products of four bytes in one instruction)",
+    "i8mm": "i8mm (Arm's products of two rows by two columns of eight bytes in one instruction)",
     "pairs": "pairs (products of int16, added in pairs)",
     "generic": "generic (plain multiplications and additions)",
 }

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import types
 from numba.core.registry import cpu_target
 
-from npmobilenet.kernels.compiler import object_code
+from npmobilenet.kernels.compiler import cpu, object_code
 from npmobilenet.kernels.compiler.c_entry import _value
 from npmobilenet.kernels.compiler.cpu import ISAS, LANES, REGISTERS, all_of, isa
 from npmobilenet.kernels.compiler.work_sharing import WORD
@@ -43,7 +43,7 @@ from npmobilenet.kernels.vectorcode.depthwise_s8 import (
     interleave_one_kernel,
 )
 from npmobilenet.kernels.vectorcode.gemm_f32 import gemm_f32_kernel
-from npmobilenet.kernels.vectorcode.gemm_s8 import gemm_s8_kernel, gemm_s8_linear_kernel
+from npmobilenet.kernels.vectorcode.gemm_s8 import ON_ARM, gemm_s8_kernel, gemm_s8_linear_kernel
 from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel
 from npmobilenet.kernels.vectorcode.linear_requant import LinearRequant
@@ -52,7 +52,10 @@ from npmobilenet.kernels.vectorcode.requant_rules import LINE_FORMS
 
 TRIPLE = "aarch64-unknown-linux-gnu"
 ELF_AARCH64 = 183  # e_machine
-CPUS = {"dotprod": ("neoverse-n1", "+neon,+dotprod,+fullfp16"), "neon": ("cortex-a72", "+neon")}
+CPUS = {
+    "i8mm": ("neoverse-v1", "+neon,+dotprod,+i8mm,+fullfp16"), "dotprod": ("neoverse-n1", "+neon,+dotprod,+fullfp16"),
+    "neon": ("cortex-a72", "+neon"),
+}  # fmt: skip
 UNKNOWN = {"unknown": ("generic", "+neon,+fp-armv8")}
 MR, LANE = 12, 4
 INT = types.int64
@@ -77,7 +80,7 @@ Tile = tuple[Any, tuple[Any, ...]]  # an intrinsic and the types of its argument
 
 def dot(rows: int, vectors: int, kind: str, dtype: str, width: int | None = None) -> Tile:
     """A tile of dot products; weights are as the packing gives them."""
-    panel = of(Panel, weights=BYTES["int8" if kind == "dotprod" else "int16"], bias=WORDS)
+    panel = of(Panel, weights=BYTES["int8" if kind in ON_ARM else "int16"], bias=WORDS)
     return gemm_s8_kernel(rows, vectors, LANE, kind, width), (
         of(Lhs, data=BYTES[dtype]), panel, of(RowSums, data=WORDS), WORDS
     )  # fmt: skip
@@ -226,18 +229,28 @@ def count(lines: list[str], instruction: str) -> int:
     return sum(line.split()[0] == instruction for line in lines)
 
 
-DOTS = [(MR, 2, None), (3, 2, None), (1, 2, None), (MR, 1, 2 * LANE), (1, 1, 2 * LANE)]  # those of gemm_s8.py
+# Those of gemm_s8.py
+DOTS = [(MR, 2, None), (3, 2, None), (4, 2, None), (1, 2, None), (MR, 1, 2 * LANE), (1, 1, 2 * LANE)]
+OF_BYTES = [(kind, dtype, ON_ARM[kind][dtype == "int8"]) for kind in ON_ARM for dtype in ("uint8", "int8")]
 
 
-@pytest.mark.parametrize(("dtype", "instruction"), [("uint8", "udot"), ("int8", "sdot")])
+@pytest.mark.parametrize(("kind", "dtype", "instruction"), OF_BYTES)
 @pytest.mark.parametrize(("rows", "vectors", "width"), DOTS)
-def test_dot_products(target: Any, rows: int, vectors: int, width: int | None, dtype: str, instruction: str) -> None:
+def test_dot_products(
+    target: Any, rows: int, vectors: int, width: int | None, kind: str, dtype: str, instruction: str
+) -> None:
     """One instruction for each accumulator and step; accumulators, weights and values stay in registers."""
-    text = assembly(target, dot(rows, vectors, "dotprod", dtype, width))
+    text = assembly(target, dot(rows, vectors, kind, dtype, width), kind)
     loop = the_loop(text, instruction)
-    assert count(loop, instruction) == rows * vectors
+    assert count(loop, instruction) == (rows + rows % 2 if kind == "i8mm" else rows) * vectors
     assert not [line for line in loop if "sp" in line or line.startswith("mov\tv")], loop
-    assert ("udot" in text) != ("sdot" in text)
+    assert [name for _, _, name in OF_BYTES if name in text] == [instruction]
+
+
+def test_products_of_eight_bytes_take_half_the_instructions(target: Any) -> None:
+    """i8mm's loop does twice the products of dotprod's, in as many multiplications and about as many instructions."""
+    loops = {kind: the_loop(assembly(target, dot(MR, 2, kind, dtype), kind), name) for kind, dtype, name in OF_BYTES}
+    assert len(loops["i8mm"]) < 0.6 * 2 * len(loops["dotprod"]), loops  # 47 and 41
 
 
 def test_dot_products_for_a_cpu_that_llvm_does_not_know(target: Any) -> None:
@@ -245,6 +258,8 @@ def test_dot_products_for_a_cpu_that_llvm_does_not_know(target: Any) -> None:
     for number, tile in enumerate((dot(MR, 2, "dotprod", "int8"), row_sums("int8"), columns(4, 2, "dotprod", None))):
         assert generated([tile]).count('"target-features"="+dotprod"') == 1, number
         assert "sdot" in assembly(target, tile, "unknown")
+    assert generated([dot(MR, 2, "i8mm", "int8")]).count('"target-features"="+i8mm"') == 1
+    assert "smmla" in assembly(target, dot(MR, 2, "i8mm", "int8"), "unknown")
 
 
 def check_lines(text: str, accumulators: int) -> None:
@@ -268,7 +283,7 @@ def check_calls(text: str) -> None:
 
 @pytest.mark.parametrize("out", ["uint8", "int8"])
 @pytest.mark.parametrize(("name", "kind", "dtype", "instruction"), [
-    ("dotprod", "dotprod", "uint8", "udot"), ("dotprod", "dotprod", "int8", "sdot"),
+    *((kind, kind, dtype, instruction) for kind, dtype, instruction in OF_BYTES),
     ("neon", "generic", "int16", "smlal"),
 ])  # fmt: skip
 def test_tiles_that_end_by_lines(target: Any, name: str, kind: str, dtype: str, instruction: str, out: str) -> None:
@@ -280,6 +295,8 @@ def test_tiles_that_end_by_lines(target: Any, name: str, kind: str, dtype: str, 
         assert count(loop, instruction) == MR * vectors * each
         assert not [line for line in loop if "sp" in line or line.startswith("mov\tv")], loop
         check_lines(text, MR * vectors)
+    if kind == "i8mm":  # its depthwise tiles are those of dotprod
+        return
     for pixels, rows, window in ((4, 2, (3, 1)), (8, 1, (3, 2)), (4, 4, (5, 1)), (8, 2, (5, 2))):
         text = assembly(target, columns(pixels, rows, kind, window, out), name)
         assert len(re.findall(rf"\t{'sdot' if kind == 'dotprod' else 'smlal'}2?\t", text)) == (
@@ -350,10 +367,11 @@ def test_requantization(target: Any, dtype: str) -> None:
 @pytest.mark.parametrize("name", CPUS)
 def test_all_tiles_make_one_object(target: Any, name: str) -> None:
     """Everything that the kernels of an instruction set are made of, in one module: valid, and compiled to the end."""
-    kind = "dotprod" if name == "dotprod" else "generic"
-    dtypes = ("uint8", "int8") if kind == "dotprod" else ("int16",)
+    dtypes = ("uint8", "int8") if name in ON_ARM else ("int16",)
+    kind = name if name in ON_ARM else "generic"
     tiles = [dot(*form[:2], kind, dtype, form[2]) for form in DOTS for dtype in dtypes]
     tiles += [linear_dot(MR, 2, kind, dtype, "int8") for dtype in dtypes]
+    kind = "generic" if kind == "generic" else "dotprod"
     tiles += [columns(8, 1, kind, (3, 2), "uint8")]
     tiles += [columns(4, 2, kind, (3, 1)), columns(8, 1, kind, (3, 2)), columns(8, 1, kind, None), *others(kind)]
     tiles += [matrix(rows, vectors) for rows in (MR, 4, 1) for vectors in ((4, 4), (4, 2), (4,), (2,))]
@@ -393,6 +411,8 @@ def test_choice_of_instruction_set() -> None:
     assert all_of({}, arm=True)[-1] == "neon"  # what every 64-bit Arm has
     assert all_of({"neon": True, "dotprod": False}, arm=True)[-1] == "neon"
     assert all_of({"neon": True, "dotprod": True}, arm=True)[-1] == "dotprod"
+    assert all_of({"neon": True, "dotprod": True, "i8mm": True}, arm=True) == tuple(cpu.ON_ARM)
+    assert all_of({"neon": True, "i8mm": True}, arm=True)[-1] == "neon"  # its depthwise kernels need dot products
     assert all_of({"dotprod": True, "neon": True}, arm=False)[-1] == "generic"
     wide = dict.fromkeys(("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq"), True)
     assert [all_of(f, arm=False)[-1] for f in ({"avx2": True}, {"avx2": True, "fma": True}, wide)] == [
@@ -400,7 +420,7 @@ def test_choice_of_instruction_set() -> None:
     ]  # fmt: skip
     assert all_of(wide | {"avx512vnni": True}, arm=False)[-1] == "avx512vnni"
     assert isa() in ISAS
-    assert set(LANES) == set(REGISTERS) >= {*ISAS, "neon", "dotprod"}
+    assert set(LANES) == set(REGISTERS) >= {*ISAS, *cpu.ON_ARM}
 
 
 # The kernels of a process whose `isa` is replaced before they are made.
@@ -416,7 +436,9 @@ print(gemm_s8.KIND, gemm_s8.MR, getattr(test_zoo_layers, sys.argv[2])())
 
 
 @pytest.mark.equal("uint8, int8 convolutions", "fast, Arm's forms by plain products", "fast, this machine's", "bits")
-@pytest.mark.parametrize(("name", "digest"), [("dotprod", "digest_q"), ("neon", "digest_f32")])
+@pytest.mark.parametrize(("name", "digest"), [
+    ("i8mm", "digest_products_q"), ("dotprod", "digest_q"), ("neon", "digest_f32"),
+])  # fmt: skip
 def test_kernels_of_arm_give_the_same_bits(name: str, digest: str, tmp_path: Path) -> None:
     """Packing, zero points, row sums, rows in place and the tiles' sizes, with multiplications for the instructions."""
     env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), "NPMOBILENET_QUIET": "1"}
@@ -426,4 +448,4 @@ def test_kernels_of_arm_give_the_same_bits(name: str, digest: str, tmp_path: Pat
     import test_zoo_layers
 
     expected = getattr(test_zoo_layers, digest)()
-    assert done.stdout.split() == ["dotprod" if name == "dotprod" else "generic", str(MR), expected]
+    assert done.stdout.split() == [name if name in ON_ARM else "generic", str(MR), expected]

@@ -44,12 +44,14 @@ def test_features_of_a_string() -> None:
     assert best_of("-avx,-avx2,-avx512f,-avx512vl,+fma,+f16c,+vaes") == "generic"
 
 
-def compiles_for(monkeypatch: pytest.MonkeyPatch, features: str, arm: bool = False, hwcap: int = 0) -> None:
+def compiles_for(
+    monkeypatch: pytest.MonkeyPatch, features: str, arm: bool = False, hwcap: int = 0, hwcap2: int = 0
+) -> None:
     """This process is on a machine whose CPU LLVM doesn't know by name."""
     monkeypatch.setattr(numba_private, "compile_target", lambda: ("", "unknown", features))
     monkeypatch.setattr(cpu, "ARM", arm)
     monkeypatch.setattr(cpu, "ISAS", tuple(cpu.ON_ARM if arm else cpu.ON_X86))
-    monkeypatch.setattr(cpu, "auxiliary_value", lambda kind: {16: hwcap}.get(kind, 0))
+    monkeypatch.setattr(cpu, "auxiliary_value", lambda kind: {16: hwcap, 26: hwcap2}.get(kind, 0))
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.delenv("NPMOBILENET_ISA", raising=False)
 
@@ -81,6 +83,32 @@ def test_dot_products_of_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isa() == "neon"
 
 
+def test_matrix_products_of_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by the second word of the auxiliary vector; no use without dot products, which depthwise layers take."""
+    dots, products = 1 << 20, 1 << 13
+    compiles_for(monkeypatch, ARM_HOST, arm=True, hwcap=dots | 0xFF, hwcap2=products | 0xFF)
+    assert isa() == "i8mm"
+    assert cpu.isas_here() == ("generic", "neon", "dotprod", "i8mm")
+    for lesser in ("dotprod", "neon", "generic", "i8mm"):
+        monkeypatch.setenv("NPMOBILENET_ISA", lesser)
+        assert isa() == lesser
+    monkeypatch.delenv("NPMOBILENET_ISA")
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", ARM_HOST)
+    assert isa() == "neon"
+    monkeypatch.undo()
+    for features, hwcap, hwcap2, wanted in (
+        (ARM_HOST, dots, products - 1, "dotprod"),
+        (ARM_HOST, dots | products, 0, "dotprod"),  # the same bit of the first word is another feature's
+        (ARM_HOST, 0, products, "neon"),
+        (ARM_HOST + ",+dotprod", 0, products, "i8mm"),
+        (ARM_HOST + ",+dotprod,-i8mm", 0, products, "dotprod"),
+        (ARM_HOST + ",+i8mm,+dotprod", 0, 0, "i8mm"),
+        (ARM_HOST + ",+i8mm,+dotprod,-neon", 0, 0, "neon"),
+    ):
+        compiles_for(monkeypatch, features, arm=True, hwcap=hwcap, hwcap2=hwcap2)
+        assert isa() == wanted, (features, hwcap, hwcap2)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this platform has no auxiliary vector")
 def test_auxiliary_values() -> None:
     page_size = 6  # AT_PAGESZ
@@ -94,7 +122,9 @@ def test_auxiliary_values() -> None:
     (False, "+avx2,+fma", "dotprod", "expected one of generic, avx2, avxvnni, avx512, avx512vnni"),
     (False, WIDE, "avxvnni", "lacks these instructions: set one of generic, avx2, avx512, avx512vnni, or none"),
     (True, ARM_HOST, "dotprod", "lacks these instructions: set one of generic, neon, or none"),
-    (True, ARM_HOST, "avx2", "expected one of generic, neon, dotprod"),
+    (True, ARM_HOST, "i8mm", "lacks these instructions: set one of generic, neon, or none"),
+    (True, ARM_HOST + ",+dotprod", "i8mm", "lacks these instructions: set one of generic, neon, dotprod, or none"),
+    (True, ARM_HOST, "avx2", "expected one of generic, neon, dotprod, i8mm"),
     (True, ARM_HOST, "fast", "expected one of generic, neon, dotprod"),
 ])  # fmt: skip
 def test_what_a_machine_lacks_is_said(

@@ -11,7 +11,7 @@ import pytest
 
 from npmobilenet.kernels.compiler.cpu import LANES, isa, isas_here
 from npmobilenet.kernels.compiler.jit import compile_kernel
-from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, kr_of
+from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, ON_ARM, gemm_s8_kernel, kr_of
 from npmobilenet.kernels.vectorcode.generated import Lhs, Panel, RowSums
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel
 
@@ -23,7 +23,7 @@ SHAPES = [(1, 1), (3, 2), (4, 1)]  # rows, vectors; (6, 2) and (12, 2) are the k
 FORMS = [(kind, lanes) for kind in ("generic", "pairs") for lanes in WIDTHS]
 TILES = [(rows, vectors, lanes, kind) for kind, lanes in FORMS for rows, vectors in SHAPES]
 TILES += [(6, 2, min(LANE, 8), "pairs"), (12, 2, LANE, "pairs")]
-TILES += [(rows, vectors, 4, "dotprod") for rows, vectors in (*SHAPES, (12, 2))]  # plain sums but on Arm
+TILES += [(*shape, 4, kind) for kind in ON_ARM for shape in (*SHAPES, (12, 2))]  # plain sums but on Arm
 TILES += [(rows, vectors, lanes, "vnni") for lanes in VNNI for rows, vectors in (*SHAPES, (6, 2), (12, 2))]
 END_OR_ALL = ("ends", "all")
 NOTHING = 12345  # what lies around the accumulators
@@ -104,7 +104,7 @@ def check(rows: int, vectors: int, lanes: int, kind: str, dtype: str, segments: 
 
 def dtypes(kind: str) -> tuple[str, ...]:
     """What rows of x are: bytes, or int16. Weights are alike, but with "vnni", which wants them signed."""
-    return {"dotprod": ("uint8", "int8"), "vnni": ("uint8",)}.get(kind, ("int16",))
+    return ("uint8", "int8") if kind in ON_ARM else ("uint8",) if kind == "vnni" else ("int16",)
 
 
 @pytest.mark.equal("accumulators of the integer micro-kernel", "generated vector code", "Python's integers", "bits")
@@ -118,7 +118,7 @@ def test_gemm_s8_kernel(rows: int, vectors: int, lanes: int, kind: str) -> None:
 
 @pytest.mark.parametrize(("rows", "vectors", "lanes", "kind"), [t for t in TILES if t[0] == 3])
 def test_gemm_s8_kernel_at_the_ends(rows: int, vectors: int, lanes: int, kind: str) -> None:
-    """No step in between saturates: four times 255 * 255, 255 * -128 or -128 * 127, twice -32768 * -32768."""
+    """No step in between saturates: four or eight times 255 * 255, 255 * -128 or -128 * 127, twice -32768 * -32768."""
     for dtype in dtypes(kind):
         for x in ("least", "most", "ends"):
             for w in ("least", "most", "ends"):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numba
@@ -63,8 +64,13 @@ def digest_f32() -> str:
     return found.hexdigest()
 
 
-def digest_q() -> str:
-    """Of what the fast kernels give for some layers of every kind."""
+def digest_products_q() -> str:
+    """Of one convolution and one pointwise convolution."""
+    return digest_q({("conv2d", "uint8", 3), ("conv2d", "int8", 1)}, list(DIALECTS)[:1])
+
+
+def digest_q(which: Collection[tuple[str, str, int]] = (), dialects: Collection[str] = tuple(DIALECTS)) -> str:
+    """Of what the fast kernels give for some layers of every kind, or for some: (op, type, size of the window)."""
     found = hashlib.sha256()
     rng = np.random.default_rng(1)
     for dtype, zero in (("uint8", 131), ("int8", -3)):
@@ -76,10 +82,12 @@ def digest_q() -> str:
             ("depthwise_conv2d", (1, 9, 11, 75), (3, 3, 75), {"stride": (1, 1), "padding": ((1, 1), (1, 1))}),
             ("depthwise_conv2d", (1, 9, 11, 64), (5, 5, 64), {"stride": (2, 2), "padding": ((1, 2), (1, 2))}),
         ):  # fmt: skip
+            if which and (op, dtype, weights[0]) not in which:
+                continue
             bias = ((weights[-1],), "int32", None)
             graph = single_q(op, [(shape, dtype, x)], [(weights, dtype, kind), bias], (dtype, y), **attrs)
             inputs = arrays_q(graph, rng)
-            for name in DIALECTS:
+            for name in dialects:
                 found.update(run_q(graph, inputs, "fast", name).tobytes())
     return found.hexdigest()
 

@@ -20,12 +20,13 @@ _AVX512 = _AVX2 | {"avx512f", "avx512vl", "avx512bw", "avx512dq"}
 # Instruction set -> the features (LLVM's names) that it takes; from least to most. Every 64-bit Arm has NEON.
 ON_X86 = {"generic": frozenset[str](), "avx2": _AVX2, "avxvnni": _AVX2 | {"avxvnni"}, "avx512": _AVX512,
           "avx512vnni": _AVX512 | {"avx512vnni"}}  # fmt: skip
-ON_ARM = {"generic": frozenset[str](), "neon": frozenset[str](), "dotprod": frozenset({"dotprod"})}
+ON_ARM = {"generic": frozenset[str](), "neon": frozenset[str](), "dotprod": frozenset({"dotprod"}),
+          "i8mm": frozenset({"dotprod", "i8mm"})}  # fmt: skip
 # Of this kind of CPU; NPMOBILENET_ISA forces a lesser one.
 ISAS = tuple(ON_ARM if ARM else ON_X86)
 # float32 values in a vector register, and vector registers.
-LANES = {"generic": 4, "avx2": 8, "avxvnni": 8, "avx512": 16, "avx512vnni": 16, "neon": 4, "dotprod": 4}
-REGISTERS = {name: 32 if name.startswith("avx512") or name in ("neon", "dotprod") else 16 for name in LANES}
+LANES = {"generic": 4, "avx2": 8, "avxvnni": 8, "avx512": 16, "avx512vnni": 16, "neon": 4, "dotprod": 4, "i8mm": 4}
+REGISTERS = {name: 32 if name.startswith("avx512") or name in ("neon", "dotprod", "i8mm") else 16 for name in LANES}
 
 # What goes when a feature is taken away: LLVM then takes away all that rests on it. (X86.td, AArch64Features.td)
 _SSE = {"sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "avx"}
@@ -38,6 +39,7 @@ RESTS_ON: dict[str, set[str]] = {
     **dict.fromkeys(("avx512vl", "avx512bw", "avx512dq", "avx512vnni"), _AVX512F | {"avx512f"}),
     "avx512vbmi": _AVX512F | {"avx512f", "avx512bw"},
     "dotprod": {"neon", "fp-armv8"},
+    "i8mm": {"neon", "fp-armv8"},
 }
 
 
@@ -66,7 +68,9 @@ def all_of(features: Mapping[str, bool], arm: bool) -> tuple[str, ...]:
     return tuple(name for name, needed in takes.items() if all(features.get(feature) for feature in needed))
 
 
-AT_HWCAP, ASIMDDP = 16, 20  # Linux: linux/auxvec.h, and the bit in arch/arm64/include/uapi/asm/hwcap.h
+# Where Linux tells a feature: AT_HWCAP or AT_HWCAP2 (linux/auxvec.h), and the bit of HWCAP_ASIMDDP or HWCAP2_I8MM
+# (arch/arm64/include/uapi/asm/hwcap.h).
+TOLD_BY_LINUX = {"dotprod": (16, 20), "i8mm": (26, 13)}
 
 
 def auxiliary_value(kind: int) -> int:
@@ -82,13 +86,13 @@ def auxiliary_value(kind: int) -> int:
 def target_features() -> frozenset[str]:
     """The features of what Numba compiles for: NUMBA_CPU_FEATURES, or the host's, less what NUMBA_ENABLE_AVX forbids.
 
-    LLVM leaves Arm's dot products out of a Linux host's features, neither on nor off, so the system is asked.
+    LLVM leaves Arm's products of bytes out of a Linux host's features, neither on nor off, so the system is asked.
     """
     _, _, text = compiler().target
     found = features_of(text)
-    told = compiler().told or "dotprod" in text
-    if ARM and sys.platform == "linux" and not told and auxiliary_value(AT_HWCAP) >> ASIMDDP & 1:
-        found |= {"dotprod"}
+    if ARM and sys.platform == "linux" and not compiler().told:
+        asked = {name: place for name, place in TOLD_BY_LINUX.items() if name not in text}
+        found |= {name for name, (kind, bit) in asked.items() if auxiliary_value(kind) >> bit & 1}
     return found
 
 

@@ -10,7 +10,7 @@ from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
-from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, PACKED, line_form, requantize_block
+from npmobilenet.kernels.fast.gemm_s8 import LANE, LANE_KIND, PACKED, line_form, requantize_block
 from npmobilenet.kernels.fast.lhs_packing import is_signed
 from npmobilenet.kernels.vectorcode.depthwise_s8 import (
     Block,
@@ -24,9 +24,10 @@ from npmobilenet.kernels.vectorcode.depthwise_s8 import (
     interleave_one_kernel,
     raised,
 )
-from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
+from npmobilenet.kernels.vectorcode.gemm_s8 import address_of, kr_of
 from npmobilenet.kernels.vectorcode.generated import Cells, borrowed, keep, one_of
 
+KR = kr_of(LANE_KIND)
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
 PIXELS = 4  # neighbouring outputs that a tile computes together, or, where it computes one row, twice as many
 MOST_PIXELS = 2 * PIXELS
@@ -34,10 +35,10 @@ MOST_PIXELS = 2 * PIXELS
 WIDTHS = (4 * LANE, 2 * LANE, LANE) if LANE == 16 or KR == 4 else (2 * LANE, LANE, LANE)
 WIDE, MIDDLE, NARROW = WIDTHS
 LINE = 64  # bytes in a cache line
-RAISED_INT8, RAISED_UINT8 = raised(KIND, True), raised(KIND, False)
+RAISED_INT8, RAISED_UINT8 = raised(LANE_KIND, True), raised(LANE_KIND, False)
 
-interleave_by_width = one_of({width: interleave_kernel(width, LANE, KIND) for width in WIDTHS})
-interleave_one, fill = interleave_one_kernel(LANE, KIND), fill_kernel(LANE)
+interleave_by_width = one_of({width: interleave_kernel(width, LANE, LANE_KIND) for width in WIDTHS})
+interleave_one, fill = interleave_one_kernel(LANE, LANE_KIND), fill_kernel(LANE)
 
 
 class Form(NamedTuple):
@@ -57,7 +58,7 @@ class Form(NamedTuple):
     def kernel(self, pixels: int, linear: bool) -> Any:
         """The kernel that computes so many outputs of a row together."""
         window = self.columns, self.stride * self.side
-        return depthwise_s8_kernel(pixels, self.rows, LANE, KIND, window, linear, LANE // self.side)
+        return depthwise_s8_kernel(pixels, self.rows, LANE, LANE_KIND, window, linear, LANE // self.side)
 
 
 # A window's form is its place here. The first is for all windows, as sums only; the others for the usual ones.
@@ -71,7 +72,7 @@ FORMS = (
 )
 SIDE_BY_SIDE = len(FORMS) - 1
 USUAL = dict(enumerate(FORMS[1:], 1))
-sums_of_any = depthwise_s8_kernel(FORMS[0].pixels, FORMS[0].rows, LANE, KIND)
+sums_of_any = depthwise_s8_kernel(FORMS[0].pixels, FORMS[0].rows, LANE, LANE_KIND)
 sums_of = one_of({n: f.kernel(f.pixels, False) for n, f in USUAL.items()})
 bytes_of = one_of({n: f.kernel(f.pixels_of_bytes, True) for n, f in USUAL.items()})
 
@@ -109,9 +110,9 @@ def pack_depthwise_conv2d_q(weights, bias, zero_points):
     centred_weights, groups = weights.astype(np.int64) - zero_points[1], -(-height // KR)
     shifts = groups * KR - height + 1
     folded_bias = np.zeros(max(channels, LANE), np.int64)
-    folded_bias[:channels] = bias - (zero_points[0] + raised(KIND, weights.dtype == np.int8)) * centred_weights.sum(
-        (0, 1)
-    )
+    folded_bias[:channels] = bias - (
+        zero_points[0] + raised(LANE_KIND, weights.dtype == np.int8)
+    ) * centred_weights.sum((0, 1))
     limits, blocks = np.iinfo(PACKED), blocks_of(channels)
     words, parts, vectors, at = [], [], [], 0
     for first in (block + v for block, size in blocks for v in range(0, size, LANE)):

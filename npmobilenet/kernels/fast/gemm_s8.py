@@ -12,14 +12,16 @@ import numpy as np
 from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding
 from npmobilenet.kernels.compiler.cpu import LANES, REGISTERS, isa
 from npmobilenet.kernels.compiler.deferred import register_jitable
-from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
+from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, ON_ARM, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
 from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, borrowed, one_of
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
 
 LANE = LANES[isa()]
-# "vnni": dot products of four bytes, one operand signed; "dotprod": of four bytes alike; "pairs": of two int16.
-KIND = "vnni" if "vnni" in isa() else "dotprod" if isa() == "dotprod" else "pairs" if LANE >= 8 else "generic"
+# "vnni": dot products of four bytes, one operand signed; "dotprod": of four bytes alike; "i8mm": of eight, two rows by
+# two columns; "pairs": of two int16.
+KIND = "vnni" if "vnni" in isa() else isa() if isa() in ON_ARM else "pairs" if LANE >= 8 else "generic"
+LANE_KIND = "dotprod" if KIND == "i8mm" else KIND  # where each lane has operands of its own: depthwise, sums of rows
 KR = kr_of(KIND)
 PACKED = np.int8 if KIND in BYTES else np.int16
 SIGN_OFFSET = 128 if KIND == "vnni" else 0  # by how much uint8 weights move down and int8 rows up, see pack_rhs
@@ -27,7 +29,7 @@ SIGN_OFFSET = 128 if KIND == "vnni" else 0  # by how much uint8 weights move dow
 MR = 12 if REGISTERS[isa()] == 32 else 6
 VECTORS = 2
 NR = VECTORS * LANE  # output channels in a panel
-MR_LOW = 3
+MR_LOW = 4 if KIND == "i8mm" else 3
 
 # By the number of rows, and whether that is all: negative where a panel's channels fit into one vector.
 sums_of = one_of(
@@ -46,7 +48,7 @@ def pack_rhs(weights: np.ndarray, bias: np.ndarray, zero_points: tuple[int, int]
     sum (x - z_in)(w - z_w) = sum x' w' - v' sum x' - z' sum (w - z_w), where x' = x + z' - z_in and w' = w + v' - z_w
     are what the tiles multiply. The last term goes into the bias here; the tile subtracts the one before it, which is
     lhs_packing.row_sums. "vnni": the instruction wants x' unsigned and w' signed: uint8 weights become w' = w - 128,
-    int8 rows x' = x + 128. "dotprod": two unsigned or two signed operands, so x' = x and w' = w. "pairs", "generic":
+    int8 rows x' = x + 128. "dotprod", "i8mm": both unsigned or both signed, so x' = x and w' = w. "pairs", "generic":
     the weights without their zero point (v' = 0); rows lose theirs when they are copied (z' = 0).
     """
     depth, channels = weights.shape

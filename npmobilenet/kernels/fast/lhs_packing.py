@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npmobilenet.kernels.compiler.deferred import as_dtype, from_dtype, overload, register_jitable
-from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, SIGN_OFFSET
+from npmobilenet.kernels.fast.gemm_s8 import KIND, KR, LANE, LANE_KIND, SIGN_OFFSET
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES
 from npmobilenet.kernels.vectorcode.generated import Lhs
 from npmobilenet.kernels.vectorcode.lhs_row_sums import row_sums_kernel
@@ -41,7 +41,7 @@ def _new_rows(x, size):
 
 
 if KIND in BYTES:
-    sum_rows = row_sums_kernel(KIND, LANE)
+    sum_rows = row_sums_kernel(LANE_KIND, LANE)
 
     @register_jitable
     def as_row_value(x, value, z_in):

@@ -31,12 +31,14 @@ from npmobilenet.kernels.vectorcode.vector import (
     vector,
 )
 
-BYTES = ("vnni", "dotprod")  # kinds that multiply bytes
+BYTES = ("vnni", "dotprod", "i8mm")  # kinds that multiply bytes
+# Arm's instructions for them, of unsigned and of signed bytes (LLVM's names).
+ON_ARM = {"dotprod": ("udot", "sdot"), "i8mm": ("ummla", "smmla")}
 
 
 def kr_of(kind: str) -> int:
     """The products that one lane sums at a time."""
-    return 4 if kind in BYTES else 2
+    return 8 if kind == "i8mm" else 4 if kind in BYTES else 2
 
 
 def _multiply_add(
@@ -45,16 +47,21 @@ def _multiply_add(
     """total + the dot products of groups: of four bytes ("vnni", "dotprod") or of two int16 (the other kinds).
 
     "vnni" multiplies unsigned x by signed w. "dotprod" multiplies bytes that are both unsigned or, where `signed`, both
-    signed: Arm's UDOT and SDOT. On another machine plain multiplications and additions stand for these. They give the
-    same sums, so that the code around the instruction can be tested there. `repeated`: all lanes of x are the same.
+    signed: Arm's UDOT and SDOT. So does "i8mm", by UMMLA and SMMLA: x and w hold two groups of eight, and the lanes are
+    x's first group by w's two, then x's second by w's two. On another machine plain multiplications and additions stand
+    for these. They give the same sums, so that the code around the instruction can be tested there. `repeated`: all
+    lanes of x are the same.
     """
     words = vector(INT32, lanes)
-    if kind == "dotprod":
+    if kind in ON_ARM:
         x, w = (builder.bitcast(v, vector(INT8, 4 * lanes)) for v in (x, w))
         if on_arm(builder):
-            allow(builder.function, "dotprod")
-            name = "llvm.aarch64.neon.sdot.v4i32.v16i8" if signed else "llvm.aarch64.neon.udot.v4i32.v16i8"
+            allow(builder.function, kind)
+            name = f"llvm.aarch64.neon.{ON_ARM[kind][signed]}.v4i32.v16i8"
             return intrinsic_call(builder, name, words, [total, x, w])
+        if kind == "i8mm":
+            x = lanes_of(builder, x, [*range(8), *range(8), *range(8, 16), *range(8, 16)])
+            w = lanes_of(builder, w, [*range(16), *range(16)])
         return _plainly(builder, total, x, w, lanes, signed)
     if kind == "vnni":
         # By LLVM in the form for AVX-VNNI where that is what there is.
@@ -88,17 +95,22 @@ class Product:
 
     The groups of row r lie at lhs.at + r * step + s * segment + g * group for s < segments and g < depth, those of
     column j at panel.at + s * panel.segment + (g * width + j) * group; a group is four bytes or two int16, see
-    _multiply_add.
+    _multiply_add. With "i8mm" it is eight bytes; an accumulator then holds two rows by two columns while products are
+    added, and an odd last row is computed twice.
     """
 
     def __init__(self, shape: tuple[int, int, int], kind: str, width: int, signed: bool) -> None:
         self.rows, self.vectors, self.lanes = shape
         self.kind, self.width, self.signed = kind, width, signed
         self.group = kr_of(kind)
+        self.side = 2 if kind == "i8mm" else 1  # rows in an accumulator while products are added
 
     def slots(self, builder: Any) -> list[Any]:
-        """Room for the accumulators, row by row; LLVM's mem2reg keeps them in registers."""
-        return [variable(builder, INT32, self.lanes) for _ in range(self.rows * self.vectors)]
+        """Room for the accumulators, row by row, of whole pairs of rows with "i8mm"; LLVM's mem2reg keeps them in
+        registers.
+        """
+        rows = self.rows + self.rows % self.side
+        return [variable(builder, INT32, self.lanes) for _ in range(rows * self.vectors)]
 
     def start(self, builder: Any, slots: list[Any], summed: Any, sums: Any, bias: Any) -> None:
         """bias[j], less sums[r] if `summed`, from pointers to the first of each."""
@@ -114,7 +126,8 @@ class Product:
 
     def add(self, builder: Any, slots: list[Any], lhs: Lhs, panel: Panel) -> None:
         """Plus the dot products of the rows of `lhs`, whose first is lhs.data."""
-        lanes, group, width = self.lanes, self.group, self.width
+        lanes, group, width, side = self.lanes, self.group, self.width, self.side
+        sums = self._exchanged(builder, slots)
         row_data = row_pointers(builder, lhs.data, lhs.step, self.rows)
         w = builder.gep(panel.weights, [panel.at])
         with for_range(builder, lhs.segments) as outer:
@@ -123,16 +136,40 @@ class Product:
             starts = [(builder.gep(base, [skip]), steps) for base, steps in row_data]
             with for_range(builder, lhs.depth) as loop:
                 words = builder.gep(groups, [builder.mul(loop.index, INT(width * group))])
-                places = [builder.gep(words, [INT(v * lanes * group)]) for v in range(self.vectors)]
+                places = [builder.gep(words, [INT(c * lanes * group // side)]) for c in range(self.vectors * side)]
                 columns = [load(builder, place, INT32, lanes) for place in places]
-                at = builder.mul(loop.index, INT(group))
-                for r, address in enumerate(row_addresses(builder, starts, at)):
-                    value = builder.load(builder.bitcast(address, INT32.as_pointer()), align=1)
-                    value = splat(builder, value, lanes)
-                    for slot, column in zip(slots[r * self.vectors : (r + 1) * self.vectors], columns, strict=True):
+                addresses = row_addresses(builder, starts, builder.mul(loop.index, INT(group)))
+                for r in range(0, self.rows, side):
+                    value = self._value(builder, addresses[r : r + side])
+                    for slot, column in zip(sums[r * self.vectors :], columns, strict=False):
                         before = builder.load(slot)
                         total = _multiply_add(builder, before, value, column, self.kind, lanes, self.signed, True)
                         builder.store(total, slot)
+        self._exchanged(builder, slots)
+
+    def _exchanged(self, builder: Any, slots: list[Any]) -> list[Any]:
+        """Turn rows into what is added to, or back, and return its slots: pair of rows by pair of rows, the columns.
+
+        The same step does both: [a b c d] of a row and [e f g h] of the next <-> [a b e f] and [c d g h].
+        """
+        if self.side == 1:
+            return slots
+        found = []
+        for first in range(0, len(slots), 2 * self.vectors):
+            for upper, lower in zip(slots[first : first + self.vectors], slots[first + self.vectors :], strict=False):
+                pair = builder.load(upper), builder.load(lower)
+                for slot, at in ((upper, 0), (lower, 2)):
+                    order = ir.Constant(vector(INT32, 4), [at, at + 1, at + 4, at + 5])
+                    builder.store(builder.shuffle_vector(*pair, order), slot)
+                    found.append(slot)
+        return found
+
+    def _value(self, builder: Any, addresses: list[Any]) -> Any:
+        """The groups of a row in all lanes; with "i8mm" those of two rows, or of the last one twice."""
+        kind, count = (INT32, self.lanes) if self.side == 1 else (INT, 2)
+        first, *more = (builder.load(builder.bitcast(place, kind.as_pointer()), align=1) for place in addresses)
+        value = splat(builder, first, count)
+        return builder.insert_element(value, more[0], INT32(1)) if more else value
 
 
 class LinearEpilogue:
@@ -197,7 +234,7 @@ def gemm_s8_kernel(rows: int, vectors: int, lanes: int, kind: str, panel_width: 
         bias = builder.gep(panel.bias, [panel.channel])
         product.start(builder, slots, summed, builder.gep(sums.data, [sums.at]), bias)
         product.add(builder, slots, lhs._replace(data=builder.gep(lhs.data, [lhs.at])), panel)
-        for i, slot in enumerate(slots):
+        for i, slot in enumerate(slots[: rows * vectors]):
             pointer = builder.gep(acc, [INT(i // vectors * width + i % vectors * lanes)])
             store(builder, builder.load(slot), pointer)
 

@@ -26,8 +26,8 @@ FLOAT_OPS, INTEGER_OPS = 2 * DEPTH * SUMS, 2 * DEPTH * SUMS * KR  # multiplies a
 def _kernel(kind: str) -> Any:
     """An intrinsic: out[at ...] += over `passes` and DEPTH steps k, x[k, row] * w[k, lane] for MR x VECTORS x LANE.
 
-    kernel(x, w, passes, out, at). kind: "float", or a `kind` of gemm_s8_kernel, whose groups of KR values are words
-    of 32 bits here. Arrays are flat; nothing is checked.
+    kernel(x, w, passes, out, at). kind: "float", or a `kind` of gemm_s8_kernel, whose values are in words of 32
+    bits here, KR of them in one or two. Arrays are flat; nothing is checked.
     """
     cell, word = (FLOAT, FLOAT) if kind == "float" else (INT32, INT32)
 
@@ -84,5 +84,5 @@ def operands(integer: bool, threads: int) -> tuple[Any, Any, Any]:
     if not integer:
         x, w = np.ones(DEPTH * MR, np.float32), np.ones(DEPTH * VECTORS * LANE, np.float32)
         return x, w, np.zeros((threads, SUMS), np.float32)
-    one = np.ones(KR, np.int8 if KR == 4 else np.int16).view(np.int32)
+    one = np.ones(1, np.int32) * (0x10001 if KR == 2 else 0x1010101)
     return np.repeat(one, DEPTH * MR), np.repeat(one, DEPTH * VECTORS * LANE), np.zeros((threads, SUMS), np.int32)
