@@ -25,7 +25,7 @@ PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
     "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1435, "formats": 9100,
-    "images": 1075, "kernels": 5905, "runtime": 1250, "model": 270, "measure": 2530, "quantize": 720, "golden": 6785,
+    "images": 1075, "kernels": 5905, "runtime": 1250, "model": 270, "measure": 2530, "quantize": 720, "golden": 7715,
     "views": 640, "cli": 2855,
 }  # fmt: skip
 # The tiny engine: what is needed to read, plan and run a model with the reference kernels. Paths below npmobilenet/.

@@ -21,6 +21,7 @@ from npmobilenet.modeldata import Array
 
 FEW = 4  # channels that differ at most
 MOST_PIXELS = 4096
+PROVING = 3  # differing values for each number of its own that a channel is given
 NAMED = 3  # of several bits that give the same, these are named
 
 
@@ -315,7 +316,7 @@ def shared_bias(c: Case) -> Iterator[Change]:
         return
     own = np.array([min(max(0, a), b) for a, b in intervals], np.int64)
     lone = np.ptp(c.found.reshape(-1, count).astype(np.int64), axis=0) == 0  # a large amount gives that always
-    if 2 * np.count_nonzero(own[lone]) >= np.count_nonzero(own):
+    if 2 * np.count_nonzero(own[lone]) >= np.count_nonzero(own) or c.wrong.sum() < PROVING * np.count_nonzero(own):
         return
     yield Change(
         f"every channel's accumulators are moved by an amount of its own (bias, or what zero points add to it), "

@@ -11,14 +11,14 @@ import numpy as np
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.errors import InputError, NpMobilenetError
-from npmobilenet.golden.causes.case import Case
+from npmobilenet.golden.causes.case import Case, requant_of
 from npmobilenet.golden.causes.search import SECONDS, Finding, find_cause
 from npmobilenet.golden.causes.table import BEHIND
 from npmobilenet.golden.dump import Entry
 from npmobilenet.golden.single_node import STAGES, IsolatedNode, isolate, run, steps
 from npmobilenet.graph import Node, Tensor
 from npmobilenet.modeldata import Array, ModelData
-from npmobilenet.runtime.taps import ACC
+from npmobilenet.runtime.taps import ACC, ACCUMULATING
 
 NEAR = 16  # tensors before a node whose values may stand in its buffers
 BESIDE = 3  # nodes on each side whose constants may stand in place of a node's own
@@ -142,6 +142,11 @@ def _under(
         known = _Layered(done if last else {k: v for k, v in done.items() if k != chain[-1].output}, values)
         case = case_of(data, node, found, known, dialect, stage if last else "output")
         case.finish = None if last else _rest(data, chain, node, known, dialect, stage)
+        if i == len(tail) - 2 and stage == "output":
+            reads = [n for n in chain[-1].inputs if not data.graph.tensors[n].constant]
+            case.reader = isolate(data, chain[-1], {n: done[n] if n in done else values[n] for n in reads})
+            case.position = chain[-1].inputs.index(node.output) if node.output in reads else -1
+            case.reader = case.reader if case.position >= 0 else None
         finding = find_cause(case, max((end - time.monotonic()) / (len(tail) - i), 1.0))
         finding.node = node.output
         findings.append(finding)
@@ -206,18 +211,32 @@ def case_of(data: ModelData, node: Node, found: Array, values: Values, dialect: 
     what = isolate(data, node, given)
     place = next(i for i, n in enumerate(data.graph.nodes) if n.name == node.name)
     before = [*data.graph.inputs, *(n.output for n in data.graph.nodes[:place])][-NEAR:][::-1]
-    sizes = {tensors[node.output].size, *(tensors[n].size for n in given)}
-    others = {n: values[n] for n in before if tensors[n].size in sizes and n in values}
-    constants = {}
+    others = {n: values[n] for n in before if n in values}
+    constants: dict[str, list[Array]] = {}
+    rescalings: dict[str, tuple[Array, Array]] = {}
     for other in data.graph.nodes[max(place - BESIDE, 0) : place + BESIDE + 1]:
-        if other.name != node.name and other.op == node.op:
+        if other.name != node.name and other.op in ACCUMULATING and what.accumulates:
             arrays = [data.tensors[n] for n in other.inputs if tensors[n].constant]
             if arrays:
                 constants[other.output] = arrays
-    case = Case(what, found, dialect, stage, others, {}, constants)
+                rescalings |= _rescaling(data, other, dialect)
+    case = Case(what, found, dialect, stage, others, {}, constants, rescalings)
     if stage == "output":
         case.later = _behind(data, node, case.ours, values, dialect)
     return case
+
+
+def _rescaling(data: ModelData, node: Node, dialect: str) -> dict[str, tuple[Array, Array]]:
+    """Multipliers and shifts of a layer in 8 bits, by its name."""
+    operands = tuple(data.graph.tensors[n] for n in node.inputs)
+    what = IsolatedNode(node, operands, (), data.graph.tensors[node.output])
+    if len(operands) < 3 or not {t.dtype for t in (*operands[:2], what.result)} <= {"int8", "uint8"}:
+        return {}
+    try:
+        r = requant_of(what, dialect, "output")
+    except NpMobilenetError:
+        return {}
+    return {node.output: (np.asarray(r.multiplier, np.int64), np.asarray(r.shift, np.int64))}
 
 
 def _behind(data: ModelData, node: Node, ours: Array, values: Values, dialect: str) -> dict[str, Array]:

@@ -52,7 +52,8 @@ class Case:
     """A node with the dump's own inputs (`what`), the dump's values of its output or a stage before it (`found`).
 
     `others`: values of the dump's other tensors by name, what may stand in a buffer; `later`: right values of tensors
-    that are computed from this one. `constants`: arrays of the model by the name of the node that has them.
+    that are computed from this one. `constants`: arrays of layers nearby by the name of the node that has them;
+    `rescalings`: their multipliers and shifts.
     """
 
     what: IsolatedNode
@@ -62,7 +63,10 @@ class Case:
     others: Mapping[str, Array] = field(default_factory=dict)
     later: Mapping[str, Array] = field(default_factory=dict)
     constants: Mapping[str, Sequence[Array]] = field(default_factory=dict)
+    rescalings: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
     finish: Callable[[Array], Array] | None = None  # from the node's output to what the dump holds (partial dumps)
+    reader: IsolatedNode | None = None  # the one node of that, with right operands
+    position: int = 0  # of the node's output among the reader's operands
 
     @cached_property
     def ours(self) -> Array:

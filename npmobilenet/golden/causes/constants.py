@@ -46,9 +46,22 @@ def bias(c: Case) -> Iterator[Change]:
     ]
     tries += [(f"its bias is that of '{name}'", arrays[1].astype(np.int64)) for name, arrays in c.constants.items()
               if len(arrays) > 1 and arrays[1].shape == own.shape]  # fmt: skip
+    tries += [(f"its bias is in the scale of the weights of {name}", np.rint(own * factors).astype(np.int64))
+              for name, factors in _weight_scales(c)]  # fmt: skip
     for text, array in tries:
         if not np.array_equal(array, own):
             yield Change(text, sums=partial(np.add, array - own))
+
+
+def _weight_scales(c: Case) -> Iterator[tuple[str, Array]]:
+    """What a bias is multiplied by if one channel's scale of the weights is taken for all, or the other way round."""
+    q = c.what.operands[1].quantization
+    if q is None or len(q.scale) == 1:
+        return
+    scales = np.asarray(q.scale, np.float64)
+    for name, one in (("channel 0", scales[0]), ("the channel with the largest", scales.max())):
+        yield f"{name} for all channels", scales / one
+        yield f"each channel, though it was made with that of {name}", one / scales
 
 
 def weights(c: Case) -> Iterator[Change]:
@@ -166,14 +179,32 @@ def zero_points(c: Case) -> Iterator[Change]:
             )
     for text, d in _points(z_w, names, c.what.operands[1].name):
         yield Change(f"its weights' zero point is {text}", sums=_added(-d, x_sums))
+    for text, moved in _terms(c, w_sums, every, x_sums) if z_x and z_w else ():
+        yield Change(text, sums=partial(np.add, moved))
     for position, array, what, z in ((0, x, "input", z_x), (1, w, "weights", z_w)):
         one = _one_more(z, array)
         sign = 1 if one > z else -1
         high = array.view(np.uint8) >= 128
         picked = np.where(high, one, z).astype(array.dtype)
-        moved = sign * _sums(c, with_arrays(c.what, {position: picked, 2: bias_ * 0}))
+        read = sign * _sums(c, with_arrays(c.what, {position: picked, 2: bias_ * 0}))
         other, by = ("uint8", 256) if array.dtype == np.int8 else ("int8", -256)
-        yield Change(f"the bytes of its {what} are read as {other}", sums=_added(by, moved))
+        yield Change(f"the bytes of its {what} are read as {other}", sums=_added(by, read))
+
+
+def _terms(c: Case, w_sums: Array, every: Array, x_sums: Array) -> Iterator[tuple[str, Array]]:
+    """Sums of x w - z_x sum(w) - z_w sum(x) + n z_x z_w: one of the terms missing, or with the wrong sign."""
+    z_x, z_w = (zero_point_of(t) for t in c.what.operands[:2])
+    count = int(np.prod(c.what.arrays[1].shape[:-1]))
+    both = count * z_x * z_w
+    terms = {
+        "n * zero point of input * zero point of weights": np.asarray(-both),
+        "zero point of input * sum of weights": z_x * np.broadcast_to(every, x_sums.shape) + both,
+        "zero point of input * sum of weights inside the image": z_x * w_sums + both,
+        "zero point of weights * sum of input": z_w * x_sums + both,
+    }
+    for name, d in terms.items():
+        yield f"of its accumulators' terms that of the {name} is missing", d
+        yield f"of its accumulators' terms that of the {name} has the wrong sign", 2 * d
 
 
 def zero_point_sums(c: Case) -> tuple[Array, Array, Array]:

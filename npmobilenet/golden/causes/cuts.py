@@ -25,6 +25,10 @@ def cut_values(array: Array, z: int) -> Iterator[tuple[str, Array]]:
     lowest = np.maximum(array, own.min + 1)
     if not np.array_equal(lowest, array):
         yield "lack the lowest value", lowest
+    raw = np.ascontiguousarray(array).view(np.uint8)
+    turned = np.packbits(np.unpackbits(raw.reshape(-1), bitorder="little")).reshape(raw.shape)
+    yield "are turned bit by bit: their bits are in the other order", turned.view(array.dtype)
+    yield "are turned by halves: their halves of 4 bits are swapped", (raw >> 4 | raw << 4).view(array.dtype)
     if own.min < 0:
         magnitude = array.view(np.uint8).astype(np.int64) & 127
         yield "are read as sign and magnitude", np.where(array < 0, -magnitude, magnitude).astype(array.dtype)

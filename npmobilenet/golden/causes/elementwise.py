@@ -77,6 +77,14 @@ def _factors(p: Any, names: Mapping[str, str]) -> Iterator[Change]:
         yield Change("the scales of its operands are swapped",
                      edit=set_fields(multiplier_x=p.multiplier_y, shift_x=p.shift_y, multiplier_y=p.multiplier_x,
                                shift_y=p.shift_x))  # fmt: skip
+        if p.shift_x != p.shift_y:
+            yield Change("the shifts of its operands are swapped, their multipliers not",
+                         edit=set_fields(shift_x=p.shift_y, shift_y=p.shift_x))  # fmt: skip
+            yield Change("the multipliers of its operands are swapped, their shifts not",
+                         edit=set_fields(multiplier_x=p.multiplier_y, multiplier_y=p.multiplier_x))  # fmt: skip
+            for side in ("x", "y"):
+                yield Change(f"the shift of '{names[side]}' has the wrong sign",
+                             edit=set_fields(**{f"shift_{side}": -getattr(p, f"shift_{side}")}))  # fmt: skip
         yield Change("scales and zero points of its operands are swapped",
                      edit=set_fields(multiplier_x=p.multiplier_y, shift_x=p.shift_y, multiplier_y=p.multiplier_x,
                                shift_y=p.shift_x, zero_x=p.zero_y, zero_y=p.zero_x))  # fmt: skip
@@ -140,6 +148,7 @@ def _sum_roundings(c: Case, p: Any) -> Iterator[Change]:
     (a, b), (x, y) = c.what.arrays, c.what.operands
     real = real_values(x, a) + p.sign * real_values(y, b)
     yield from _floats(c, p, lambda: real)
+    yield from _one_by_one(c, p)
     if p.rule.inside == Rounding.LINEAR:  # XNNPACK's: no multiplier of the output
         return
     u, v = a.astype(np.int64) - p.zero_x, b.astype(np.int64) - p.zero_y
@@ -163,6 +172,24 @@ def _sum_roundings(c: Case, p: Any) -> Iterator[Change]:
             bits = "" if left == 20 else f" (operands shifted left by {left} instead of 20 bits)"
             yield Change(f"its sum is {name}{said[first]}{bits}",
                          values=clamped(c, rule2(total, np.int64(p.multiplier), shift) + p.zero_point, p))  # fmt: skip
+
+
+def _one_by_one(c: Case, p: Any) -> Iterator[Change]:
+    """Each operand is brought to the output's scale, in whole numbers, and then added."""
+    q, own = c.what.result.quantization, np.iinfo(c.what.result.dtype)
+    assert q is not None
+    for i, said in ((None, "its operands are"), (0, "its first operand is"), (1, "its second operand is")):
+        for name, whole in FLOAT_RULES.items():
+            a, b = (real_values(t, v) / np.float64(np.float32(q.scale[0]))
+                    for t, v in zip(c.what.operands, c.what.arrays, strict=True))  # fmt: skip
+            for cut in (False, True):
+                low, high = (own.min - p.zero_point, own.max - p.zero_point) if cut else (-(2**31), 2**31)
+                parts = [np.clip(whole(v), low, high) if i in (None, k) else v for k, v in enumerate((a, b))]
+                total = whole(parts[0] + p.sign * parts[1])
+                yield Change(
+                    f"{said} rescaled to the output's scale and {name}{' and clamped' if cut else ''} before the sum",
+                    values=clamped(c, total + p.zero_point, p),
+                )
 
 
 def _floats(c: Case, p: Any, real: Callable[[], Array]) -> Iterator[Change]:

@@ -109,6 +109,15 @@ def windows(c: Case) -> Iterator[Change]:
         shifted = [a.at(shift=d) for a, d in zip(axes, (dy, dx), strict=True)]
         moves = ", ".join(_side(a, d, name) for a, d, name in zip(axes, (dy, dx), ("above", "left"), strict=True))
         yield gathered(c, f"the padding lies on the other side: {moves}", shifted[0], shifted[1])
+    a, b = axes
+    swapped = {
+        "the strides of rows and columns": [x.at(stride=y.stride) for x, y in ((a, b), (b, a))],
+        "the dilations of rows and columns": [x.at(dilation=y.dilation) for x, y in ((a, b), (b, a))],
+        "the paddings of rows and columns": [x.at(shift=x.before - y.before) for x, y in ((a, b), (b, a))],
+    }
+    for text, (rows, columns) in swapped.items():
+        if not (np.array_equal(rows, own[0]) and np.array_equal(columns, own[1])):
+            yield gathered(c, f"{text} are swapped", rows, columns)
     yield gathered(c, "the image's rows and columns swapped", own[0], own[1], turn=True)
     yield _run_on(c, own)
 
@@ -140,16 +149,31 @@ def fillings(c: Case) -> Iterator[Change]:
 
 
 def gathered(
-    c: Case, text: str, rows: Array, columns: Array, filling: int | None = None, turn: bool = False
+    c: Case, text: str, rows: Array, columns: Array, filling: int | None = None, turn: bool = False, side: str = ""
 ) -> Change:  # fmt: skip
-    """The node over the windows' pixels side by side."""
+    """The node over the windows' pixels side by side. `filling`: outside the image, or outside on one side of it."""
     x = c.what.arrays[0].swapaxes(1, 2) if turn else c.what.arrays[0]
     height, width = x.shape[1:3]
     ys, xs = rows.reshape(-1), columns.reshape(-1)
     inside = ((ys >= 0) & (ys < height))[:, None] & ((xs >= 0) & (xs < width))
     image = x[:, np.clip(ys, 0, height - 1)][:, :, np.clip(xs, 0, width - 1)]
-    empty = zero_point_of(c.what.operands[0]) if filling is None else filling
-    return _side_by_side(c, text, np.where(inside[None, :, :, None], image, x.dtype.type(empty)))
+    z = zero_point_of(c.what.operands[0])
+    outside = np.full(inside.shape, z if filling is None else filling, x.dtype)
+    if side:
+        outside[~sides_of(ys, xs, height, width)[side]] = z
+    return _side_by_side(c, text, np.where(inside[None, :, :, None], image, outside[None, :, :, None]))
+
+
+def sides_of(ys: Array, xs: Array, height: int, width: int) -> dict[str, Array]:
+    """Which pixels lie outside the image on each side."""
+    above, below = (ys < 0)[:, None], (ys >= height)[:, None]
+    left, right = xs < 0, xs >= width
+    none = np.zeros((len(ys), len(xs)), bool)
+    return {
+        "above": none | above, "below": none | below, "left": none | left, "right": none | right,
+        "above and below": none | above | below, "left and right": none | left | right,
+        "above and left": none | above | left, "below and right": none | below | right,
+    }  # fmt: skip
 
 
 def _run_on(c: Case, own: list[Array]) -> Change:

@@ -57,6 +57,7 @@ def sums(c: Case) -> Iterator[Change]:
     """Accumulators that aren't cleared, products or biases that are missing or added several times."""
     bias = c.what.arrays[2].astype(np.int64)
     axes = {-1: "channel", 2: "column", 1: "row"} if c.sums.ndim == 4 else {-1: "channel"}
+    yield from _packed(c, bias)
     for axis, name in axes.items():
         yield Change(f"its accumulators aren't cleared from {name} to {name}: products add up, each with its own bias",
                      sums=_cumulated(axis, bias))  # fmt: skip
@@ -81,6 +82,30 @@ def sums(c: Case) -> Iterator[Change]:
         some = listed(list(map(str, odd)))
         for text, times in (("missing", -1), ("subtracted", -2), ("added twice", 1)):
             yield Change(f"the products of channel {some} are {text}", sums=_times(bias, odd, times))
+
+
+def _packed(c: Case, bias: Array) -> Iterator[Change]:
+    """Two products in one multiplier, whose lower sum borrows from the upper one where it is negative."""
+    names = {-1: "channel", 2: "column"} if c.sums.ndim == 4 else {-1: "channel"}
+    for axis, name in names.items():
+        place = np.arange(c.sums.shape[axis])
+        for first, by in ((0, 1), (1, -1), (0, -1), (1, 1)):
+            partner = place + by
+            picked = np.where((place % 2 == first) & (partner >= 0) & (partner < len(place)))[0]
+            which = ("even", "odd")[first] + f" {name}s"
+            for text, products in (("", bias), (" with their bias", bias * 0)):
+                yield Change(f"two products share a multiplier: the sums of {which} lack 1 where those of the {name} "
+                             f"{'behind' if by > 0 else 'before'}{text} are negative (no correction of the borrow)",
+                             sums=_borrowed(axis, picked, picked + by, products))  # fmt: skip
+
+
+def _borrowed(axis: int, picked: Array, partner: Array, bias: Array) -> Callable[[Array], Array]:
+    def lowered(s: Array) -> Array:
+        found = s.copy()
+        np.moveaxis(found, axis, 0)[picked] -= np.moveaxis(s - bias < 0, axis, 0)[partner]
+        return found
+
+    return lowered
 
 
 def _cumulated(axis: int, bias: Array) -> Callable[[Array], Array]:
@@ -131,10 +156,6 @@ def lanes(c: Case) -> Iterator[Change]:
             moved = np.roll(flat.reshape(-1), -d).reshape(flat.shape).transpose(np.argsort(axes))
             yield c.arrays(f"its weights are read {d:+d} bytes beside their place in memory ({name})",
                            {1: np.ascontiguousarray(moved)})  # fmt: skip
-    raw = own.view(np.uint8)
-    turned = np.packbits(np.unpackbits(raw.reshape(-1), bitorder="little")).reshape(raw.shape)
-    yield c.arrays("its weights' bits are in the other order", {1: turned.view(own.dtype)})
-    yield c.arrays("its weights' halves of 4 bits are swapped", {1: (raw >> 4 | raw << 4).view(own.dtype)})
 
 
 def _memories(own: Array) -> dict[str, tuple[int, ...]]:
@@ -154,6 +175,9 @@ def _lone(c: Case) -> Iterator[Change]:
     fits = {text: np.ones(own.shape[-2], bool) for text in kinds}
     count = own.shape[-2]
     first, last = np.ones(count, bool), np.ones(count, bool)
+    tiles = [(i, min(i + n, count)) for n in BLOCKS for i in range(n, count - n, n)]
+    starts, ends = np.array(tiles, np.int64).reshape(-1, 2).T
+    fitting = np.ones(len(tiles), bool)
     for ch in (int(i) for i in np.argsort(-counts, kind="stable")[:LOOKED]):
         pixels, low, high = _elements(c, ch)
         each = (pixels * w[..., ch].reshape(-1)).reshape(len(pixels), -1, own.shape[-2]).sum(axis=1)
@@ -162,6 +186,12 @@ def _lone(c: Case) -> Iterator[Change]:
         up_to, total = each.cumsum(axis=1), each.sum(axis=1, keepdims=True)
         first &= ((low[:, None] <= up_to - total) & (up_to - total <= high[:, None])).all(axis=0)
         last &= ((low[:, None] <= -up_to) & (-up_to <= high[:, None])).all(axis=0)
+        tile = up_to[:, starts - 1] - up_to[:, ends - 1]
+        fitting &= ((low[:, None] <= tile) & (tile <= high[:, None])).all(axis=0)
+    for k in np.flatnonzero(fitting)[:MOST] if fitting.sum() <= MOST else ():
+        left = own.copy()
+        left[..., starts[k] : ends[k], :] = z
+        yield c.arrays(f"input channels {starts[k]} to {ends[k] - 1} of {count} are left out", {1: left})
     for text, good in fits.items():
         found = np.flatnonzero(good)
         for k in found if len(found) <= MOST else ():

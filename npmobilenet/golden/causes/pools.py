@@ -229,6 +229,23 @@ def mean(c: Case) -> Iterator[Change]:
         )
         yield Change(f"its scales are ignored: the mean of the stored values less the zero point, {name}",
                      values=given(quotient(rows - n * z_in, n) + z_out))  # fmt: skip
+    for axis, name in ((1, "columns"), (2, "rows")):
+        for how, quotient in _QUOTIENTS.items():
+            for about, z in (("", 0), (" of the values less the zero point", z_in)):
+                first = quotient((x.astype(np.int64) - z).sum(axis=axis), np.int64(x.shape[axis]))
+                second = quotient(first.sum(axis=1), np.int64(x.shape[3 - axis])) + z - z_in
+                once = first.sum(axis=1) / x.shape[3 - axis] + z - z_in
+                for last, means in ((", and so is what is left", second), ("", once)):
+                    yield Change(
+                        f"the mean{about} of its {name} is {how} before that of what is left{last}",
+                        values=given(FLOAT_RULES["rounded half away from zero"](means * factor * count).reshape(shape)
+                                     + z_out))  # fmt: skip
+    whole = FLOAT_RULES["rounded half away from zero"]
+    for how, quotient in _QUOTIENTS.items():
+        for about, z in (("", 0), (" of the values less the zero point", z_in)):
+            means = quotient(rows - z * count, np.int64(count)) + z - z_in
+            yield Change(f"its mean{about} is {how} in the input's scale before it is rescaled",
+                         values=given(whole(means * factor * count) + z_out))  # fmt: skip
     for name, rule in RULES.items():
         yield Change(
             f"its sums are {name}",

@@ -121,7 +121,8 @@ def find_cause(case: Case, seconds: float = SECONDS, side: str = "") -> Finding:
     begin = time.monotonic()
     if case.ours.shape != case.found.shape and case.finish is None:
         return Finding(case.dialect, 0, 0)
-    differing = int(case.wrong.sum()) if case.finish is None else case.found.size
+    right = case.ours if case.finish is None else case.finish(case.ours)
+    differing = int(np.count_nonzero(right != case.found)) if right.shape == case.found.shape else case.found.size
     finding = Finding(case.dialect, differing, case.found.size)
     shares: list[tuple[float, Row, Change]] = []
     for row in ROWS:

@@ -15,7 +15,7 @@ import numpy as np
 from npmobilenet.arithmetic.fixedpoint import INT32_MAX, INT32_MIN, quantize_multiplier
 from npmobilenet.golden.causes.case import Case, Change, listed
 from npmobilenet.golden.causes.constants import zero_point_sums
-from npmobilenet.golden.causes.geometry import Axis, gathered
+from npmobilenet.golden.causes.geometry import Axis, gathered, sides_of
 from npmobilenet.golden.causes.realvalues import set_fields
 from npmobilenet.golden.causes.results import factor_edit
 from npmobilenet.golden.derivation import zero_point_of
@@ -94,7 +94,7 @@ def layers(c: Case) -> Iterator[Change]:
         yield from _tried(c)
     if little(c):
         return
-    own, bounds, slack = _rescaling(c)
+    own, bounds, slack = rescaling(c)
     real, bias = c.sums * own, c.what.arrays[2].astype(np.int64)
     w_sums, every, x_sums = zero_point_sums(c)
     moves = [("its input's zero point is off by {:+d}", w_sums), ("its weights' zero point is off by {:+d}", x_sums)]
@@ -135,7 +135,7 @@ def _tried(c: Case) -> Iterator[Change]:
         yield Change(f"its bias has its channels {_by(d, len(bias))}", sums=lambda s, moved=moved: s + moved)  # type: ignore[misc]
 
 
-def _rescaling(c: Case) -> tuple[Array, Bounds, Array]:
+def rescaling(c: Case) -> tuple[Array, Bounds, Array]:
     """Each channel's factor, the bounds of its values, and the slack of two roundings."""
     count = c.sums.shape[-1]
     if c.stage == "accumulator":
@@ -171,13 +171,15 @@ def _padding(c: Case, real: Array, own: Array, bounds: Bounds, slack: Array) -> 
         return
     z, limits = zero_point_of(c.what.operands[0]), np.iinfo(c.what.arrays[0].dtype)
     by = 1 if z < limits.max else -1
-    one = gathered(c, "", at[0], at[1], filling=z + by).what
-    assert one is not None
-    each = by * (run(one, c.dialect, stage="accumulator").astype(np.int64) - c.sums)
-    for d in integers(*interval(c, real, each * own, bounds, slack)):
-        if limits.min <= z + d <= limits.max:
-            text = f"the padding holds {z + d} instead of the zero point {z}"
-            yield Change(text, sums=lambda s, d=d: s + d * each)  # type: ignore[misc]
+    sides = sides_of(at[0].reshape(-1), at[1].reshape(-1), axes[0].size, axes[1].size)
+    for side in ("", *(name for name, picked in sides.items() if picked.any())):
+        one = gathered(c, "", at[0], at[1], filling=z + by, side=side).what
+        assert one is not None
+        each = by * (run(one, c.dialect, stage="accumulator").astype(np.int64) - c.sums)
+        for d in integers(*interval(c, real, each * own, bounds, slack)):
+            if limits.min <= z + d <= limits.max:
+                text = f"the padding{' ' * bool(side)}{side} holds {z + d} instead of the zero point {z}"
+                yield Change(text, sums=lambda s, d=d, each=each: s + d * each)  # type: ignore[misc]
 
 
 def _biases(
@@ -217,23 +219,32 @@ def _scaled(c: Case, real: Array, own: Array, bounds: Bounds, slack: Array) -> I
     """One factor too much in all channels; one multiplier for all; multipliers rolled."""
     yield from first_that_fits(c, (
         Change(f"its multipliers are {k:.6g} times what they should be (a scale of its input, weights or output)",
-               edit=_exactly(own * k))
+               edit=exact_factors(own * k))
         for wider in (1, 2, 8) for k in numbers(*interval(c, real, real, bounds, np.minimum(wider * slack, 0.25)))
     ))  # fmt: skip
     yield from _scaled_channels(c, real, own, bounds, np.minimum(2 * slack, 0.25))
     least, most = interval(c, np.zeros_like(real), c.sums.astype(np.float64), bounds)
     if np.ptp(own):
+        means = {"mean": own.mean(), "median": np.median(own), "geometric mean": np.exp(np.log(own[own > 0]).mean())}
+        every = "all channels have one multiplier"
         yield from first_that_fits(c, (
-            Change(f"all channels have one multiplier, {k:.6g}, in place of their own", edit=_exactly(own * 0 + k))
-            for k in numbers(least, most, 0.0)))  # fmt: skip
+            Change(f"{every}, the {name} of their own", edit=exact_factors(own * 0 + k))
+            for name, k in means.items()))  # fmt: skip
+        yield from first_that_fits(c, (
+            Change(f"{every}, {k:.6g}, in place of their own", edit=exact_factors(own * 0 + k))
+            for wider in (0, 1, 2)
+            for k in numbers(*interval(c, np.zeros_like(real), c.sums.astype(np.float64), bounds, wider * slack), 0.0)
+        ))  # fmt: skip
         for d in range(1, len(own)):
             moved = np.roll(own, d)
             if ((least <= moved) & (moved <= most)).all():
-                yield Change(f"its multipliers and shifts have their channels {_by(d, len(own))}", edit=_exactly(moved))
+                yield Change(
+                    f"its multipliers and shifts have their channels {_by(d, len(own))}", edit=exact_factors(moved)
+                )
         order = _elsewhere(least, most, own)
         if order is not None:
             text = f"its multipliers and shifts are in other places: {_places(order)}"
-            yield Change(text, edit=_exactly(own[order]))
+            yield Change(text, edit=exact_factors(own[order]))
 
 
 def _scaled_channels(c: Case, real: Array, own: Array, bounds: Bounds, slack: Array) -> Iterator[Change]:
@@ -249,21 +260,21 @@ def _scaled_channels(c: Case, real: Array, own: Array, bounds: Bounds, slack: Ar
             return
         factors[ch] = found[0]
     said = listed([f"{ch} ({factors[ch]:.4g} times)" for ch in odd])
-    yield Change(f"its multiplier is off in channels {said}", edit=_exactly(own * factors))
+    yield Change(f"its multiplier is off in channels {said}", edit=exact_factors(own * factors))
 
 
 def half_scales(c: Case) -> Iterator[Change]:
     """Scales or their products in floats of 16 bits."""
-    own = _rescaling(c)[0]
+    own = rescaling(c)[0]
     for name, short in (("float16", _float16), ("bfloat16", _bfloat16)):
-        yield Change(f"its multipliers are rounded to {name}", edit=_exactly(short(own)))
+        yield Change(f"its multipliers are rounded to {name}", edit=exact_factors(short(own)))
         scales = [np.asarray(t.quantization.scale) for t in (*c.what.operands[:2], c.what.result) if t.quantization]
         x, w, o = (short(s) for s in scales)
         yield Change(f"the scales of its input, weights and output are rounded to {name}",
-                     edit=_exactly(np.broadcast_to(x * w / o, own.shape)))  # fmt: skip
+                     edit=exact_factors(np.broadcast_to(x * w / o, own.shape)))  # fmt: skip
 
 
-def _exactly(factors: Array) -> Any:
+def exact_factors(factors: Array) -> Any:
     """An edit of multipliers and shifts: these real factors."""
     pairs = [quantize_multiplier(float(f)) for f in factors]
     multiplier, shift = (np.array(part, np.int64) for part in zip(*pairs, strict=True))

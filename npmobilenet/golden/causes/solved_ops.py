@@ -104,6 +104,7 @@ def functions(c: Case) -> Iterator[Change]:
     """A function's scale or its input's zero point, off by any amount."""
     x, result = c.what.operands[0], c.what.result
     if little(c) or c.ours.dtype.itemsize != 1 or c.what.arrays[0].dtype.itemsize != 1:
+        yield from _from_floats(c)
         return
     own, limits = np.iinfo(c.ours.dtype), np.iinfo(c.what.arrays[0].dtype)
     z, zero = zero_point_of(x), zero_point_of(result)
@@ -127,6 +128,46 @@ def functions(c: Case) -> Iterator[Change]:
             moved = whole(f(real_values(x, entries + (z - point))) / scale)
             yield Change(f"{text} (computed in floats, {how})",
                          values=np.clip(moved + zero, own.min, own.max)[index])  # fmt: skip
+
+
+def _from_floats(c: Case) -> Iterator[Change]:
+    """A quantize of floats by another scale or zero point."""
+    q = c.what.result.quantization
+    if little(c) or q is None or c.ours.dtype.kind == "f" or c.what.arrays[0].dtype.kind != "f":
+        return
+    own = np.iinfo(c.ours.dtype)
+    z, scale, real = q.zero_point[0], np.float64(np.float32(q.scale[0])), c.what.arrays[0].astype(np.float64)
+    v = real / scale
+    for d in integers(*interval(c, v, np.ones_like(v), (z, own.min, own.max), CUT)):
+        for how, whole in FLOAT_RULES.items():
+            yield Change(f"its zero point is off by {d:+d} ({how})",
+                         values=np.clip(whole(v) + z + d, own.min, own.max))  # fmt: skip
+    for k in numbers(*interval(c, v, v, (z, own.min, own.max), CUT), inverse=True)[:9]:
+        for how, whole in FLOAT_RULES.items():
+            text = f"{_of_scale(c.what.result, k)} ({how})"
+            yield Change(text, values=np.clip(whole(v / k) + z, own.min, own.max))
+
+
+def dequantized(c: Case) -> Iterator[Change]:
+    """Floats made of 8-bit numbers by another scale and zero point: a straight line through what the dump holds."""
+    q, x, found = c.what.operands[0].quantization, c.what.arrays[0].astype(np.float64), c.found.astype(np.float64)
+    if q is None or len(q.scale) != 1 or c.ours.dtype.kind != "f" or little(c) or np.ptp(x) == 0:
+        return
+    z, scale = q.zero_point[0], float(np.float32(q.scale[0]))
+    least, most = x.argmin(), x.argmax()
+    slope = float(found.flat[most] - found.flat[least]) / float(x.flat[most] - x.flat[least])
+    if not np.isfinite(slope) or slope == 0:
+        return
+    point = float(x.flat[least] - found.flat[least] / slope)
+    near = round(point)
+    parts = [f"the scale of '{c.what.operands[0].name}' is {slope / scale:.6g} times what it should be"] * (
+        abs(slope / scale - 1) > 1e-4)  # fmt: skip
+    if abs(point - z) > 0.01:
+        off = f"{near - z:+d}" if abs(point - near) < 0.01 else f"{point - z:+.4g}"
+        parts.append(f"its zero point is off by {off}" + (" (missing: 0)" if near == 0 else ""))
+    yield Change(
+        " and ".join(parts) or "it is computed in other floats", values=(slope * (x - point)).astype(c.ours.dtype)
+    )
 
 
 def softmax(c: Case) -> Iterator[Change]:

@@ -33,7 +33,10 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 def table(c: Case) -> Iterator[Change]:
     """Activations, quantize: functions of one 8-bit value, computed in floats, from tables that are off, or others."""
     x, node = c.what.arrays[0], c.what.node
-    if x.dtype not in (np.int8, np.uint8) or c.ours.dtype not in (np.int8, np.uint8):
+    if c.ours.dtype not in (np.int8, np.uint8):
+        return
+    if x.dtype not in (np.int8, np.uint8):
+        yield from _from_floats(c, x)
         return
     own = np.iinfo(c.ours.dtype)
     function = node.attrs.get("function", "the identity")
@@ -52,6 +55,16 @@ def table(c: Case) -> Iterator[Change]:
             for how, whole in FLOAT_RULES.items():
                 yield Change(f"it is computed with 1/6 in {bits} bits ({sixth:.6g}), in floats and {how}",
                              values=_function(c, real, partial(_swish, sixth), whole))  # fmt: skip
+        for text, inner in _relu6_steps(real) if c.finish is None else ():
+            for how, whole in FLOAT_RULES.items():
+                yield Change(f"it is computed as x * relu6(x + 3) / 6 in steps, {text}, and {how}",
+                             values=stored_values(c, real * inner, whole))  # fmt: skip
+    f = FUNCTIONS.get(ordered[0], np.asarray)
+    cuts = (1, 2, 3, 4, 5, 6, 7, 8, 10) if ordered[0].startswith(function) and c.finish is None else ()
+    for bound in (b for b in cuts if np.abs(real).max(initial=0) > b):
+        for how, whole in FLOAT_RULES.items():
+            yield Change(f"its input is cut at -{bound} and {bound} before it is computed (in floats, {how})",
+                         values=_function(c, np.clip(real, -bound, bound), f, whole))  # fmt: skip
     yield Change("it is missing: its input is passed on as stored", values=x.view(c.ours.dtype))
     own_in = np.iinfo(x.dtype)
     entries = np.arange(own_in.min, own_in.max + 1)
@@ -94,6 +107,40 @@ def table(c: Case) -> Iterator[Change]:
                 f"its input's zero point is {text}", 0, None, int(np.clip(z_in + d, own_in.min, own_in.max))
             )
     yield from _one_entry(c, x)
+
+
+def _relu6_steps(real: Array) -> Iterator[tuple[str, Array]]:
+    """relu6(x + 3) / 6 where relu6(x + 3), or what it is divided by, is rounded to 8 bits."""
+    gate = np.clip(real + 3, 0, 6)
+    for name, scale in (("6 / 255", 6 / 255), ("6 / 256", 6 / 256), ("1 / 32", 1 / 32), ("1 / 16", 1 / 16)):
+        for how, whole in (("rounded", np.rint), ("cut off", np.floor)):
+            yield f"relu6(x + 3) {how} to 8 bits of {name}", np.clip(whole(gate / scale), 0, 255) * scale / 6
+    for name, scale in (("1 / 255", 1 / 255), ("1 / 256", 1 / 256), ("1 / 128", 1 / 128)):
+        for how, whole in (("rounded", np.rint), ("cut off", np.floor)):
+            yield f"relu6(x + 3) / 6 {how} to 8 bits of {name}", np.clip(whole(gate / 6 / scale), 0, 255) * scale
+
+
+def _from_floats(c: Case, x: Array) -> Iterator[Change]:
+    """Floats made 8-bit numbers: the rounding, the zero point, the scale as its reciprocal of few bits, none."""
+    q, own = c.what.result.quantization, np.iinfo(c.ours.dtype)
+    if q is None:
+        return
+    z, scale = q.zero_point[0], np.float64(np.float32(q.scale[0]))
+    rules = {**FLOAT_RULES, **cast_rules(z)}
+    with np.errstate(all="ignore"):
+        exact = np.nan_to_num(x.astype(np.float64))
+        for text, v in {
+            "": exact / scale, ", by the reciprocal of its scale": exact.astype(np.float32) * np.float32(1 / scale),
+            ", without its scale": exact, ", as if from 0 to 1": exact * 255, ", as if from -1 to 1": exact * 127.5,
+            ", by 127": exact * 127, ", by 128": exact * 128,
+        }.items():  # fmt: skip
+            for how, whole in rules.items():
+                whole_ = np.clip(whole(v), -(2.0**31), 2.0**31)
+                for point in dict.fromkeys((z, 0, 128, -128)):
+                    said = "" if point == z else f", with {point} as its zero point"
+                    yield Change(f"it is {how}{text}{said}", values=np.clip(whole_ + point, own.min, own.max))
+                yield Change(f"it is {how}{text}, and values beyond 8 bits wrap",
+                             values=(whole_ + z - own.min).astype(np.int64) % 256 + own.min)  # fmt: skip
 
 
 def _swish(sixth: float, v: Array) -> Array:
