@@ -1,4 +1,5 @@
-"""Files of class names: a text of one name a line, numbered or not, or one of the JSON forms that programs write.
+"""Files of class names: a text of one name a line, numbered or not, a table of names and numbers, or one of the JSON
+forms that programs write.
 
 Told apart by content. The numbers of a numbered list are the outputs' (from 0, or from 1), and they aren't part of the
 names: "0 daisy" (Teachable Machine), "0  daisy" (Coral), "0: daisy", "0,daisy".
@@ -6,11 +7,14 @@ names: "0 daisy" (Teachable Machine), "0  daisy" (Coral), "0: daisy", "0,daisy".
 
 from __future__ import annotations
 
+import ast
 import codecs
+import csv
 import json
 import os
 import re
 import stat
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +24,8 @@ from npmobilenet.errors import InputError
 MAX_LABEL_BYTES = 2**20  # ImageNet's 21,841 names have half of that
 BESIDE = "labels.txt"  # what Teachable Machine puts beside its models
 FORMS = (
-    "a text file of one name a line (in UTF-8, numbered or not), or JSON: a list of names, or names by number or "
-    "numbers by name"
+    "a text file of one name a line (in UTF-8, numbered or not), a CSV table of names and numbers, or JSON: a list of "
+    "names, or names by number or numbers by name"
 )
 _NUMBERED = re.compile(r"(\d{1,6})(?:\s*[:,;\t]\s*|\s+)(\S.*)")
 
@@ -56,10 +60,7 @@ def parse_labels(content: bytes, where: str) -> tuple[str, ...]:
     if "\0" in text:
         raise InputError(f"{where}: it holds null characters, as no text does: expected {FORMS}")
     if text.lstrip()[:1] in ("[", "{"):
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            document = None  # a name may begin so
+        document = _document(text)
         if document is not None:
             return label_list(document, where)
     lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
@@ -67,6 +68,18 @@ def parse_labels(content: bytes, where: str) -> tuple[str, ...]:
     if not names:
         raise InputError(f"{where}: it is empty: expected {FORMS}")
     return _without_numbers(names)
+
+
+def _document(text: str) -> Any:
+    """What a text of JSON holds, or of a Python dict or list, as people print it; None for a name that begins so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Python's parser
+        for read in (json.loads, ast.literal_eval):
+            try:
+                return read(text)
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                continue
+    return None
 
 
 def label_list(document: Any, where: str) -> tuple[str, ...]:
@@ -97,11 +110,32 @@ def label_list(document: Any, where: str) -> tuple[str, ...]:
 def _without_numbers(lines: list[str]) -> tuple[str, ...]:
     """The names of a list whose lines are all numbered, each number once, in the order of these; else the lines."""
     matches = [_NUMBERED.fullmatch(line) for line in lines]
-    found = {int(match[1]): match[2] for match in matches if match}
+    pairs = [(match[1], match[2]) for match in matches if match]
+    return _by_number(pairs, len(lines)) or _of_table(lines) or tuple(lines)
+
+
+def _by_number(pairs: Sequence[tuple[str, str]], count: int) -> tuple[str, ...]:
+    """Names in the order of their numbers; () unless these are 0, 1, 2, ... or 1, 2, 3, ..., each once, `count` all."""
+    found = {int(number): name.strip() for number, name in pairs if re.fullmatch(r"[0-9]{1,6}", number)}
     for first in (0, 1):
-        if len(lines) > first and set(found) == set(range(first, first + len(lines))):
+        if count > first and all(found.values()) and set(found) == set(range(first, first + count)):
             return tuple(found[i] for i in sorted(found))
-    return tuple(lines)
+    return ()
+
+
+def _of_table(lines: list[str]) -> tuple[str, ...]:
+    """The names of a table of two columns, numbers and names in either order, with or without a row of titles."""
+    for separator in ",;\t":
+        try:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, strict=True)]
+        except csv.Error:
+            continue
+        for body in (rows, rows[1:]):
+            if body and all(len(row) == 2 for row in rows):
+                for number, name in ((0, 1), (1, 0)):
+                    if names := _by_number([(row[number], row[name]) for row in body], len(body)):
+                        return names
+    return ()
 
 
 def labels_beside(model: Path, count: int) -> tuple[str, ...]:

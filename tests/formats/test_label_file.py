@@ -30,6 +30,11 @@ THREE = ("daisy", "sea lion", "ätna")
         "2: ätna\n0: daisy\n1: sea lion",
         "0,daisy\n1,sea lion\n2,ätna",
         "0\tdaisy\n1\tsea lion\n2\tätna",
+        'class_id,name\n0,daisy\n1,"sea lion"\n2,ätna\n',  # a table, as pandas writes it
+        "label;index\ndaisy;0\nsea lion;1\nätna;2\n",
+        "name\tid\nätna\t3\ndaisy\t1\nsea lion\t2\n",
+        "{0: 'daisy',\n 1: 'sea lion',\n 2: 'ätna'}",  # a dict that Python printed
+        "['daisy', 'sea lion', 'ätna']",
         json.dumps(THREE),
         json.dumps({"0": "daisy", "1": "sea lion", "2": "ätna"}),
         json.dumps({"sea lion": 1, "ätna": 2, "daisy": 0}),  # class_indices of Keras' generators
@@ -59,6 +64,8 @@ def test_forms(content: str, tmp_path: Path) -> None:
         ("[none]\n{other}\n", ("[none]", "{other}")),
         ("tench, Tinca tinca\ngoldfish\n", ("tench, Tinca tinca", "goldfish")),
         ("twin\ntwin\n", ("twin", "twin")),
+        ("background\n1 daisy\n2 rose\n", ("background", "1 daisy", "2 rose")),  # no table, no title
+        ("house,2\ntree,2\n", ("house,2", "tree,2")),
     ],
 )
 def test_names_that_look_like_something_else(content: str, names: tuple[str, ...]) -> None:
