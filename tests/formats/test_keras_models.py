@@ -358,6 +358,40 @@ def test_old_sequential(tmp_path: Path) -> None:
     assert model.run(np.zeros((1, 8, 8, 3), np.float32)).shape == (1, 8, 8, 2)
 
 
+def test_old_spellings(tmp_path: Path) -> None:
+    """Keras 2.2's numbers as arrays, TF 1.13's batch norm, `tf.nn.softmax` by its own name; worked by hand.
+
+    [1, 2, 3] in a dense layer gives [16, 22]; batch norm 2 (x - 1) / sqrt(4), ReLU with cap 15.5: [15, 15.5].
+    """
+    wrapped = {"type": "ndarray", "value": 15.5}
+    layers = [
+        {**DENSE, "config": {**DENSE["config"], "activation": "linear"}},
+        {"class_name": "BatchNormalizationV1", "config": {"name": "n", "axis": [3], "epsilon": 1e-9, "fused": True}},
+        {"class_name": "RandomHeight", "config": {"name": "h", "factor": 0.1}},
+        {"class_name": "ReLU", "config": {"name": "r", "max_value": wrapped, "threshold": {"type": "ndarray",
+                                          "value": 0.0}, "negative_slope": {"type": "ndarray", "value": 0.0}}},
+        {"class_name": "Activation", "config": {"name": "s", "activation": "softmax_v2"}},
+    ]  # fmt: skip
+    norm = {f"n/{name}:0": np.full(2, value, np.float32) for name, value in
+            (("gamma", 2), ("beta", 0), ("moving_mean", 1), ("moving_variance", 4))}  # fmt: skip
+    model = nm.load(whole(tmp_path / "m.h5", sequential(*layers), {**KERNEL, **norm}))
+    x = np.broadcast_to(np.float32([1, 2, 3]), (1, 8, 8, 3))
+    assert np.allclose(model.run(x, check_range=False)[0, 3, 4], [1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(-0.5))])
+
+
+def test_names_that_tensorflow_1_counted(tmp_path: Path) -> None:
+    """A model inside another, made after one of the same names: its variables are `d_1/kernel`, its layer `d`."""
+    inner = sequential(DENSE)
+    inner["config"]["name"] = "inner"
+    path = whole(tmp_path / "m.h5", sequential(inner), {"inner/d_1/kernel:0": KERNEL["d/kernel:0"]})
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/inner"]
+        group.attrs["weight_names"] = [b"d_1/kernel:0"]
+        group["d_1/kernel:0"] = np.asarray(group["inner/d_1/kernel:0"])
+    x = np.broadcast_to(np.float32([1, 2, 3]), (1, 8, 8, 3))
+    assert nm.load(path).run(x, check_range=False)[0, 3, 4].tolist() == [16.0, 22.0]
+
+
 def test_operations_of_tensorflow_2_3(tmp_path: Path) -> None:
     """`preprocess_input` as TF 2.0 to 2.3 wrote it, and one minus something: 1 - (x / 2)."""
     layers = [{"class_name": "InputLayer", "config": {"name": "i", "batch_input_shape": [None, 2, 2, 3]},

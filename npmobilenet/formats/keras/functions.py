@@ -19,6 +19,7 @@ from npmobilenet.ops import UNARY
 
 _FUNCTIONS = {
     "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "softmax": "softmax", "linear": "linear", "tanh": "tanh",
+    "softmax_v2": "softmax",
     "swish": "swish", "silu": "swish", "hard_sigmoid": "hard_sigmoid", "hard_swish": "hard_swish",
     "hard_silu": "hard_swish", "leaky_relu": "leaky_relu", "LeakyReLU": "leaky_relu", "mish": "mish",
     "softsign": "softsign", "elu": "elu", "ELU": "elu", "selu": "selu", "gelu": "gelu", "softplus": "softplus",

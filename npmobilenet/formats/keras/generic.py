@@ -7,6 +7,7 @@ way of names or counted classes that leads to its layer, and one without a place
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,10 +95,14 @@ class Weights:
         return call.path[0], found[0] if found else ""
 
     def _owner(self, weight: str) -> str:
-        """The layer that a weight's name tells: `a/b/kernel:0` may be of a layer `b`, or, in Keras 2, of one `a/b`."""
+        """The layer that a weight's name tells: `a/b/kernel:0` may be of a layer `b`, or, in Keras 2, of one `a/b`.
+
+        TF 1 counted the names of a graph's variables: where a model was made a second time, `b` wrote `b_1/kernel:0`.
+        """
         parts = weight.split("/")[:-1]
         ends = ["/".join(parts[start:]) for start in range(len(parts))]
-        return next((end for end in ends if end in self._names), "")
+        stems = [re.sub(r"_\d+$", "", end) for end in ends]
+        return next((end for end in (*ends, *stems) if end in self._names), "")
 
     def check(self) -> None:
         """Raise one `ConversionError` that lists what is missing, misshapen or left over."""

@@ -84,6 +84,12 @@ def numbers(item: Any) -> Array | None:
     return np.asarray(item, np.float64)
 
 
+def plain(value: Any) -> Any:
+    """A setting, without the wrapping of an array: Keras 2.2 wrote ReLU's as `{"type": "ndarray", "value": 6.0}`."""
+    wrapped = isinstance(value, Mapping) and value.get("type") == "ndarray"
+    return value["value"] if wrapped and "value" in value else value
+
+
 def inner(items: Iterable[Any]) -> list[Reference]:
     """All references in these, however deep."""
     found = []

@@ -49,7 +49,7 @@ AUGMENTATIONS = frozenset({
     "RandomShear", "RandomHue", "RandomSaturation", "RandomSharpness", "RandomColorJitter", "RandomColorDegeneration",
     "RandomGrayscale", "RandomInvert", "RandomPosterization", "RandomPerspective", "RandomGaussianBlur",
     "RandomErasing", "RandomElasticTransform", "AutoContrast", "Solarization", "Equalization", "AugMix", "CutMix",
-    "MixUp", "RandAugment",
+    "MixUp", "RandAugment", "RandomHeight", "RandomWidth",
 })  # fmt: skip
 
 

@@ -20,11 +20,14 @@ from typing import Any
 
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats.keras.hdf5 import MAX_LAYERS, limit
-from npmobilenet.formats.keras.references import Reference, arguments, inner, numbers, references
+from npmobilenet.formats.keras.references import Reference, arguments, inner, numbers, plain, references
 from npmobilenet.formats.keras.store import MAX_DEPTH
 from npmobilenet.modeldata import Array
 
 MODELS = ("Functional", "Model", "Sequential")
+# Other names of a class. TF 1.13's tf.keras wrote the first two; a batch norm over several machines computes the same.
+_CLASSES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization",
+            "SyncBatchNormalization": "BatchNormalization"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -198,12 +201,13 @@ class _Walk:
             given = [part for item in args for part in (item if isinstance(item, list) else [item])]
             values = [item for item in given if isinstance(item, Value)]
             return [value for _, value in self.model(entry, place, (*keys, names[name]), values)]
+        kind = str(entry["class_name"])
         call = Call(
-            str(entry["class_name"]),
+            _CLASSES.get(kind, kind),
             str(entry.get("module") or ""),
             place,
             (*keys, names[name]),
-            entry["config"],
+            {key: plain(value) for key, value in entry["config"].items()},
             tuple(args),
             kwargs,
             self.value(),
