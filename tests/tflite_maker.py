@@ -26,6 +26,7 @@ class T:
     axis: int = 0
     signature: Sequence[int] | None = None
     raw: bytes | None = None
+    sparsity: Mapping[str, Any] | None = None  # order, blocks, levels: a size, or (segments, indices) of uint8
 
 
 @dataclass
@@ -91,8 +92,10 @@ class _Writer:
             scale = self.vector([float(s) for s in t.scale], "PrependFloat32")
             zero = self.vector(t.zero_point or [0] * len(t.scale), "PrependInt64", 8)
             quantization = self.table("QuantizationParameters", Scale=scale, ZeroPoint=zero, QuantizedDimension=t.axis)
+        sparsity = None if t.sparsity is None else self.sparsity(**t.sparsity)
         return self.table(
             "Tensor",
+            Sparsity=sparsity,
             Name=self.b.CreateString(f"t{index}" if t.name is None else t.name),
             Shape=None if shape is None else self.vector(shape),
             ShapeSignature=None if t.signature is None else self.vector(t.signature),
@@ -100,6 +103,18 @@ class _Writer:
             Buffer=len(self.buffers) - 1 if raw else 0,
             Quantization=quantization,
         )
+
+    def sparsity(self, order: Sequence[int], levels: Sequence[Any], blocks: Sequence[int] = ()) -> int:
+        found = []
+        for level in levels:
+            if isinstance(level, int):
+                found.append(self.table("DimensionMetadata", Format=0, DenseSize=level))
+                continue
+            parts = [self.table("Uint8Vector", Values=self.vector(part, "PrependUint8", 1)) for part in level]
+            found.append(self.table("DimensionMetadata", Format=1, ArraySegmentsType=3, ArraySegments=parts[0],
+                                    ArrayIndicesType=3, ArrayIndices=parts[1]))  # fmt: skip
+        return self.table("SparsityParameters", TraversalOrder=self.vector(order), BlockMap=self.vector(blocks),
+                          DimMetadata=self.offsets(found))  # fmt: skip
 
     def operator(self, op: Op, codes: Sequence[tuple[str, int, str]]) -> int:
         kind, table = None, None

@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
-    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1435, "formats": 9100,
-    "images": 1075, "kernels": 5905, "runtime": 1250, "model": 270, "measure": 2530, "quantize": 720, "golden": 7715,
+    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1435, "formats": 9330,
+    "images": 1075, "kernels": 5905, "runtime": 1252, "model": 270, "measure": 2530, "quantize": 720, "golden": 7715,
     "views": 640, "cli": 2855,
 }  # fmt: skip
 # The tiny engine: what is needed to read, plan and run a model with the reference kernels. Paths below npmobilenet/.
@@ -35,7 +35,7 @@ CORE = (
     "arithmetic/", "formats/weightfile/", "kernels/reference/",
     "runtime/plan.py", "runtime/engine.py", "runtime/memory.py", "runtime/binding/", "model.py",
 )  # fmt: skip
-CORE_BUDGET = 4892
+CORE_BUDGET = 4893
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
 }  # fmt: skip

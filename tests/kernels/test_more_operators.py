@@ -14,7 +14,7 @@ import npmobilenet as nm
 from npmobilenet.errors import NpMobilenetError
 
 pytest.importorskip("tflite", reason="the extra [convert] is not installed")
-from litert import Peer, differing
+from litert import Peer, differing, random_inputs
 from test_selection import PEERS, Maker, constant, inputs, ints, one, tensor
 from tflite_maker import File, Op, T
 
@@ -63,6 +63,17 @@ def turned(kernel: tuple[int, int], step: int, padding: int, size: tuple[int, in
         options = ("TransposeConvOptions", {"Padding": padding, "StrideH": step, "StrideW": step})
         tensors = [ints(1, *size, 5), weights, tensor(X, dtype), add, tensor((1, *size, 5), dtype, 0.1)]
         return File(tensors, [Op("TRANSPOSE_CONV", [0, 1, 2, 3] if bias else [0, 1, 2], [4], options, 3)], inputs=[2])
+
+    return make
+
+
+def product(a: tuple[int, ...], b: tuple[int, ...], x: bool = False, y: bool = False, constant: bool = False) -> Maker:
+    def make(rng: Any, dtype: str) -> File:
+        rows, columns = a[-1 if x else -2], b[-2 if y else -1]
+        other = T(data=rng.uniform(-1, 1, b).astype(np.float32)) if constant else T(b)
+        options = ("BatchMatMulOptions", {"AdjX": x, "AdjY": y})
+        return File([T(a), other, T((*a[:-2], rows, columns))], [Op("BATCH_MATMUL", [0, 1], [2], options, 4)],
+                    inputs=[0] if constant else [0, 1])  # fmt: skip
 
     return make
 
@@ -119,7 +130,13 @@ CASES: dict[str, tuple[Maker, tuple[str, ...]]] = {
     "mean of all": (reduced("MEAN", (1, 2, 3), (1,)), BOTH),
     "sum": (reduced("SUM", (1, -1), (1, 6)), ("float32",)),
     "greatest channel": (reduced("REDUCE_MAX", (3,), (1, 4, 6)), BOTH),
-    "least": (reduced("REDUCE_MIN", (1, 2), (1, 12)), ("float32",)),
+    "least": (reduced("REDUCE_MIN", (1, 2), (1, 12)), ALL),
+    "least of three": (one("REDUCE_MIN", [(1, 3, 5), (1, 5)], ("ReducerOptions", {"KeepDims": False}), ints(1)), BOTH),
+    "product of matrices": (product((1, 3, 5, 4), (1, 3, 4, 6)), ("float32",)),
+    "product of turned matrices": (product((1, 4, 5), (1, 6, 4), x=True, y=True), ("float32",)),
+    "product of rows and a matrix": (product((1, 5, 4), (4, 6), constant=True), ("float32",)),
+    "repeated axes": (one("BROADCAST_TO", [(1, 4, 1, 3), (1, 4, 5, 3)], None, ints(1, 4, 5, 3)), BOTH),
+    "repeated new axes": (one("BROADCAST_TO", [(1, 3), (1, 2, 3)], None, ints(1, 2, 3)), BOTH),
     "transposed": (turned((3, 3), 2, 0, (8, 12)), BOTH),
     "transposed, valid": (turned((2, 3), 2, 1, (8, 13)), BOTH),
     "transposed, with a bias": (turned((4, 4), 2, 0, (8, 12), True), BOTH),
@@ -138,7 +155,7 @@ def test_equals_litert(tmp_path: Path, name: str) -> None:
         path.write_bytes(make(np.random.default_rng(0), dtype).bytes())
         for peer in (p for p in PEERS if p not in WITHOUT.get(name, ())):
             lite = Peer(path, peer)
-            xs = [inputs(lite, 1), inputs(lite, 2)][: len(lite.inputs)]
+            xs = [inputs(lite, 1), *random_inputs(lite.inputs, 2)[1:]]
             xs = [x.reshape(d["shape"]) for x, d in zip(xs, lite.inputs, strict=True)]
             expected = lite.run(*xs)
             for kernels in ("fast", "reference"):
@@ -187,6 +204,9 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     "sliced by 0": (one("STRIDED_SLICE", [X, X], STRIDED, ints(0, 3, 5, 0), ints(0, -9, -9, 0), ints(1, -1, 0, 1)),
                     "a stride for each axis"),
     "log softmax of integers": (one("LOG_SOFTMAX", [X, X], version=1), r"op 0 \(LOG_SOFTMAX\): of int8"),
+    "products that don't fit": (product((1, 5, 4), (1, 5, 6)), "expected matrices that fit"),
+    "far products": (product((1, 70000, 4), (1, 4, 70000)), "multiplications"),
+    "repeated batch": (one("BROADCAST_TO", [X, (2, 4, 6, 12)], None, ints(2, 4, 6, 12)), "the batch staying in front"),
     "nothing left": (one("STRIDED_SLICE", [X, X], STRIDED, ints(0, 3, 0, 0), ints(0, 3, 6, 0), ints(1, 1, 1, 1)),
                      "no part may be empty"),
     "gather beyond": (one("GATHER", [X, (1, 4, 6, 1)], ("GatherOptions", {"Axis": 3}), ints(12)), "indices of shape"),
@@ -223,6 +243,116 @@ def test_sums_of_several_counts(tmp_path: Path) -> None:
     ]  # fmt: skip
     model = read(tmp_path, tensors, ops)
     assert model.run(np.ones(X, np.float32)).tolist() == [[24.0] * 12 + [12.0] * 24]
+
+
+def test_heads_in_the_place_of_the_batch(tmp_path: Path) -> None:
+    """As litert-torch writes attention: (1, 2, 3, 4) by (1, 2, 4, 5), then FULLY_CONNECTED with computed weights."""
+    shapes = [
+        (1, 2, 3, 4),
+        (2, 3, 4),
+        (1, 2, 4, 5),
+        (2, 4, 5),
+        (2, 3, 5),
+        (1, 2, 3, 5),
+        (1, 6, 5),
+        (6, 5),
+        (1, 2, 3, 6),
+    ]
+    tensors = [*map(T, shapes), *(ints(*shape) for shape in ((2, 3, 4), (2, 4, 5), (1, 2, 3, 5), (6, 5)))]
+    ops = [
+        Op("RESHAPE", [0, 9], [1]), Op("RESHAPE", [2, 10], [3]),
+        Op("BATCH_MATMUL", [1, 3], [4], ("BatchMatMulOptions", {}), 4), Op("RESHAPE", [4, 11], [5]),
+        Op("RESHAPE", [6, 12], [7]), Op("FULLY_CONNECTED", [5, 7, -1], [8], ("FullyConnectedOptions",
+                                                                           {"KeepNumDims": True}), 6),
+    ]  # fmt: skip
+    path = tmp_path / "made.tflite"
+    path.write_bytes(File(tensors, ops, inputs=[0, 2, 6], outputs=[8]).bytes())
+    lite, model = Peer(path, "tflite-reference"), nm.load(path, "python")
+    xs = random_inputs(lite.inputs, 3)
+    expected = lite.run(*xs)
+    given: Any = dict(zip(model.graph.inputs, xs, strict=True))
+    _, got = model.run(given, taps=["#4", "#8"], check_range=False)
+    for index in (4, 8):
+        assert np.abs(got[f"#{index}"].reshape(expected[index].shape) - expected[index]).max() < CLOSE
+
+
+# Weights (4, 12) of a dense layer, stored by rows, by columns, and in blocks of 2 x 4 by rows of blocks.
+SPARSE: dict[str, tuple[dict[str, Any], list[float]]] = {
+    "rows": ({"order": [0, 1], "levels": [4, ([0, 1, 1, 3, 3], [2, 0, 11])]}, [1, 2, 3]),
+    "columns": ({"order": [1, 0], "levels": [12, ([0, *[1] * 5, *[3] * 7], [3, 0, 2])]}, [1, 2, 3]),
+    "blocks": ({"order": [0, 1, 2, 3], "blocks": [0, 1], "levels": [2, ([0, 1, 3], [1, 0, 2]), 2, 4]},
+               [*range(1, 25)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("densify", [False, True])
+@pytest.mark.parametrize("name", SPARSE)
+def test_weights_without_their_zeros(tmp_path: Path, name: str, densify: bool) -> None:
+    """Equal to what LiteRT makes of them where it densifies; read alike where a layer takes them as they are."""
+    how, values = SPARSE[name]
+    dense = T((4, 12), raw=np.float32(values).tobytes(), sparsity=how)
+    tensors = [T((1, 12)), dense, T((4, 12)), T((1, 4))]
+    layer = Op("FULLY_CONNECTED", [0, 2 if densify else 1], [3], ("FullyConnectedOptions", {}))
+    data = File(tensors, [*([Op("DENSIFY", [1], [2])] if densify else []), layer]).bytes()
+    (tmp_path / "made.tflite").write_bytes(data)
+    x = np.arange(1, 13, dtype=np.float32)[np.newaxis] ** 2
+    found = nm.load(tmp_path / "made.tflite", "python").run(x, check_range=False)
+    if densify:
+        lite = Peer(tmp_path / "made.tflite", "tflite-reference")
+        assert np.array_equal(found, lite.run(x)[3])
+    assert np.count_nonzero(found) == {"rows": 2, "columns": 3, "blocks": 4}[name]
+
+
+@pytest.mark.parametrize("how", [
+    {"order": [0, 0], "levels": [4, 12]},
+    {"order": [0], "levels": [4]},
+    {"order": [0, 1], "levels": [4, ([0, 1, 1, 3], [2, 0, 11])]},
+    {"order": [0, 1], "levels": [4, ([0, 1, 1, 3, 3], [2, 0, 12])]},
+    {"order": [0, 1], "levels": [4, ([0, 1, 0, 3, 3], [2, 0, 11])]},
+    {"order": [0, 1], "levels": [4, ([0, 1, 1, 2, 2], [2, 0])]},
+    {"order": [0, 1], "levels": [2**30, 2**30]},
+])  # fmt: skip
+def test_tables_of_zeros_that_fit_nothing(tmp_path: Path, how: dict[str, Any]) -> None:
+    weights = T((4, 12), raw=np.float32([1, 2, 3]).tobytes(), sparsity=how)
+    layer = Op("FULLY_CONNECTED", [0, 1], [2], ("FullyConnectedOptions", {}))
+    with pytest.raises(NpMobilenetError, match=r"tensor #1 't1': .*sparsity"):
+        read(tmp_path, [T((1, 12)), weights, T((1, 4))], [layer])
+
+
+@pytest.mark.parametrize("kind", ["int32", "float32", "uint8"])
+@pytest.mark.parametrize("index", ["int64", "int32"])
+def test_places_of_another_type(tmp_path: Path, index: str, kind: str) -> None:
+    """As segmentation models end: ARG_MAX, EXPAND_DIMS, CAST; and ARG_MAX, CAST, RESHAPE. Equal to LiteRT's."""
+    left, shape = (1, 4, 6), (1, 4, 6, 1)
+    codes = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4}  # schema.fbs, enum TensorType
+    tensors = [tensor(X, "int8"), ints(3), T(left, type=index), ints(-1), T(shape, type=index), T(shape, type=kind),
+               T(left, type=kind), ints(1, 24), T((1, 24), type=kind)]  # fmt: skip
+    cast = ("CastOptions", {"InDataType": codes[index], "OutDataType": codes[kind]})
+    ops = [
+        Op("ARG_MAX", [0, 1], [2], ("ArgMaxOptions", {"OutputType": codes[index]})),
+        Op("EXPAND_DIMS", [2, 3], [4], ("ExpandDimsOptions", {})), Op("CAST", [4], [5], cast),
+        Op("CAST", [2], [6], cast), Op("RESHAPE", [6, 7], [8]),
+    ]  # fmt: skip
+    path = tmp_path / "made.tflite"
+    path.write_bytes(File(tensors, ops, outputs=[5, 8, 4]).bytes())
+    lite = Peer(path, "tflite-reference")
+    x = inputs(lite, 1).reshape(X)
+    expected = lite.run(x)
+    for kernels in ("fast", "reference"):
+        model = nm.load(path, kernels)
+        _, got = model.run(x, taps=["#2", "#4", "#5", "#6", "#8"])
+        for number in (2, 4, 5, 6, 8):
+            found = got[f"#{number}"]
+            assert found.dtype == expected[number].dtype
+            assert np.array_equal(found, expected[number].reshape(found.shape)), number
+
+
+def test_more_places_than_a_byte_counts(tmp_path: Path) -> None:
+    wide = (1, 2, 2, 300)
+    tensors = [T(wide), ints(3), T((1, 2, 2), type="int32"), T((1, 2, 2), type="uint8")]
+    ops = [Op("ARG_MAX", [0, 1], [2], ("ArgMaxOptions", {"OutputType": 2})), Op("CAST", [2], [3])]
+    with pytest.raises(NpMobilenetError, match=r"op 1 \(CAST\): from int32 to UINT8; .*256 places"):
+        read(tmp_path, tensors, ops)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -232,11 +232,13 @@ def l2_normalize(io: Exporter, node: Node, y: str) -> None:
 
 def arg_max(io: Exporter, node: Node, y: str) -> None:
     """The index of the largest value along an axis, which goes; the first of equal ones."""
-    wide = io.graph.tensors[node.output].dtype == "int64"
-    found = y if wide else io.fresh(f"{y}/index")
+    dtype = io.graph.tensors[node.output].dtype
+    if dtype not in KINDS:
+        refuse(node, f"its places are {dtype}; .onnx is written with int32, int64 and float32")
+    found = y if dtype == "int64" else io.fresh(f"{y}/index")
     io.op("ArgMax", [io.plain(node.inputs[0])], found, axis=int(node.attrs["axis"]), keepdims=0)
-    if not wide:
-        io.op("Cast", [found], y, to=KINDS["int32"])
+    if dtype != "int64":
+        io.op("Cast", [found], y, to=KINDS[dtype])
 
 
 RULES: Mapping[str, Rule] = MappingProxyType({

@@ -20,6 +20,7 @@ from npmobilenet.formats.tflite.constants import (
     ACTIVATION_DTYPES,
     CONSTANT_DTYPES,
     INDEX_DTYPES,
+    INTEGER_DTYPES,
     ITSELF,
     Constant,
     read_constant,
@@ -32,6 +33,7 @@ from npmobilenet.modeldata import Array
 MAX_ACTIVATION_RANK = 6  # a shuffle of channels, or of pixels and channels, has 5 in between
 MAX_ELEMENTS = 2**28  # of one tensor: 1 GiB of float32
 MAX_INTEGERS = 1_000  # elements of a constant read as a shape, axes or paddings
+_MOVES = ("reshape", "transpose", "slice", "resize_nearest")
 # Constants, counted at each use by an operator, may add up to so many times the file's size and
 # so many bytes: honest files use a weight once or a few times, hostile ones ten thousand times.
 _MOST_USES = 16
@@ -196,13 +198,16 @@ class Importer:
         tensor = self.tensor(op.outputs[0])
         if op.op != "CAST" and not self.bare.isdisjoint(inputs):
             refuse(op, "it reads an 8-bit input without quantization parameters, which only CAST takes")
-        index = kind == "arg_max" and tensor.type in INDEX_DTYPES
-        found = INDEX_DTYPES[tensor.type] if index else self._activation_dtype(tensor)
         wanted = self.builder.tensors[inputs[0]].dtype
+        index = (kind == "arg_max" or wanted in INDEX_DTYPES.values()) and tensor.type in INDEX_DTYPES
+        found = INDEX_DTYPES[tensor.type] if index else self._activation_dtype(tensor)
         if dtype != "any" and found != wanted:
             refuse(op, f"its output is {found} where its input is {wanted}")
         name = self._names[tensor.index]
-        q = read_quantization(tensor, found, constant=False)
+        bare = tensor.scale.size == 0 and (
+            kind == "arg_max" or (kind in _MOVES and self.builder.tensors[inputs[0]].quantization == ITSELF)
+        )  # places as a CAST gives them
+        q = ITSELF if bare and found in INTEGER_DTYPES else read_quantization(tensor, found, constant=False)
         integer = found != "float32" or any(self.builder.tensors[name].dtype != "float32" for name in inputs)
         self.builder.node(kind, inputs, name, dtype=found, quantization=q, source=f"#{tensor.index}", **attrs)
         if kind.endswith("conv2d") and integer and self._open_shapes(op):
@@ -217,13 +222,19 @@ class Importer:
         return not all(self.tensor(i).shape for i in (op.inputs[0], op.outputs[0]))
 
     def emit_hidden(
-        self, op: FileOperator, kind: str, inputs: Sequence[str], like_output: bool = False, **attrs: Any
-    ) -> str:
-        """Add a node for a value that the file doesn't show, of the first input's type, or the output's scale."""
+        self, op: FileOperator, kind: str, inputs: Sequence[str], like_output: bool = False, dtype: str = "",
+        **attrs: Any,
+    ) -> str:  # fmt: skip
+        """Add a node for a value that the file doesn't show, of the first input's type, or the output's scale.
+
+        `dtype`: of another type, whose values stand for themselves.
+        """
         x, tensor = self.builder.tensors[inputs[0]], self.tensor(op.outputs[0])
         name = self.fresh(f"{self._names[tensor.index]}/{kind}")
         q = read_quantization(tensor, x.dtype, constant=False) if like_output else x.quantization
-        return self.builder.node(kind, inputs, name, dtype=x.dtype, quantization=q, **attrs)
+        if dtype:
+            q = ITSELF if dtype in INTEGER_DTYPES else None
+        return self.builder.node(kind, inputs, name, dtype=dtype or x.dtype, quantization=q, **attrs)
 
     def fold(self, op: FileOperator, value: Constant) -> None:
         """Let the operator's output stand for a constant: the operator vanishes."""

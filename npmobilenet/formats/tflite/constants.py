@@ -10,6 +10,7 @@ import numpy as np
 
 from npmobilenet.errors import ConversionError
 from npmobilenet.formats.tflite.flatbuffer import FileTensor
+from npmobilenet.formats.tflite.sparse import dense
 from npmobilenet.graph import Quantization
 from npmobilenet.modeldata import Array
 
@@ -129,6 +130,8 @@ def read_constant(tensor: FileTensor) -> Constant:
     stored = np.dtype(dtype).newbyteorder("<")
     expected = math.prod(tensor.shape) * stored.itemsize
     data = tensor.data if tensor.data is not None else np.zeros(0, np.uint8)
+    if tensor.sparsity is not None and min(tensor.shape, default=1) > 0 and data.size % stored.itemsize == 0:
+        data = dense(np.frombuffer(data, stored), tensor.shape, tensor.sparsity, at).reshape(-1).view(np.uint8)
     if min(tensor.shape, default=1) < 1 or data.size != expected:
         raise ConversionError(f"{at}: shape {tensor.shape} of {tensor.type} needs {expected} "
                               f"bytes, its buffer has {data.size}")  # fmt: skip

@@ -258,7 +258,10 @@ def unary(io: Exporter, node: Node) -> None:
 
 def arg_max(io: Exporter, node: Node) -> None:
     """The index of the largest value along an axis."""
-    kind = {"int32": 2, "int64": 4}[io.graph.tensors[node.output].dtype]  # schema.fbs, enum TensorType
+    dtype = io.graph.tensors[node.output].dtype
+    kind = {"int32": 2, "int64": 4}.get(dtype)  # schema.fbs, enum TensorType
+    if kind is None:
+        refuse(node, f"its places are {dtype}; ARG_MAX gives int32 or int64")
     axis = io.integers("axis", [node.attrs["axis"]])
     io.emit(node, "ARG_MAX", [io.computed(node.inputs[0]), axis], OutputType=kind)
 

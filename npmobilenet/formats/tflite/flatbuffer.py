@@ -22,6 +22,7 @@ import numpy as np
 
 from npmobilenet.errors import ConversionError, MissingExtra
 from npmobilenet.formats.tflite.options import OPTIONS
+from npmobilenet.formats.tflite.sparse import Level, Sparsity
 from npmobilenet.modeldata import Array
 
 # Far above any MobileNet (12 MB of float32, some 250 tensors), low enough to be read in a second.
@@ -60,7 +61,8 @@ class FileTensor:
     scale: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     zero_point: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     quantized_dimension: int = 0
-    special: str = ""  # "sparse" or "a variable": kinds that the importer refuses where used
+    special: str = ""  # "a variable": a kind that the importer refuses where used
+    sparsity: Sparsity | None = None  # of a constant whose zeros aren't all in `data`
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,8 @@ class _Reader:
             self.integers(tensor, "Shape", MAX_RANK),
             self.integers(tensor, "ShapeSignature", MAX_RANK),
             data if data.size else None,
-            special="sparse" if tensor.Sparsity() else "a variable" if tensor.IsVariable() else "",
+            special="a variable" if tensor.IsVariable() else "",
+            sparsity=self.sparsity(tensor.Sparsity()),
         )
         quantization = tensor.Quantization()
         if quantization is None:
@@ -240,6 +243,28 @@ class _Reader:
         return FileTensor(**{
             **vars(record), "scale": scale, "zero_point": zero_point, "quantized_dimension": axis,
         })  # fmt: skip
+
+    def sparsity(self, table: Any) -> Sparsity | None:
+        if table is None:
+            return None
+        levels = []
+        for level in self.tables(table, "DimMetadata", 2 * MAX_RANK):
+            parts = [self.sparse_indices(level, name) for name in ("ArraySegments", "ArrayIndices")]
+            csr = int(level.Format()) == self.schema.DimensionType.SPARSE_CSR
+            levels.append(Level(0, *parts) if csr else Level(int(level.DenseSize())))
+        order, blocks = (self.integers(table, name, 2 * MAX_RANK) for name in ("TraversalOrder", "BlockMap"))
+        return Sparsity(order, blocks, tuple(levels))
+
+    def sparse_indices(self, level: Any, name: str) -> Array:
+        """A vector of int32, uint16 or uint8, as a union says."""
+        kinds = {"Int32Vector": 4, "Uint16Vector": 2, "Uint8Vector": 1}
+        said, union = int(getattr(level, f"{name}Type")()), getattr(level, name)()
+        for kind, width in kinds.items():
+            if union is not None and said == getattr(self.schema.SparseIndexVector, kind):
+                vector = getattr(self.schema, kind)()
+                vector.Init(union.Bytes, union.Pos)
+                return self.numbers(vector, "Values", len(self.data), width)
+        return np.zeros(0, np.int64)
 
     def operator(self, index: int, operator: Any, codes: list[str]) -> FileOperator:
         self.at = f"op {index}"

@@ -14,12 +14,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from npmobilenet.formats.tflite import functions, layers, parts, reductions, shapes
+from npmobilenet.formats.tflite import functions, layers, parts, products, reductions, shapes
 from npmobilenet.formats.tflite.builder import Importer, refuse
-from npmobilenet.formats.tflite.constants import INTEGER_DTYPES, ITSELF, Constant
+from npmobilenet.formats.tflite.constants import INDEX_DTYPES, INTEGER_DTYPES, ITSELF, Constant
 from npmobilenet.formats.tflite.flatbuffer import FileOperator
 from npmobilenet.formats.tflite.layers import NHWC_RANK, Rule, fused_activation
 from npmobilenet.formats.tflite.patterns import alone
+from npmobilenet.graph import Tensor
 
 
 def transpose(io: Importer, op: FileOperator) -> None:
@@ -75,16 +76,40 @@ def leaky_relu(io: Importer, op: FileOperator) -> None:
 
 
 def cast(io: Importer, op: FileOperator) -> None:
-    """To float32, of 8-bit values that stand for themselves (scale 1, zero point 0); of constants, folded."""
+    """To float32, of 8-bit values that stand for themselves (scale 1, zero point 0); of constants, folded.
+
+    Of ARG_MAX's places: to any type, as another search, whose result is written in it.
+    """
     if isinstance(io.value(op, 0), Constant):
         shapes.cast(io, op)
         return
     x = io.activation(op, rows=True)
+    if x.dtype in INDEX_DTYPES.values():
+        _cast_places(io, op, x)
+        return
     if x.dtype not in ("uint8", "int8") or x.quantization != ITSELF or io.tensor(op.outputs[0]).type != "FLOAT32":
         q = "" if x.quantization is None else f" of scale {x.quantization.scale[0]:g}"
         refuse(op, f"from {x.dtype}{q} to {io.tensor(op.outputs[0]).type}; supported: a uint8 or int8 input without a "
                    "scale to FLOAT32")  # fmt: skip
     io.emit(op, "dequantize", [x.name], dtype="any")
+
+
+def _cast_places(io: Importer, op: FileOperator, x: Tensor) -> None:
+    dtype = {**INDEX_DTYPES, "FLOAT32": "float32", "UINT8": "uint8"}.get(io.tensor(op.outputs[0]).type, "")
+    name = x.name
+    for found in reversed(io.builder.nodes):
+        if found.output == name and found.op == "arg_max":
+            break
+        name = found.inputs[0] if found.output == name else name
+    axis = int(found.attrs["axis"])
+    if not dtype or (dtype == "uint8" and io.builder.tensors[found.inputs[0]].shape[axis] > 256):
+        refuse(op, f"from {x.dtype} to {io.tensor(op.outputs[0]).type}; supported: to INT32, INT64, FLOAT32, and of up "
+                   "to 256 places to UINT8")  # fmt: skip
+    if found.output == x.name:
+        io.emit(op, "arg_max", found.inputs, dtype="any", axis=axis)
+    else:
+        place = io.emit_hidden(op, "arg_max", found.inputs, dtype=dtype, axis=axis)
+        io.emit(op, "reshape", [place], dtype="any", shape=x.shape)
 
 
 def binary(kind: str) -> Rule:
@@ -181,15 +206,23 @@ def dequantize(io: Importer, op: FileOperator) -> None:
         refuse(op, f"from {x.dtype}, expected an integer input and a float32 output")
 
 
+def densify(io: Importer, op: FileOperator) -> None:
+    """A constant without its zeros, which are in it already where it was read."""
+    io.fold(op, io.constant(op, 0, "values"))
+
+
 OPS: Mapping[str, Rule] = MappingProxyType({
     "ABS": functions.unary("abs"),
     "ADD": binary("add"),
     "ARG_MAX": arg_max,
     "AVERAGE_POOL_2D": layers.pool("average_pool"),
+    "BATCH_MATMUL": products.batch_matmul,
     "BATCH_TO_SPACE_ND": alone,
+    "BROADCAST_TO": products.broadcast_to,
     "CAST": cast,
     "CONCATENATION": concatenation,
     "CONV_2D": layers.conv_2d,
+    "DENSIFY": densify,
     "DEPTHWISE_CONV_2D": layers.depthwise_conv_2d,
     "DEPTH_TO_SPACE": parts.blocks(into_space=True),
     "DEQUANTIZE": dequantize,
@@ -197,7 +230,7 @@ OPS: Mapping[str, Rule] = MappingProxyType({
     "ELU": functions.unary("elu"),
     "EXP": functions.unary("exp"),
     "EXPAND_DIMS": shapes.expand_dims,
-    "FULLY_CONNECTED": layers.fully_connected,
+    "FULLY_CONNECTED": products.fully_connected,
     "GATHER": parts.gather,
     "GELU": functions.gelu,
     "HARD_SWISH": functions.activation("hard_swish"),
@@ -218,8 +251,8 @@ OPS: Mapping[str, Rule] = MappingProxyType({
     "PADV2": pad,
     "PRELU": prelu,
     "QUANTIZE": quantize,
-    "REDUCE_MAX": reductions.extreme(least=False),
-    "REDUCE_MIN": reductions.extreme(least=True),
+    "REDUCE_MAX": reductions.greatest,
+    "REDUCE_MIN": reductions.least,
     "REDUCE_PROD": shapes.reduce_prod,
     "RELU": functions.activation("relu"),
     "RELU6": functions.activation("relu6"),

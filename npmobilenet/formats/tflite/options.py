@@ -18,10 +18,13 @@ OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType({
     "ADD": ("AddOptions", (_FUSED,)),
     "ARG_MAX": ("ArgMaxOptions", ()),
     "AVERAGE_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
+    "BATCH_MATMUL": ("BatchMatMulOptions", ("AdjX", "AdjY")),
     "BATCH_TO_SPACE_ND": ("BatchToSpaceNDOptions", ()),
+    "BROADCAST_TO": ("BroadcastToOptions", ()),
     "CAST": ("CastOptions", ()),
     "CONCATENATION": ("ConcatenationOptions", ("Axis", _FUSED)),
     "CONV_2D": ("Conv2DOptions", (*_WINDOW, "DilationHFactor", "DilationWFactor")),
+    "DENSIFY": ("DensifyOptions", ()),
     "DEPTHWISE_CONV_2D": (
         "DepthwiseConv2DOptions",
         (*_WINDOW, "DilationHFactor", "DilationWFactor", "DepthMultiplier"),

@@ -70,7 +70,7 @@ def strided_slice(io: Importer, op: FileOperator) -> None:
     if any(part[3] < 0 for part in parts):
         if 0 in kept:
             refuse(op, f"slices {bounds} of {shape}: backwards and of one index in one operator")
-        _along_axes(io, op, x, {axis: taken for axis, taken in runs.items() if axis})
+        along_axes(io, op, x, {axis: taken for axis, taken in runs.items() if axis})
         return
     _slices(io, op, x, parts[1:], (1, *(d for d in kept[1:] if d)) if 0 in kept else ())
 
@@ -181,7 +181,8 @@ def blocks(into_space: bool) -> Rule:
     return rule
 
 
-def _along_axes(io: Importer, op: FileOperator, x: Tensor, runs: dict[int, list[Run]]) -> None:
+def along_axes(io: Importer, op: FileOperator, x: Tensor, runs: dict[int, list[Run]]) -> None:
+    """Runs of each of these axes side by side; what takes all of an axis once changes nothing."""
     axes = [axis for axis, taken in runs.items() if taken != [(0, x.shape[axis], 1)]]
     name = x.name
     for axis in axes:
@@ -204,7 +205,7 @@ def mirror_pad(io: Importer, op: FileOperator) -> None:
         first = [(index, 1, 1) for index in range(before - edge, -edge, -1)]
         rest = [(index, 1, 1) for index in range(size - 2 + edge, size - 2 + edge - after, -1)]
         runs[axis] = [*first, (0, size, 1), *rest]
-    _along_axes(io, op, x, runs)
+    along_axes(io, op, x, runs)
 
 
 def tile(io: Importer, op: FileOperator) -> None:
@@ -212,7 +213,7 @@ def tile(io: Importer, op: FileOperator) -> None:
     x, times = io.activation(op), io.integers(op, 1, "multiples")
     if len(times) != len(x.shape) or times[0] != 1 or min(times) < 1 or max(times) > MOST_PARTS:
         refuse(op, f"{times} times {io.file_shape(x.name)}, expected 1 for the batch, at most {MOST_PARTS} elsewhere")
-    _along_axes(io, op, x, {axis: [(0, x.shape[axis], 1)] * times[axis] for axis in range(1, len(times))})
+    along_axes(io, op, x, {axis: [(0, x.shape[axis], 1)] * times[axis] for axis in range(1, len(times))})
 
 
 def reverse(io: Importer, op: FileOperator) -> None:
@@ -221,7 +222,7 @@ def reverse(io: Importer, op: FileOperator) -> None:
     axes = sorted({shapes.axis_of(op, axis, len(x.shape)) for axis in io.integers(op, 1, "axes")})
     if 0 in axes or any(x.shape[axis] > MOST_PARTS for axis in axes):
         refuse(op, f"axes {axes} of {io.file_shape(x.name)}; supported: not the batch, at most {MOST_PARTS} values")
-    _along_axes(io, op, x, {axis: [(index, 1, 1) for index in reversed(range(x.shape[axis]))] for axis in axes})
+    along_axes(io, op, x, {axis: [(index, 1, 1) for index in reversed(range(x.shape[axis]))] for axis in axes})
 
 
 def fill_of(io: Importer, op: FileOperator, x: Tensor) -> dict[str, Any]:

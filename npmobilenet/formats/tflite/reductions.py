@@ -12,7 +12,7 @@ from npmobilenet.formats.tflite import shapes
 from npmobilenet.formats.tflite.builder import Importer, refuse
 from npmobilenet.formats.tflite.constants import Constant
 from npmobilenet.formats.tflite.flatbuffer import FileOperator
-from npmobilenet.formats.tflite.layers import NHWC_RANK, Rule
+from npmobilenet.formats.tflite.layers import NHWC_RANK
 from npmobilenet.graph import Tensor
 
 
@@ -51,7 +51,11 @@ def mean(io: Importer, op: FileOperator) -> None:
 
 
 def total(io: Importer, op: FileOperator) -> None:
-    """SUM in float32: the mean, times the number of values."""
+    """SUM in float32: the mean, times the number of values.
+
+    Of int8 LiteRT 2.3.0's reference kernel gives -1 where its optimized one gives a sum, so that there is nothing to
+    be equal to.
+    """
     x = io.activation(op)
     if x.dtype != "float32":
         refuse(op, f"of {x.dtype}; supported: float32. Convert the model without quantizing, then `npmobilenet "
@@ -86,22 +90,21 @@ def log_softmax(io: Importer, op: FileOperator) -> None:
     io.emit(op, "reshape", [emit("sub", [below, emit("unary", [total], formula="log")])], shape=x.shape)
 
 
-def extreme(least: bool) -> Rule:
-    """REDUCE_MAX: the greatest of one window that is all there is; REDUCE_MIN: of the negative values, in float32."""
+def greatest(io: Importer, op: FileOperator) -> None:
+    """REDUCE_MAX: the greatest of one window that is all there is."""
+    x = io.activation(op)
+    name, shape = _in_the_middle(io, op, x, _axes(io, op, x))
+    window: dict[str, Any] = {"kernel": io.builder.tensors[name].shape[1:3], "stride": (1, 1),
+                              "padding": ((0, 0), (0, 0))}  # fmt: skip
+    io.emit(op, "reshape", [io.emit_hidden(op, "max_pool", [name], **window)], shape=shape)
 
-    def rule(io: Importer, op: FileOperator) -> None:
-        x = io.activation(op)
-        if least and x.dtype != "float32":
-            refuse(op, f"of {x.dtype}; supported: float32")
-        name, shape = _in_the_middle(io, op, x, _axes(io, op, x))
-        window: dict[str, Any] = {"kernel": io.builder.tensors[name].shape[1:3], "stride": (1, 1),
-                                  "padding": ((0, 0), (0, 0))}  # fmt: skip
-        if least:
-            minus = io.declare(op, Constant(-1, np.full((1, 1, 1, 1), -1, np.float32)), "minus")
-            found = io.emit_hidden(op, "max_pool", [io.emit_hidden(op, "mul", [name, minus])], **window)
-            name = io.emit_hidden(op, "mul", [found, minus])
-        else:
-            name = io.emit_hidden(op, "max_pool", [name], **window)
-        io.emit(op, "reshape", [name], shape=shape)
 
-    return rule
+def least(io: Importer, op: FileOperator) -> None:
+    """REDUCE_MIN: the minimum of two halves, until one value is left; of an odd number the halves overlap."""
+    x = io.activation(op)
+    name, shape = _in_the_middle(io, op, x, _axes(io, op, x))
+    while (count := io.builder.tensors[name].shape[1]) > 1:
+        half = (count + 1) // 2
+        parts = [io.emit_hidden(op, "slice", [name], axis=1, first=first, length=half) for first in (0, count - half)]
+        name = io.emit_hidden(op, "minimum", parts)
+    io.emit(op, "reshape", [name], shape=shape)

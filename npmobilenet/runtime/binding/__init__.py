@@ -65,9 +65,8 @@ def check_supported(graph: Graph) -> None:
     for index, node in enumerate(graph.nodes):
         dtypes = [graph.tensors[name].dtype for name in (*node.inputs, node.output)]
         kind = next((d for d in dtypes if d != "float32"), "float32")
-        odd = [
-            d for d in dtypes if d not in ("float32", "uint8", "int8", "int32") and (node.op, d) != ("arg_max", "int64")
-        ]
+        known = ("float32", "uint8", "int8", "int32", *(("int64",) if node.op in ("arg_max", "reshape") else ()))
+        odd = [d for d in dtypes if d not in known]
         if odd or not OPS[node.op].computes(kind):
             raise PlanError(
                 f"node {index} '{node.name}' ({node.op}) works on {', '.join(dict.fromkeys(dtypes))}: there is no "

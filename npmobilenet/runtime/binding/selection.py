@@ -9,7 +9,7 @@ import numpy as np
 
 from npmobilenet.arithmetic import pooling, resize, tables
 from npmobilenet.arithmetic.fixedpoint import everywhere
-from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, zero_point_of
+from npmobilenet.arithmetic.ranges import LIMITS, check_dtypes, scale_of, zero_point_of
 from npmobilenet.errors import PlanError
 from npmobilenet.kernels.reference.activation import rescaled
 from npmobilenet.modeldata import Array
@@ -94,7 +94,9 @@ def resize_nearest(ctx: NodeContext) -> list[Step]:
 
 
 def arg_max(ctx: NodeContext) -> list[Step]:
-    """The axis between what lies before and behind it."""
+    """The axis between what lies before and behind it. Places stand for themselves, in any dtype."""
+    if ctx.result.dtype in LIMITS and (scale_of(ctx.result) != 1 or zero_point_of(ctx.result) != 0):
+        raise PlanError(f"node '{ctx.node.name}' (arg_max): places of {ctx.result.dtype} with a scale; expected none")
     x, axis = ctx.inputs[0], ctx.node.attrs["axis"]
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     return _step(ctx, "arg_max", x.reshape(outer, x.shape[axis], inner), ctx.out.reshape(outer, inner))

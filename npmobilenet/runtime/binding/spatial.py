@@ -45,8 +45,10 @@ def pad(ctx: NodeContext) -> list[Step]:
 
 
 def reshape(ctx: NodeContext) -> list[Step]:
-    """A copy in row-major order."""
-    kernel = "reshape_q" if _checked(ctx).integer else "reshape_f32"
+    """A copy in row-major order, also of arg_max's places."""
+    if {t.dtype for t in (*ctx.operands, ctx.result)} not in ({"int32"}, {"int64"}):
+        _checked(ctx)
+    kernel = "reshape_q" if ctx.integer else "reshape_f32"
     return [ctx.step(kernel, ctx.inputs[0].reshape(-1), ctx.out.reshape(-1))]
 
 
