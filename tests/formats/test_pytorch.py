@@ -222,6 +222,9 @@ def test_width_classes_and_channels(tmp_path: Path) -> None:
     assert data.info.labels == ()
     lone = {n.replace("classifier.1.", "classifier."): v for n, v in state.items()}  # model.classifier = nn.Linear(...)
     assert read_model(write(tmp_path / "lone.pth", lone)).graph.tensors["Predictions"].shape == (1, 10)
+    for place in ("classifier.0.", "classifier.1.0."):  # model.classifier = nn.Sequential(nn.Linear(...)), ...
+        other = {n.replace("classifier.1.", place): v for n, v in state.items()}
+        assert read_model(write(tmp_path / "other.pth", other)).graph.tensors["Predictions"].shape == (1, 10)
     thousand = read_model(write(tmp_path / "imagenet.pth", state_of(SMALL, 1000)))
     assert (thousand.info.labels, thousand.info.label_offset) == ("imagenet", 0)
     headless = {n: v for n, v in state_of().items() if not n.startswith("classifier.")}

@@ -86,10 +86,11 @@ def _places(stages: tuple[int, ...]) -> Iterator[str]:
 
 
 def _classifier(model: TorchModel, names: Mapping[str, object]) -> str:
-    """torchvision's is the last of a Sequential, unless a user put a lone layer in its place."""
-    if model.package == "timm" or ("classifier.weight" in names and model.family == "v2"):
-        return "classifier"
-    return "classifier.1" if model.family == "v2" else "classifier.3"
+    """The one layer below `classifier`, whatever a user put it into; torchvision's V3 has two, in a Sequential."""
+    if model.package == "torchvision" and model.family != "v2":
+        return "classifier.3"
+    found = [n.removesuffix(".weight") for n in names if n.startswith("classifier.") and n.endswith(".weight")]
+    return found[0] if len(found) == 1 else "classifier" if model.package == "timm" else "classifier.1"
 
 
 def classes_of(model: TorchModel, shapes: Mapping[str, tuple[int, ...]]) -> int:
