@@ -161,6 +161,16 @@ def test_two_products_in_one_multiplier(model: nm.Model, dump: golden.Dump) -> N
     assert any("sums of odd channels lack 1 where those of the channel before" in c.text for c in found.causes)
 
 
+def test_few_values_leave_other_causes(model: nm.Model, dump: golden.Dump) -> None:
+    """Two values or three that single bits explain as well: the step of the whole layer is said beside them."""
+    found = planted(model, dump, "dw", lambda f: {"accumulators": borrowed(f, plain(f))})
+    if not found.proved:  # one value alone
+        assert model.data.graph.tensors["dw"].dtype == "int8"
+        return
+    assert found.differing < 8
+    assert any("lack 1 where those" in c.text for c in found.causes), found.text
+
+
 def test_terms_of_zero_points(model: nm.Model, dump: golden.Dump) -> None:
     """Sums of x w - z_x sum(w) - z_w sum(x) + n z_x z_w; int8 weights have no zero point."""
     if model.data.graph.tensors["conv"].dtype == "int8":

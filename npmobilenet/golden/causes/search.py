@@ -20,6 +20,7 @@ SHOWN = 8  # kinds of hypotheses that explain everything
 OF_ONE_KIND = 4  # hypotheses of a kind that are shown
 PARTIAL = 3  # hypotheses whose share is computed over the whole layer if none explains everything
 SINGLE = "single number"
+FEW_VALUES = 32  # that single numbers explain where another cause may as well
 JOINT = re.compile(" and (any of|bit|its) ")  # one for each channel
 LEAST = 0.5  # of the differing values: what a partial explanation has to explain
 
@@ -126,7 +127,7 @@ def find_cause(case: Case, seconds: float = SECONDS, side: str = "") -> Finding:
     finding = Finding(case.dialect, differing, case.found.size)
     shares: list[tuple[float, Row, Change]] = []
     for row in ROWS:
-        if not _applies(row, case, side) or (row.last and finding.causes):
+        if not _applies(row, case, side) or (row.last and finding.causes and not (row.beside and _few(finding))):
             continue
         if time.monotonic() - begin > seconds:
             finding.left_out.append(row.kind)
@@ -152,6 +153,11 @@ def find_cause(case: Case, seconds: float = SECONDS, side: str = "") -> Finding:
         )[:PARTIAL]
     finding.seconds = time.monotonic() - begin
     return finding
+
+
+def _few(finding: Finding) -> bool:
+    """Whether single numbers alone explain a few values: another step of the whole layer may do so, too."""
+    return 1 < finding.differing < FEW_VALUES and all(c.kind == SINGLE for c in finding.causes)
 
 
 def _applies(row: Row, case: Case, side: str) -> bool:

@@ -40,7 +40,8 @@ BEFORE, BEHIND, ANYWHERE = "before", "behind", "anywhere"  # on which side of th
 @dataclass(frozen=True)
 class Row:
     """A kind of cause: its name, the ops that it may occur in (none named: all), the side of the accumulators on which
-    it lies, and what makes its changes. `last`: only where nothing else explains everything.
+    it lies, and what makes its changes. `last`: only where nothing else explains everything. `beside`: then, too, if a
+    few values are explained by single numbers alone.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Row:
     side: str
     make: Callable[[Case], Iterator[Change]]
     last: bool = False
+    beside: bool = False
 
 
 def _dialects(c: Case) -> Iterator[Change]:
@@ -81,15 +83,15 @@ ROWS = (
     Row("products left out", ACCUMULATING, BEFORE, constants.taps),
     Row("number of a layer that isn't dumped", ACCUMULATING, ANYWHERE, undumped.undumped, last=True),
     Row("channels of a layer that isn't dumped", ACCUMULATING, BEFORE, undumped_pairs.undumped_pairs, last=True),
-    Row("cast", ACCUMULATING, BEHIND, results.casts, last=True),
+    Row("cast", ACCUMULATING, BEHIND, results.casts, last=True, beside=True),
     Row("cast of a function", ("activation", "leaky_relu", "quantize"), ANYWHERE, tables.casts, last=True),
-    Row("multiplication", ACCUMULATING, BEHIND, multiplying.multiplying, last=True),
+    Row("multiplication", ACCUMULATING, BEHIND, multiplying.multiplying, last=True, beside=True),
     Row("another layer's numbers", ACCUMULATING, ANYWHERE, memory.pointers, last=True),
     Row("weights apart", ("conv2d",), BEFORE, memory.apart, last=True),
     Row("depth multiplier", ("depthwise_conv2d",), BEFORE, memory.channels_modulo, last=True),
     Row("weights of few bits", ACCUMULATING, BEFORE, channelwise.few_bits, last=True),
     Row("tiles", WINDOWS, BEFORE, loops.halos, last=True),
-    Row("sums not cleared", ACCUMULATING, BEFORE, loops.sums, last=True),
+    Row("sums not cleared", ACCUMULATING, BEFORE, loops.sums, last=True, beside=True),
     Row("part of the products", ACCUMULATING, BEFORE, loops.parts, last=True),
     Row("lanes and bytes", ACCUMULATING, BEFORE, loops.lanes, last=True),
     Row("sum or product", ("add", "sub", "mul"), ANYWHERE, elementwise.binary),
@@ -120,8 +122,8 @@ ROWS = (
     Row("entries of a table", ("activation", "leaky_relu", "quantize"), ANYWHERE, tables.learnt, last=True),
     Row("exchanged weights", ACCUMULATING, BEFORE, exchanged.weights_of_one, last=True),
     Row("exchanged channels", ACCUMULATING, BEFORE, exchanged.channels_of_others, last=True),
-    Row("accumulator, step by step", ACCUMULATING, BEFORE, stepwise.stepwise, last=True),
-    Row("multiplier's bits and rounding", ACCUMULATING, BEHIND, results.short_and_rounded, last=True),
+    Row("accumulator, step by step", ACCUMULATING, BEFORE, stepwise.stepwise, last=True, beside=True),
+    Row("multiplier's bits and rounding", ACCUMULATING, BEHIND, results.short_and_rounded, last=True, beside=True),
     Row("shared bias", ACCUMULATING, BEFORE, bits.shared_bias, last=True),
     Row("numbers of each channel", ACCUMULATING, ANYWHERE, channelwise.own_numbers, last=True),
 )
