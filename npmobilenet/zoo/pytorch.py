@@ -42,7 +42,8 @@ class TorchModel:
     """A name of timm or torchvision. `depth` multiplies the rows of each stage; `recipe` is one of images/recipes.py.
 
     `same`: TensorFlow's SAME padding instead of `(k - 1) / 2` on each side. `fixed`: the first and last convolution
-    keep their widths, the first and last stage their rows, at any multiplier.
+    keep their widths, the first and last stage their rows, at any multiplier. `lone`: V3 without the layer between the
+    pool and the classifier.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TorchModel:
     multiplier: float = 1.0
     depth: float = 1.0
     fixed: bool = False
+    lone: bool = False
     same: bool = False
     epsilon: float = TORCH_EPSILON
     recipe: str = "timm_bicubic"
@@ -88,7 +90,7 @@ class TorchModel:
         if table.startswith("v3") and self.package == "timm":
             spec = replace(spec, scale_first_from=0.75)
         if self.scaled:
-            rows = _scaled(rows, self.multiplier)
+            rows = _scaled(rows, self.multiplier)[: -1 if self.lone else None]
         if self.fixed:
             spec = replace(spec, scale_first_from=math.inf, finegrain="unscaled")
         if self.depth != 1:

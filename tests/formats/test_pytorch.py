@@ -231,6 +231,18 @@ def test_width_classes_and_channels(tmp_path: Path) -> None:
     assert "Predictions" not in read_model(write(tmp_path / "features.pth", headless)).graph.tensors
 
 
+@pytest.mark.parametrize("place", ["classifier.", "classifier.0.", ""])
+def test_v3_whose_classifier_is_one_layer_or_none(tmp_path: Path, place: str) -> None:
+    """torchvision's V3 with model.classifier = nn.Linear(576, 4), nn.Sequential(nn.Linear(576, 4)), nn.Identity()."""
+    facts = next(
+        f for f in FACTS if f["model"] == "torchvision/mobilenet_v3_small" and not f["options"].get("width_mult")
+    )
+    shapes = {n: tuple(s) for n, s in facts["variables"].items() if not n.startswith("classifier.")}
+    shapes |= {f"{place}weight": (4, 576), f"{place}bias": (4,)} if place else {}
+    graph = read_model(write(tmp_path / "x.pth", maker.state_of(shapes))).graph
+    assert graph.tensors[graph.outputs[0]].shape[-1] == (4 if place else 576)
+
+
 @pytest.mark.parametrize(("name", "width", "inner", "last"), [
     # adjust_channels of each width: 0.75 * 72 -> 56, 1.25 * 72 -> 88, 0.5 * 96 -> 48; the last is 6 times that before.
     ("torchvision/mobilenet_v3_large", 0.75, 56, 720),

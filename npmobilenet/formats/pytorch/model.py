@@ -18,7 +18,7 @@ import numpy as np
 from npmobilenet.errors import ConversionError, GraphError, ModelNotFound
 from npmobilenet.formats.batch_norm import fold_batch_norm
 from npmobilenet.formats.misfit import Misfit, in_a_row
-from npmobilenet.formats.pytorch.names import BATCH_NORM, Layer, classes_of, layers_of
+from npmobilenet.formats.pytorch.names import BATCH_NORM, Layer, classes_of, classifiers, layers_of
 from npmobilenet.formats.pytorch.state_dict import ANCHORS, Ema, StateDict, open_state_dict
 from npmobilenet.graph import Graph
 from npmobilenet.modeldata import Array, ModelData, ModelInfo, assumptions, imagenet_labels, recipe_assumed
@@ -148,6 +148,8 @@ def _sized(model: TorchModel, state: StateDict) -> TorchModel:
     """torchvision's may have any width: the multiplier whose widths the file has, 1 if there is none."""
     if model.package != "torchvision":
         return model
+    if model.family != "v2":  # whose classifier a user may have replaced by one layer, or by none
+        model = replace(model, lone=len(classifiers(state.entries)) < 2)
     rows = [row for row in model.layout()[0].rows if not isinstance(row, ReduceTo1x1)]
     last: dict[int, str] = {}  # of each of `features.N`: its last convolution
     for layer in layers_of(model, model.graph(), state.entries):

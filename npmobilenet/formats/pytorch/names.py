@@ -87,10 +87,15 @@ def _places(stages: tuple[int, ...]) -> Iterator[str]:
 
 def _classifier(model: TorchModel, names: Mapping[str, object]) -> str:
     """The one layer below `classifier`, whatever a user put it into; torchvision's V3 has two, in a Sequential."""
-    if model.package == "torchvision" and model.family != "v2":
-        return "classifier.3"
-    found = [n.removesuffix(".weight") for n in names if n.startswith("classifier.") and n.endswith(".weight")]
-    return found[0] if len(found) == 1 else "classifier" if model.package == "timm" else "classifier.1"
+    found, v2 = classifiers(names), model.family == "v2"
+    if len(found) == 1 and (v2 or model.lone or model.package == "timm"):
+        return found[0]
+    return "classifier" if model.package == "timm" else "classifier.1" if v2 else "classifier.3"
+
+
+def classifiers(names: Mapping[str, object]) -> list[str]:
+    """The layers with weights below `classifier`."""
+    return [n.removesuffix(".weight") for n in names if n.startswith("classifier.") and n.endswith(".weight")]
 
 
 def classes_of(model: TorchModel, shapes: Mapping[str, tuple[int, ...]]) -> int:
