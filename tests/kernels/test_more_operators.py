@@ -245,6 +245,19 @@ def test_sums_of_several_counts(tmp_path: Path) -> None:
     assert model.run(np.ones(X, np.float32)).tolist() == [[24.0] * 12 + [12.0] * 24]
 
 
+def test_weights_that_the_file_quantizes(tmp_path: Path) -> None:
+    """As models trained to be quantized are written without optimizations: QUANTIZE and DEQUANTIZE of weights."""
+    scale, values = [0.1, 0.5], np.float32([[0.05, -0.05, 0.149, 99], [0.25, -0.75, 0.74, -99]])
+    tensors = [T((1, 4)), T(data=values), T((2, 4), type="int8", scale=scale, zero_point=(0, 0)), T((2, 4)), T((1, 2))]
+    layer = Op("FULLY_CONNECTED", [0, 3], [4], ("FullyConnectedOptions", {}))
+    (tmp_path / "made.tflite").write_bytes(
+        File(tensors, [Op("QUANTIZE", [1], [2]), Op("DEQUANTIZE", [2], [3]), layer]).bytes()
+    )
+    lite, model = Peer(tmp_path / "made.tflite", "tflite-reference"), nm.load(tmp_path / "made.tflite", "python")
+    for x in np.eye(4, dtype=np.float32)[:, np.newaxis]:
+        assert np.array_equal(model.run(x), lite.run(x)[4])
+
+
 def test_heads_in_the_place_of_the_batch(tmp_path: Path) -> None:
     """As litert-torch writes attention: (1, 2, 3, 4) by (1, 2, 4, 5), then FULLY_CONNECTED with computed weights."""
     shapes = [

@@ -14,13 +14,23 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from npmobilenet.formats.tflite import functions, layers, parts, products, reductions, shapes
 from npmobilenet.formats.tflite.builder import Importer, refuse
-from npmobilenet.formats.tflite.constants import INDEX_DTYPES, INTEGER_DTYPES, ITSELF, Constant
+from npmobilenet.formats.tflite.constants import (
+    CONSTANT_DTYPES,
+    INDEX_DTYPES,
+    INTEGER_DTYPES,
+    ITSELF,
+    Constant,
+    read_quantization,
+)
 from npmobilenet.formats.tflite.flatbuffer import FileOperator
 from npmobilenet.formats.tflite.layers import NHWC_RANK, Rule, fused_activation
 from npmobilenet.formats.tflite.patterns import alone
 from npmobilenet.graph import Tensor
+from npmobilenet.modeldata import Array
 
 
 def transpose(io: Importer, op: FileOperator) -> None:
@@ -185,11 +195,38 @@ def resize(kind: str) -> Rule:
 
 
 def quantize(io: Importer, op: FileOperator) -> None:
-    """From float32, or from one integer type or scale to another."""
+    """From float32, or from one integer type or scale to another; of float32 constants, folded."""
+    value = io.value(op, 0)
+    if isinstance(value, Constant) and value.array.dtype == np.float32:
+        io.fold(op, _quantized(io, op, value.array))
+        return
     x = io.activation(op, rows=True)
     io.emit(op, "quantize", [x.name], dtype="any")
     if io.builder.tensors[io.builder.nodes[-1].output].dtype not in INTEGER_DTYPES:
         refuse(op, "its output is not an integer type")
+
+
+def _quantized(io: Importer, op: FileOperator, values: Array) -> Constant:
+    """Weights as converters without optimizations leave those of a model trained to be quantized: round(v / scale) + z.
+
+    Source: TensorFlow 2.18, tensorflow/lite/kernels/internal/reference/quantize.h, AffineQuantize, PerChannelQuantize.
+    """
+    tensor = io.tensor(op.outputs[0])
+    dtype = CONSTANT_DTYPES.get(tensor.type, "")
+    if dtype not in ("int8", "uint8") or tensor.shape != values.shape:
+        refuse(op, f"of a constant {values.shape} to {tensor.type} {tensor.shape}; supported: int8 and uint8")
+    q = read_quantization(tensor, dtype, constant=True)
+    if q is None:
+        refuse(op, "its output has no scale")
+    along = [1] * values.ndim
+    if q.axis is not None:
+        along[q.axis] = -1
+    scale, zero = np.array(q.scale, np.float32).reshape(along), np.array(q.zero_point).reshape(along)
+    with np.errstate(all="ignore"):
+        steps = (values / scale).astype(np.float64)
+        whole = np.copysign(np.floor(np.abs(steps) + 0.5), steps) + zero  # ties away from zero
+    limits = np.iinfo(dtype)
+    return Constant(-1, np.clip(whole, limits.min, limits.max).astype(dtype), q)
 
 
 def dequantize(io: Importer, op: FileOperator) -> None:
