@@ -11,8 +11,9 @@ import numba
 import pytest
 
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.compiler import cache, cpu, numba_private
+from npmobilenet.kernels.compiler import cache, cpu, numba_private, told_target
 
+ROOT = Path(__file__).parents[2]
 WIDE = "+avx,+avx2,+avx512bw,+avx512dq,+avx512f,+avx512vbmi,+avx512vl,+avx512vnni,+f16c,+fma,+sse2"
 ARM_HOST = "+crc,+fp-armv8,+lse,+neon"  # as LLVM tells it on Linux
 
@@ -49,6 +50,7 @@ def compiles_for(
 ) -> None:
     """This process is on a machine whose CPU LLVM doesn't know by name."""
     monkeypatch.setattr(numba_private, "compile_target", lambda: ("", "unknown", features))
+    monkeypatch.setattr(told_target, "check", lambda name, features: None)  # LLVM knows this machine's kind alone
     monkeypatch.setattr(cpu, "ARM", arm)
     monkeypatch.setattr(cpu, "ISAS", tuple(cpu.ON_ARM if arm else cpu.ON_X86))
     monkeypatch.setattr(cpu, "auxiliary_value", lambda kind: {16: hwcap, 26: hwcap2}.get(kind, 0))
@@ -176,12 +178,43 @@ def test_settings_of_numba_that_turn_instructions_off(settings: dict[str, str], 
     assert done.stdout.split() == [wanted, "True", "True"], done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("told", ["NUMBA_NUM_THREADS=0", "NUMBA_NUM_THREADS=x", "NUMBA_OPT=x"])
+@pytest.mark.parametrize("told", ["NUMBA_NUM_THREADS=0", "NUMBA_NUM_THREADS=x", "NUMBA_OPT=x", "NUMBA_CPU_NAME=x",
+                                  "NUMBA_LLVM_REFPRUNE_FLAGS=x", ""])  # fmt: skip
 def test_settings_that_numba_cannot_take(told: str, tmp_path: Path) -> None:
     """Numba fails at some in passing, and warns of others with a traceback."""
-    env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), **dict([told.split("=")])}
+    env = {**os.environ, "NPMOBILENET_CACHE": str(tmp_path), **dict([told.split("=")] if told else [])}
+    if not told:
+        pytest.importorskip("yaml", reason="Numba reads its file with PyYAML")
+        (tmp_path / ".numba_config.yaml").write_bytes(b"\0{")
+        env = {key: value for key, value in env.items() if not key.startswith("NUMBA")}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "npmobilenet", "classify"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: Numba can't take its settings ({told}): "), done.stderr
+    start = (
+        f"{told}: LLVM can't" if "CPU" in told else f"Numba can't take its settings ({told or '.numba_config.yaml'}): "
+    )
+    assert done.stderr.startswith(f"error: {start}"), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.parametrize(("name", "features", "why"), [
+    ("nonsense", None, "'nonsense' is not a recognized processor"),
+    ("", "+nonsense", "'\\+nonsense' is not a recognized feature"),
+    (None, "avx2,+fma", "'avx2' begins with neither \\+ nor -"),
+    (None, "+fma, +avx2", "' \\+avx2' begins with neither"),
+    ("help", "", "Available CPUs"),
+    ("\udcff", None, "surrogates"),
+    *((("i686", None, "64-bit code requested"), (None, "-sse2", "SSE2 disabled")) if not cpu.ARM else ()),
+])  # fmt: skip
+def test_what_llvm_cannot_compile_for(
+    name: str | None, features: str | None, why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """LLVM prints such names once for each function, and some end the process: it is asked in a child."""
+    with pytest.raises(PlanError, match=f"NUMBA_CPU.*: LLVM can't compile for that: .*{why}.* Unset it, or use LLVM's"):
+        told_target.check(name, features)
+    assert capfd.readouterr() == ("", "")
+    told_target.check(None, None)
+    told_target.check("generic", "")
+    told_target.check(None, cpu.compiler().target[2])

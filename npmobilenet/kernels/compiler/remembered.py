@@ -19,7 +19,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from npmobilenet.errors import PlanError
-from npmobilenet.kernels.compiler import without_numba
+from npmobilenet.kernels.compiler import told_target, without_numba
 from npmobilenet.kernels.compiler.entries import keep, unsealed
 
 # Numba's settings that change the code that it makes (numba.config; those of debugging that only print, of CUDA, of
@@ -68,6 +68,7 @@ def ask() -> Compiler:
     numba = _imported_numba()
     numba_private: Any = importlib.import_module("npmobilenet.kernels.compiler.numba_private")
     config = numba.config
+    told_target.check(config.CPU_NAME, config.CPU_FEATURES)
     settings = tuple(f"{name}={getattr(config, name, None)!r}" for name in SETTINGS)
     return Compiler(numba.__version__, numba_private.compile_target(), config.CPU_FEATURES is not None, settings)
 
@@ -80,10 +81,13 @@ def _imported_numba() -> Any:
         warnings.simplefilter("always")
         try:
             numba = importlib.import_module("numba")
-        except ValueError as error:
+        except ImportError:
+            raise
+        except Exception as error:  # those of a damaged file are a parser's
             why = str(error)
         else:
             unread = [str(warning.message) for warning in caught if "could not be parsed" in str(warning.message)]
+            unread += told_target.unknown_flags(numba.config.LLVM_REFPRUNE_FLAGS)
             why = unread[0].partition("\n")[0] if unread else ""
     if why:
         told = ", ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA"))
