@@ -38,6 +38,7 @@ from npmobilenet.errors import NpMobilenetError
 # As a shell reports a program stopped by SIGINT (2), SIGPIPE (13) and SIGTERM (15); 70 is sysexits.h's EX_SOFTWARE.
 INTERRUPTED, READER_GONE, TERMINATED, INTERNAL_ERROR = 128 + 2, 128 + 13, 128 + 15, 70
 PROGRAM = "npmobilenet"
+COMPLETE = "_NPMOBILENET_COMPLETE"  # by which a shell asks for completion, as Click has it
 
 
 class _ReaderGoneError(click.ClickException):
@@ -87,6 +88,8 @@ class _App(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **__: Any) -> NoReturn:
         """Run and leave the process with the exit code, as Click's own `main` does."""
         click_main = super().main
+        if asked := os.environ.get(COMPLETE):
+            sys.exit(_completed(lambda: click_main(args, PROGRAM), asked))
         sys.exit(_exit_code(lambda: click_main(args, prog_name or PROGRAM, standalone_mode=False)))
 
 
@@ -123,6 +126,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         app.main(arguments)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0
+
+
+def _completed(command: Callable[[], Any], asked: str) -> int:
+    """Offer words, or nothing: what else is printed stands in the middle of the line that is being typed."""
+    try:
+        command()
+    except SystemExit as exit_:
+        if exit_.code:  # Click's answer to a shell that it doesn't know
+            return _failed(f"{COMPLETE}={asked}: expected bash_source, zsh_source or fish_source; see docs/cli.md")
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        if os.environ.get("NPMOBILENET_DEBUG"):
+            raise
+        _discard_output()
+    return 0
 
 
 def _exit_code(command: Callable[[], Any]) -> int:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ pytest.importorskip("click", reason="the command line needs the extra [cli]")
 import npmobilenet
 from npmobilenet.arithmetic.dialects import NAMES
 from npmobilenet.cli.app import app
+from npmobilenet.cli.app import run as run_app
 from npmobilenet.cli.completion import OFFERS, parameters
 from npmobilenet.images.recipes import RECIPES
 
@@ -71,3 +73,33 @@ def test_what_is_offered(tmp_path: Path) -> None:
 
 def test_every_parameter_offers_something() -> None:
     assert {parameter.name for parameter in parameters(app)} == set(OFFERS)
+
+
+GARBLED = (
+    {"COMP_WORDS": "npmobilenet info", "COMP_CWORD": "x"}, {"COMP_WORDS": "npmobilenet", "COMP_CWORD": ""},
+    {"COMP_CWORD": "1"}, {"COMP_WORDS": ""}, {}, {"COMP_WORDS": "'\\", "COMP_CWORD": "9" * 5000},
+    {"COMP_WORDS": "npmobilenet info \udcff", "COMP_CWORD": "2"}, {"COMP_WORDS": "a b", "COMP_CWORD": "-7"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_garbled_words_complete_to_nothing(shell: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """Whatever stands in the variables: no error appears in the line that is being typed."""
+    monkeypatch.setenv("_NPMOBILENET_COMPLETE", f"{shell}_complete")
+    for variables in GARBLED:
+        with monkeypatch.context() as patch:
+            for name in ("COMP_WORDS", "COMP_CWORD"):
+                patch.delenv(name, raising=False)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            assert run_app() == 0, variables
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("asked", ["tcsh_source", "nonsense", "bash_nonsense"])
+def test_an_unknown_shell(asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("_NPMOBILENET_COMPLETE", asked)
+    assert run_app() == 2
+    assert capsys.readouterr().err == (
+        f"error: _NPMOBILENET_COMPLETE={asked}: expected bash_source, zsh_source or fish_source; see docs/cli.md\n"
+    )
