@@ -30,6 +30,9 @@ MAX_RAW_BYTES = 2**31
 MAX_TENSORS = 10_000
 ENDS = ("npy", "bin", "raw", "csv", "txt", "json")  # of files that hold an array each
 SHAPES = ("shapes.json", "shapes.csv")  # beside raw files: what each holds
+BETWEEN = re.compile(r"[\s,;]+")  # numbers of a text
+WORD = re.compile(r"[A-DF-Zac-df-z_]")  # no number has such a character,
+NO_NUMBER = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE)  # but these, which floats may be
 Shape = tuple[str, tuple[int, ...]]  # dtype ("" if not told) and shape
 
 # tensorflow/tflite-micro, tensorflow/lite/micro/tools/layer_by_layer_schema.fbs, commit 22013c418: TensorTypes.
@@ -125,8 +128,8 @@ def read_csv(path: Path, known: Shape | None = None) -> Array:
     """
     text = read_bytes(path).decode("utf-8-sig", "replace")
     head, _, rest = text.partition("\n")
-    words = re.split(r"[\s,;]+", (rest if re.search(r"[A-DF-Zac-df-z_]", head) else text).strip())
-    return _numbers(words if words != [""] else [], path, known)
+    heading = any(WORD.search(cell) and not NO_NUMBER.fullmatch(cell) for cell in BETWEEN.split(head))
+    return _numbers([word for word in BETWEEN.split(rest if heading else text) if word], path, known)
 
 
 def _numbers(words: Any, path: Path, known: Shape | None) -> Array:
@@ -187,6 +190,8 @@ def read_layer_by_layer(path: Path) -> dict[str, Array]:
         tables = root.tables(_INPUTS)
         for subgraph in root.tables(_SUBGRAPHS)[:1]:
             tables += subgraph.tables(_OUTPUTS)
+        if sum(table.vector(_DATA, np.dtype("u1")).size for table in tables) > len(data):
+            raise ValueError("its tensors share their bytes")  # each has a copy of them
         arrays = {str(table.number(_TENSOR, "<I", 0)): _tensor(table) for table in tables}
         if not arrays:
             raise ValueError("it holds no tensors")

@@ -224,7 +224,7 @@ def ulps(a: Array, b: Array) -> NDArray[np.int64]:
     for array in (a, b):
         bits = array.astype(np.float32).view(np.int32).astype(np.int64)
         keys.append(np.where(bits < 0, -(bits & 0x7FFFFFFF), bits))
-    steps = keys[1] - keys[0]
+    steps = np.asarray(keys[1] - keys[0])  # of rank 0, too
     nan_a, nan_b = np.isnan(a), np.isnan(b)
     steps[nan_a & nan_b] = 0
     steps[nan_a ^ nan_b] = NAN_ULP
@@ -249,16 +249,17 @@ def compare(a: Array, b: Array, tolerance: Tolerance | None = None) -> Compariso
     if a.ndim == 4:
         found.plane = np.zeros(a.shape[1:3], np.int64)
     bars: dict[int, int] = {}
-    for n in range(a.shape[0] if a.ndim else 1):  # image by image, so that memory stays a few times one image
-        pair = (a[n], b[n]) if a.ndim else (a, b)
+    batched = a.ndim > 1
+    for n in range(a.shape[0] if batched else 1):  # image by image, so that memory stays a few times one image
+        pair = (a[n], b[n]) if batched else (a, b)
         steps = differences(*pair)
         _count(bars, steps)
         with np.errstate(invalid="ignore", over="ignore"):
-            gaps = np.abs(pair[1].astype(np.float64) - pair[0].astype(np.float64))
+            gaps = np.asarray(np.abs(pair[1].astype(np.float64) - pair[0].astype(np.float64)))
         beyond = np.abs(steps) > (tolerance.ulp if floats else tolerance.lsb)
         if floats and tolerance.atol > 0:
             beyond &= ~(gaps <= tolerance.atol)
-        _add(found, beyond, steps, gaps, pair, (n,) if a.ndim else ())
+        _add(found, beyond, steps, gaps, pair, (n,) if batched else ())
     found.histogram = _histogram(bars)
     return found
 

@@ -101,8 +101,12 @@ def layer_by_layer(tensors: list[tuple[int, Any]]) -> bytes:
     b = flatbuffers.Builder(0)
     codes = {"float32": 0, "int32": 2, "uint8": 3, "int8": 9}
 
+    written: dict[int, int] = {}  # an array that is given twice is there once
+
     def table(index: int, array: Any) -> int:
-        data = b.CreateByteVector(array.tobytes())
+        if id(array) not in written:
+            written[id(array)] = b.CreateByteVector(array.tobytes())
+        data = written[id(array)]
         b.StartVector(4, array.ndim, 4)
         for size in reversed(array.shape):
             b.PrependInt32(size)
@@ -153,3 +157,23 @@ def test_the_layer_by_layer_debuggers_file(tmp_path: Path) -> None:
         path.write_bytes(bytes(damaged))
         with contextlib.suppress(InputError):
             read_arrays(path)
+
+
+def test_tensors_that_share_their_bytes(tmp_path: Path) -> None:
+    """Each has a copy, so ten thousand tensors of a megabyte would take 10 GB."""
+    array = np.zeros((1, 1000), np.int8)
+    (tmp_path / "debug.bin").write_bytes(layer_by_layer([(i, array) for i in range(100)]))
+    with pytest.raises(InputError, match="share their bytes"):
+        read_arrays(tmp_path / "debug.bin")
+
+
+def test_a_line_of_values_that_are_no_numbers_is_no_heading(tmp_path: Path) -> None:
+    """Nor is a comma at the end a value, as loops in C print it."""
+    path = tmp_path / "a.csv"
+    for text, expected in (
+        ("nan,inf,-Infinity,1\n2,3,", [np.nan, np.inf, -np.inf, 1, 2, 3]),
+        ("1.5, 2,\n3,\n", [1.5, 2, 3]),
+        ("value\nnan\n2", [np.nan, 2]),
+    ):
+        path.write_text(text)
+        assert np.array_equal(read_array(path), expected, equal_nan=True), text

@@ -752,3 +752,25 @@ def test_names_stay_small(dump: golden.Dump) -> None:
     assert foreign_dumps.read_map(None) == {}
     with pytest.raises(InputError, match="no array"):
         dump["nope"]
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8"])
+def test_arrays_of_any_rank_are_compared(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """A scalar and a list of values, too; NaN beside a number, and two NaNs."""
+    a, b = np.zeros(shape, dtype), np.ones(shape, dtype)
+    if dtype != "int8":
+        a.reshape(-1)[[0, -1]] = b.reshape(-1)[-1] = np.nan
+    for name, array in (("a", a), ("b", b)):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "t.npy", array)
+    assert golden.diff(tmp_path / "a", tmp_path / "a").equal
+    result = golden.diff(tmp_path / "a", tmp_path / "b")
+    found = result.rows[0].comparison
+    assert found is not None
+    same = np.isnan(a) & np.isnan(b)
+    assert found.count == a.size - int(same.sum())
+    assert result.equal == bool(same.all())
+    assert found.first == (None if same.all() else (0,) * a.ndim)
+    json.dumps(result.to_dict(), allow_nan=False)
+    golden.write_report(result, tmp_path / "r.html")
