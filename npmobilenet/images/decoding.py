@@ -30,7 +30,9 @@ Image = NDArray[np.uint8]
 Source = Any
 
 MAX_PIXELS = 100_000_000  # width x height as declared by a file; 300 MB once decoded
+MAX_WEBP_PIXELS = 50_000_000  # whose decoder holds four pictures of four bytes a pixel
 ORIENTATION = 0x0112  # the tag of EXIF 2.32, table 4; 1 is upright, 2 to 8 are turned or mirrored
+PIXELS_AT_ONCE = 2**24  # that are brought into RGB together
 MAX_SIDE = 65_535  # JPEG's limit; a resize of a longer side would need filters of thousands of taps
 MAX_FILE_BYTES = 512 * 1024 * 1024
 # The decoders that are tried. Pillow has others that start programs (EPS) or that nobody photographs with.
@@ -121,8 +123,8 @@ def load_image(
     orientation says, so that a phone's picture stands upright; TensorFlow's decoder ignores it (give False for that).
     Where grey is wanted, colours turn grey (`to_grey`), and arrays (H, W) and (H, W, 1) are images, too.
 
-    Raises `InputError`: no such file, not a regular file, empty, not an image, damaged, more than 100 megapixels
-    (judged from the header, before decoding), an array of another dtype or layout. `MissingExtra`: no Pillow.
+    Raises `InputError`: no such file, not a regular file, empty, not an image, damaged, more than 100 megapixels, of a WebP
+    50 (judged from the header, before decoding), an array of another dtype or layout. `MissingExtra`: no Pillow.
     """
     if isinstance(source, np.ndarray):
         if source.ndim == NHWC:
@@ -216,20 +218,22 @@ def _decode(content: bytes, where: str, exif_orientation: bool) -> Image:
             raise InputError(f"{where} declares far more than the {MAX_PIXELS:,} pixels allowed: shrink it") from None
         except Exception as error:  # Pillow's decoders raise errors of many types on damaged files
             raise InputError(f"{where} can't be decoded ({_reason(error)}): it is damaged; fetch it again") from error
-    return _guarded(image, where, exif_orientation)
+    return _guarded(image, where, exif_orientation, own=True)
 
 
-def _guarded(image: PillowImage.Image, where: str, exif_orientation: bool) -> Image:
+def _guarded(image: PillowImage.Image, where: str, exif_orientation: bool, own: bool = False) -> Image:
+    """The pixels of an image that isn't decoded yet; `own`: nobody else's, so it may be turned in its place."""
     width, height = image.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+    most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
+    if width * height > most or max(width, height) > MAX_SIDE:
         raise InputError(
-            f"{where} declares {width} x {height} pixels, at most {MAX_PIXELS:,} and {MAX_SIDE:,} on a side are "
+            f"{where} declares {width} x {height} pixels, at most {most:,} and {MAX_SIDE:,} on a side are "
             f"allowed: shrink it before use"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            pixels = _to_rgb(_upright(image) if exif_orientation else image, where)
+            pixels = _to_rgb(_upright(image, own) if exif_orientation else image, where)
         except InputError:
             raise
         except Exception as error:  # as above: a damaged file
@@ -244,26 +248,36 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:120]}"
 
 
-def _upright(image: PillowImage.Image) -> PillowImage.Image:
+def _upright(image: PillowImage.Image, own: bool) -> PillowImage.Image:
     from PIL import ImageOps
 
     image.load()  # a damaged picture is an error, damaged metadata is not
     try:
         turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+        if turned and own:
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would be one of 400 MB
+            return image
         return ImageOps.exif_transpose(image) if turned else image  # it copies also what isn't turned
     except Exception:
         return image
 
 
 def _to_rgb(image: PillowImage.Image, where: str) -> Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)  # Pillow's convert would clip at 255
-        return np.repeat(grey[:, :, None], CHANNELS, axis=2)
-    if image.mode in ("I", "F"):
+    wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if image.mode in ("I", "F") and not wide:
         raise InputError(
             f"{where} holds 32-bit values (mode {image.mode}) of unknown range: convert it to 8 bits a channel"
         )
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, CHANNELS), np.uint8)
+    rows = max(PIXELS_AT_ONCE // image.width, 1)  # what a mode's change needs beside is of so many rows
+    for top in range(0, image.height, rows):
+        whole = rows >= image.height
+        part = image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))
+        if wide:  # Pillow's convert would clip at 255
+            pixels[top : top + rows] = (np.asarray(part).astype(np.int64) >> 8)[:, :, None]
+        else:
+            pixels[top : top + rows] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return pixels
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import pytest
 from platforms import make_pipe
 
 from npmobilenet.errors import InputError, MissingExtra
+from npmobilenet.images import decoding
 from npmobilenet.images.decoding import MAX_SIDE, each_image, load_image, load_images
 from npmobilenet.images.inputs import check_input
 from npmobilenet.images.recipes import RECIPES, preprocess
@@ -274,3 +275,39 @@ INFINITE[0, 0, 0, 2] = -np.inf
 def test_check_input_refuses(x: Any, dtype: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_input(x, SHAPE, dtype)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_rows_of_a_large_picture_are_those_of_a_small_one(
+    pillow: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Brought into RGB a few rows at a time, so that 100 megapixels take no gigabyte beside."""
+    picture = pillow.fromarray(noise(37, 23))
+    wide = np.arange(37 * 23, dtype=np.uint16).reshape(37, 23) * 76
+    picture = pillow.fromarray(wide) if mode == "I;16" else picture.convert(mode)
+    content = encode(picture, "TIFF" if mode == "CMYK" else "PNG")
+    whole = load_image(content)
+    monkeypatch.setattr(decoding, "PIXELS_AT_ONCE", 5 * 23)
+    np.testing.assert_array_equal(load_image(content), whole)
+    np.testing.assert_array_equal(load_image(picture), whole)
+
+
+def test_a_webp_file_may_have_half_the_pixels(pillow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoder holds several pictures of four bytes a pixel."""
+    content = encode(pillow.fromarray(noise(9, 7)), "WEBP")
+    assert load_image(content).shape == (9, 7, 3)
+    assert decoding.MAX_WEBP_PIXELS == decoding.MAX_PIXELS // 2
+    monkeypatch.setattr(decoding, "MAX_WEBP_PIXELS", 62)
+    with pytest.raises(InputError, match="declares 7 x 9 pixels, at most 62"):
+        load_image(content)
+
+
+def test_a_users_picture_is_not_turned_in_its_place(pillow: Any) -> None:
+    exif = pillow.Exif()
+    exif[decoding.ORIENTATION] = 6
+    picture = pillow.open(io.BytesIO(encode(pillow.fromarray(noise(6, 9)), "PNG", exif=exif)))
+    for _ in range(2):
+        assert load_image(picture).shape == (9, 6, 3)
+        assert picture.size == (9, 6)
+    stream = encode(picture, "PNG", exif=exif)
+    np.testing.assert_array_equal(load_image(stream), load_image(picture))
