@@ -47,7 +47,7 @@ def explore(image: str | None, model: str | None, output: str | None, serve: boo
     with compile_notice():
         explorer = Explorer(engine, inputs, picture)
         if output is not None:
-            text = page(explorer, alone=True).encode()
+            text = page(explorer, alone=True).encode("utf-8", "backslashreplace")  # a file's name may be no UTF-8
     if output is not None:
         from npmobilenet.measure.evaluate.state import write_whole
 

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import IO
 
 MAX_MEMBERS = 20_000
@@ -31,6 +32,11 @@ ERRORS = (
 
 _END, _END64, _ENTRY = b"PK\x05\x06", b"PK\x06\x06", b"PK\x01\x02"
 _END_BYTES, _END64_BYTES, _LOCATOR_BYTES, _COMMENT_BYTES = 22, 56, 20, 2**16
+
+
+def is_resource_fork(name: str) -> bool:
+    """Whether a member is what macOS adds beside each file: `__MACOSX/._model.tflite`."""
+    return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")
 
 
 class ArchiveError(ValueError):

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from npmobilenet.errors import ConversionError
-from npmobilenet.formats.archive import MOST_RATIO, SMALL_BYTES
+from npmobilenet.formats.archive import MOST_RATIO, SMALL_BYTES, is_resource_fork
 
 MODEL_SUFFIXES = (".tflite", ".keras", ".h5", ".safetensors", ".pth", ".index")
 MAX_MEMBERS = 1000  # published archives have fewer than ten
@@ -86,7 +86,8 @@ def unpack(path: Path, folder: Path) -> list[Path]:
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {str(error)[:100]}"
         raise ConversionError(
-            f"{path}: a damaged archive, or one that was cut short ({reason}); fetch it again"
+            f"{path}: a damaged archive, or one that was cut short ({reason}); fetch it again, or, if it is a single "
+            "file and no tar archive that was gzipped, unpack it and pass what comes out (gzip -dk FILE)"
         ) from error
 
 
@@ -104,7 +105,7 @@ def _members(file: _Bounded, folder: Path) -> list[Path]:
                 raise ConversionError(f"member {name} is a link, a device or the like: expected files alone")
             if info.size > MAX_MEMBER_BYTES:
                 raise ConversionError(f"member {name} has {info.size:,} bytes, at most {MAX_MEMBER_BYTES:,} are taken")
-            if not _is_model(parts[-1]):
+            if not _is_model(parts[-1]) or is_resource_fork(info.name):
                 continue
             target = folder.joinpath(*parts)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -23,8 +24,16 @@ def is_leftover(path: Path) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file, then put it in the place of `path`. Raises OSError; what was there is then untouched."""
+    """Let `write` fill a file, then put it in the place of `path`. Raises OSError; what was there is then untouched.
+
+    A link is followed, as by `open`. A device, a pipe or a folder isn't replaced: /dev/null, say, would be gone.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name has a null character")
+    path = Path(os.path.realpath(path))
     temporary = temporary_beside(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "it is there and no regular file, so it isn't replaced; name another", str(path))
     try:
         with open(temporary, "xb") as file:
             write(file)

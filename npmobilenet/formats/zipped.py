@@ -36,7 +36,9 @@ def unpacked(path: Path) -> Iterator[Path]:
 def _unpack(path: Path, folder: Path) -> Path:
     try:
         with archive.opened(path) as file:
-            members = [info for info in file.infolist() if not info.is_dir() and not _is_resource_fork(info.filename)]
+            members = [
+                info for info in file.infolist() if not info.is_dir() and not archive.is_resource_fork(info.filename)
+            ]
             model = _the_model(path, file, members)
             target = folder / _plain(PurePosixPath(model.filename).name)
             _write(file, model, MAX_MODEL_BYTES, target)
@@ -47,11 +49,6 @@ def _unpack(path: Path, folder: Path) -> Path:
         if isinstance(error, ConversionError):
             raise
         raise ConversionError(f"{path}: {error}; fetch it again, or unpack it and pass the model file in it") from error
-
-
-def _is_resource_fork(name: str) -> bool:
-    """What macOS adds beside each file: `__MACOSX/._model.tflite`."""
-    return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")
 
 
 def _the_model(path: Path, file: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> zipfile.ZipInfo:

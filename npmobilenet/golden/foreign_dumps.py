@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.errors import InputError
+from npmobilenet.formats.array_files import read_bytes
 from npmobilenet.golden.dump import Dump, Entry, sanitized
 from npmobilenet.graph import Quantization
 from npmobilenet.modeldata import Array
@@ -57,11 +58,7 @@ def read_map(source: NameMap | str | os.PathLike[str] | None) -> dict[str, str]:
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        text = data.decode("utf-8-sig")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
         if path.suffix == ".csv":
             rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
             rows = rows[1:] if rows and [cell.strip().lower() for cell in rows[0]] == ["theirs", "ours"] else rows
@@ -72,7 +69,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
         if not isinstance(found, list) or any(not isinstance(p, tuple) for p in found):
             raise ValueError("expected one object, of their names to ours")
         return found
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
+    except (InputError, ValueError, csv.Error, RecursionError) as error:
         raise InputError(
             f"'{path}' can't be read as a name map: {str(error)[:200]}; docs/golden.md shows one"
         ) from error

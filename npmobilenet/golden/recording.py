@@ -23,6 +23,7 @@ import numpy as np
 
 import npmobilenet
 from npmobilenet.errors import InputError
+from npmobilenet.formats.array_files import read_bytes
 from npmobilenet.formats.npy import ArrayWriter
 from npmobilenet.formats.whole_file import temporary_beside
 from npmobilenet.golden.dump import FORMAT, MANIFEST, Dump, Entry, Manifest, catalogue, stems, to_json
@@ -167,7 +168,7 @@ def groups(chosen: Sequence[Entry], batch: int) -> Iterator[list[Entry]]:
 
 def check_target(target: Path, force: bool) -> None:
     """Refuse before any work what can't be written after it."""
-    if not target.parent.is_dir():
+    if not target.parent.is_dir() or "\0" in target.name:
         raise InputError(f"'{target}': there is no folder '{target.parent}'; make it first")
     if not target.exists() and not target.is_symlink():
         return
@@ -183,9 +184,9 @@ def check_target(target: Path, force: bool) -> None:
 
 def _is_dump(folder: Path) -> bool:
     try:
-        with open(folder / MANIFEST, encoding="utf-8") as file:
-            return bool(json.load(file).get("format", "") in (FORMAT, f"{FORMAT}-export"))
-    except (OSError, ValueError, AttributeError, RecursionError):
+        found = json.loads(read_bytes(folder / MANIFEST).decode())
+        return bool(found.get("format", "") in (FORMAT, f"{FORMAT}-export"))
+    except (InputError, ValueError, AttributeError, RecursionError):
         return False
 
 

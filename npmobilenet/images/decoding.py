@@ -123,8 +123,8 @@ def load_image(
     orientation says, so that a phone's picture stands upright; TensorFlow's decoder ignores it (give False for that).
     Where grey is wanted, colours turn grey (`to_grey`), and arrays (H, W) and (H, W, 1) are images, too.
 
-    Raises `InputError`: no such file, not a regular file, empty, not an image, damaged, more than 100 megapixels, of a WebP
-    50 (judged from the header, before decoding), an array of another dtype or layout. `MissingExtra`: no Pillow.
+    Raises `InputError`: no such file, not a regular file, empty, not an image, damaged, more than 100 megapixels (WebP:
+    50; judged from the header, before decoding), an array of another dtype or layout. `MissingExtra`: no Pillow.
     """
     if isinstance(source, np.ndarray):
         if source.ndim == NHWC:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ from npmobilenet.images.decoding import MAX_FILE_BYTES
 # Of files that are taken for images by their names, where a whole folder is looked through.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 STANDARD_INPUT = "-"
+_PARTED = r"/\\" if sys.platform == "win32" else "/"  # by these are the parts of a path
+ANY_FOLDERS = re.compile(rf"(?<![^{_PARTED}])(?:\*\*(?:[{_PARTED}]+|$))+")
 
 
 class Found(NamedTuple):
@@ -50,6 +54,14 @@ def find_images(arguments: Iterable[str]) -> Iterator[Found]:
             yield Found(argument, argument)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link that leads to itself is none, and no error."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _standard_input() -> bytes | InputError:
     if sys.stdin is None:
         return InputError("there is no standard input to read an image from")
@@ -67,7 +79,7 @@ def _standard_input() -> bytes | InputError:
 def _in_folder(folder: str) -> Iterator[Found]:
     try:
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if not e.name.startswith(".") and not e.is_dir())
+            names = sorted(e.name for e in entries if not e.name.startswith(".") and not is_folder(e))
     except OSError as error:
         yield Found(folder, InputError(f"'{folder}' can't be listed: {error.strerror or error}"))
         return
@@ -81,7 +93,37 @@ def _in_folder(folder: str) -> Iterator[Found]:
 
 
 def _matching(pattern: str) -> Iterator[Found]:
-    files = sorted(path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))
+    files = sorted({path for path in _expanded(pattern) if not os.path.isdir(path)})
     if not files:
         yield Found(pattern, InputError(f"'{pattern}' matches no file; check the pattern and the folder"))
     yield from (Found(path, path) for path in files)
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """As glob's `iglob`, with `**` for any folders, but none of them twice: a link up leads in circles."""
+    parts = ANY_FOLDERS.split(pattern, maxsplit=1)
+    if len(parts) == 1:
+        yield from glob.iglob(pattern)
+        return
+    for base in glob.iglob(parts[0]) if glob.has_magic(parts[0]) else parts[:1]:
+        for folder in _folders(base):
+            yield from _expanded(os.path.join(glob.escape(folder), parts[1] or "*"))
+
+
+def _folders(base: str) -> Iterator[str]:
+    """A folder and all below it, hidden ones left out, each once, before links to it."""
+    seen: set[tuple[int, int]] = set()
+    waiting = deque([base])
+    while waiting:
+        folder = waiting.popleft()
+        try:
+            about = os.stat(folder or os.curdir)
+            with os.scandir(folder or os.curdir) as entries:
+                inner = sorted((e.is_symlink(), e.name) for e in entries if not e.name.startswith(".") and is_folder(e))
+        except OSError:  # a file, or a folder that can't be listed: the pattern matches nothing there
+            continue
+        if (about.st_dev, about.st_ino) not in seen:
+            seen.add((about.st_dev, about.st_ino))
+            yield folder
+            for link, name in inner:  # links last of all
+                (waiting.append if link else waiting.appendleft)(os.path.join(folder, name))

@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _found(self, path: str) -> tuple[str, bytes]:
         explorer = self.server.explorer
         if not path:
-            return "text/html", page(explorer, alone=False).encode()
+            return "text/html", page(explorer, alone=False).encode("utf-8", "backslashreplace")
         what, _, key = path.partition("/")
         if what == "blob":
             return "application/octet-stream", explorer.blob(key)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -129,10 +130,14 @@ def _fetch(row: Checkpoint, url: str, packed: Path, on_progress: Listener | None
 
 def _sum(path: Path) -> str:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe could block for ever
+            raise DownloadError(f"'{path}' is no regular file: expected the archive, as it was fetched")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise DownloadError(f"there is no archive '{path}'; check the path") from None
+    except OSError as error:
+        raise DownloadError(f"the archive '{path}' can't be read: {error.strerror or error}") from error
 
 
 def _check_kind(row: Checkpoint, source: Path) -> None:

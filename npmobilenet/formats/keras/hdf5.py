@@ -7,6 +7,7 @@ virtual) floats of the expected shape, all of it in the file; attributes are mea
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ HDF5_ERRORS = (
 
 
 _SOURCES: dict[int, Any] = {}  # HDF5's number of an open file -> what `open_hdf5` was given for it
+# -> bytes of variables that may still be read of it. Many names may stand for one dataset; honest files have few such.
+_LEFT: dict[int, int] = {}
+_MOST_USES, _MOST_BYTES = (
+    4,
+    64 << 20,
+)  # together these are what may be read: so often the file's size, and so many bytes
 
 
 @contextmanager
@@ -41,11 +48,12 @@ def open_hdf5(source: Any, name: str) -> Iterator[Any]:
         raise ConversionError(f"'{name}' is damaged: HDF5 says: {error}") from error
     try:
         number = guard(name, lambda: h5py.h5o.get_info(file.id).fileno)
-        _SOURCES[number] = source
+        size = len(source.getbuffer()) if hasattr(source, "getbuffer") else os.path.getsize(source)
+        _SOURCES[number], _LEFT[number] = source, _MOST_USES * size + _MOST_BYTES
         try:
             yield file
         finally:
-            del _SOURCES[number]
+            del _SOURCES[number], _LEFT[number]
     finally:
         file.close()
 
@@ -161,6 +169,8 @@ def read(found: Variable, shape: tuple[int, ...], what: str) -> Array:
 
 
 def _read(dataset: Any, shape: tuple[int, ...], what: str) -> Any:
+    import h5py
+
     if dataset.shape != shape:
         raise ConversionError(f"{what} has shape {dataset.shape}, expected {shape}")
     if dataset.external or dataset.is_virtual or dataset.chunks is not None:
@@ -170,6 +180,9 @@ def _read(dataset: Any, shape: tuple[int, ...], what: str) -> Any:
     size, stored = math.prod(shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if size > MAX_FILE_BYTES or stored != size:
         raise ConversionError(f"{what} declares {size} bytes, of which {stored} are in the file")
+    _LEFT[number := h5py.h5o.get_info(dataset.id).fileno] -= size
+    if _LEFT[number] < 0:
+        raise ConversionError(f"{what} shares its bytes with too many others: the file is damaged; save the model anew")
     return dataset[()]
 
 

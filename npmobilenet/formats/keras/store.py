@@ -115,7 +115,8 @@ def open_store(path: Path) -> Iterator[Store]:
             yield guard(path.name, _read_hdf5, file, path.name)
     else:
         raise ConversionError(
-            f"'{path.name}' is neither HDF5 (.h5, .weights.h5) nor a zip archive (.keras): it starts with {magic!r}"
+            f"'{path.name}' is neither HDF5 (.h5, .weights.h5) nor a zip archive (.keras): it starts with {magic!r}; "
+            "fetch it again, or save the model anew"
         )
 
 

@@ -6,6 +6,7 @@ Source: pytorch/pytorch torch/serialization.py (_save, _load: persistent ids), c
 from __future__ import annotations
 
 import zipfile
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ def read_zip(file: zipfile.ZipFile) -> Any:
     order = members.get(f"{root}byteorder")
     big_endian = order is not None and _content(file, order, 16) == b"big"
 
+    @lru_cache(maxsize=1)  # tensors that are parts of one block follow each other
+    def block(name: str) -> bytes:
+        return _content(file, members[name], MAX_BYTES)
+
     def storage(key: Any) -> Storage:
         """A persistent id is ("storage", class, name of the block, device, number of elements)."""
         if not (isinstance(key, tuple) and len(key) == 5 and isinstance(key[1], Name) and key[1].kind == "storage"):
@@ -50,7 +55,7 @@ def read_zip(file: zipfile.ZipFile) -> Any:
             raise ConversionError(
                 f"the block 'data/{name[:40]}' {found}, expected {size:,} bytes; the file is damaged: fetch it again"
             )
-        return Storage(kind.dtype, count, lambda: _content(file, info, MAX_BYTES), big_endian)
+        return Storage(kind.dtype, count, partial(block, info.filename), big_endian)
 
     return opcodes.run(data, resolve, call, storage)
 

@@ -104,7 +104,7 @@ def parse(data: bytes) -> TFLiteFile:
     if len(data) < _MIN_FILE_BYTES or data[4:8] != b"TFL3":
         raise ConversionError(
             f"not a .tflite file: expected at least {_MIN_FILE_BYTES} bytes with the identifier "
-            f"'TFL3' at byte 4, got {len(data)} bytes with {data[4:8]!r}"
+            f"'TFL3' at byte 4, got {len(data)} bytes with {data[4:8]!r}; fetch it again"
         )
     reader = _Reader(schema(), data)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from npmobilenet.errors import InputError
-from npmobilenet.images.finding import SUFFIXES, is_image_name
+from npmobilenet.images.finding import SUFFIXES, is_folder, is_image_name
 from npmobilenet.measure.datasets.classes import LISTED, ClassFinder, synset_of
 from npmobilenet.measure.datasets.dataset import Dataset, fingerprint
 
@@ -67,7 +67,7 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, list[str]], int]:
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
         if entry.name.startswith("."):
             continue
-        if not entry.is_dir():
+        if not is_folder(entry):
             skipped += not is_image_name(entry.name)
             loose += [entry.name] * is_image_name(entry.name)
             continue
@@ -134,6 +134,8 @@ def _by_name(folder: Path, names: Sequence[str]) -> dict[str, str]:
 def _read_truth(path: Path, names: Sequence[str]) -> dict[str, str]:
     """The class of each file, as a ground-truth file gives it: by file name, or line by line in the order of names."""
     try:
+        if path.exists() and not path.is_file():  # a pipe could block for ever
+            raise OSError("it is no regular file")
         if path.stat().st_size > MAX_TRUTH_BYTES:
             raise InputError(f"truth file '{path}' has more than {MAX_TRUTH_BYTES:,} bytes: is it a text file?")
         text = path.read_text(encoding="utf-8-sig")

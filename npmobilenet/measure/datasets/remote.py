@@ -5,6 +5,8 @@ What stands for an image here is small and can be sent to other machines; `read`
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -83,8 +85,12 @@ def source_of(text: str) -> str | Address:
 
 
 def opened(path: str) -> Any:
-    """A file by path or address, for reading."""
-    return fsspec().open(path, "rb") if is_address(path) else open(path, "rb")
+    """A file by path or address, for reading. Raises `OSError`, also for a pipe, which could block for ever."""
+    if is_address(path):
+        return fsspec().open(path, "rb")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is no regular file")
+    return open(path, "rb")
 
 
 def addresses(argument: str) -> list[str]:

@@ -131,7 +131,10 @@ class State:
             return state
         if not path.is_file():
             raise InputError(f"state '{path}' is not a file")
-        arrays = read_arrays(path, FORMS, "state")
+        try:
+            arrays = read_arrays(path, FORMS, "state")
+        except InputError as error:
+            raise InputError(f"{error}; delete it, or begin anew with another state") from error
         header = _header(path, arrays["header"])
         _check_identity(path, header, identity)
         if (header.get("images"), header.get("classes")) != (count, classes):
