@@ -12,10 +12,11 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from cases import arrays_for, arrays_q, q, run_node, run_q, same_bits, single_q
+from cases import arrays_for, arrays_q, q, run_node, run_q, same_bits, single, single_q
 
 from npmobilenet.arithmetic.dialects import DIALECTS
 from npmobilenet.graph import Graph, Node
+from npmobilenet.kernels import kernel_set
 from npmobilenet.kernels.compiler.cpu import ISAS, isas_here
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.build import build
@@ -48,6 +49,24 @@ def test_fast_equals_reference_on_every_zoo_layer(family: str) -> None:
             results.append(run_node(graph, node, inputs, "fast"))
         assert same_bits(results[0], results[1]), f"{node.name}: threads"
         assert same_bits(results[0], run_node(graph, node, inputs, "reference")), node.name
+
+
+@pytest.mark.equal("pointwise_conv2d", "fast, any number of pixels", "reference, compiled", "bits")
+@pytest.mark.parametrize("channels", [5, 32])
+def test_rows_that_tiles_leave_over(channels: int) -> None:
+    """Some are computed again by a tile that begins earlier, unless something is added: it may lie where `out` does."""
+    rng, fast = np.random.default_rng(3), kernel_set("fast")
+    for rows in range(1, 17):
+        graph = single("conv2d", [(1, 1, rows, 7)], [(1, 1, 7, channels), (channels,)], stride=(1, 1),
+                       padding=((0, 0), (0, 0)))  # fmt: skip
+        x, weights, bias = arrays_for(graph, graph.nodes[0], rng)
+        product = run_node(graph, graph.nodes[0], [x, weights, bias], "fast")
+        assert same_bits(product, run_node(graph, graph.nodes[0], [x, weights, bias], "reference")), rows
+        more = rng.standard_normal((rows, channels), dtype=np.float32)
+        out, expected = more if channels == 32 else np.zeros_like(more), product.reshape(more.shape) + more
+        packed = fast.pack("pointwise_conv2d_f32", weights.reshape(7, channels))
+        fast.pointwise_add_f32(x.reshape(rows, 7), packed, bias, 0, more, out)
+        assert same_bits(out, expected), rows
 
 
 # -- other machines ----------------------------------------------------------------------------------------------------

@@ -103,24 +103,36 @@ def gemm_f32_rows(heights: tuple[int, ...], widths: tuple[tuple[int, ...], ...])
     """An intrinsic for any number of rows by the columns of one of `widths`: as many rows as fit into the first of
     `heights`, then of what is left into the next; the last height is 1.
 
-    kernel(lhs, panel, width, activation, more, adds, out, rows): as gemm_f32_kernel.
+    kernel(lhs, panel, width, activation, more, adds, out, rows): as gemm_f32_kernel. Two rows or more that are left in
+    the end go together as the last of a tile of the lowest height but 1, which computes the rows before them again: a
+    tile of one row waits for each fma. Not where something is added: it may lie where `out` does.
     """
     kernels = {height: {sum(v): gemm_f32_kernel(height, v).emit for v in widths} for height in heights}
 
     @generated
     def kernel(builder, kinds, lhs, panel, width, activation, more, adds, out, rows):
-        for height, of_widths in kernels.items():
-            count = builder.sdiv(rows, INT(height))
-            part, to = lhs, out
+        def compute(height, first, count):
+            part = lhs._replace(at=builder.add(lhs.at, builder.mul(first, lhs.step)))
+            to = out._replace(at=builder.add(out.at, builder.mul(first, out.step)))
 
-            def call(emit, part=part, to=to, count=count):
+            def call(emit):
                 emit(builder, kinds, part, panel, activation, more, adds, to, count)
 
             with builder.if_then(builder.icmp_signed(">", count, INT(0))):
-                dispatch(builder, width, {n: lambda emit=emit: call(emit) for n, emit in of_widths.items()})
-            done = builder.mul(count, INT(height))
-            rows = builder.sub(rows, done)
-            lhs = lhs._replace(at=builder.add(lhs.at, builder.mul(done, lhs.step)))
-            out = out._replace(at=builder.add(out.at, builder.mul(done, out.step)))
+                dispatch(builder, width, {n: lambda emit=emit: call(emit) for n, emit in kernels[height].items()})
+
+        first, low = INT(0), heights[-2]
+        for height in heights:
+            left = builder.sub(rows, first)
+            if height == 1:
+                again = builder.icmp_signed(">", left, INT(1))
+                again = builder.and_(again, builder.icmp_signed(">=", rows, INT(low)))
+                again = builder.and_(again, builder.icmp_signed("==", adds, INT(0)))
+                once = builder.select(again, INT(1), INT(0))
+                compute(low, builder.sub(rows, INT(low)), once)
+                left = builder.select(again, INT(0), left)
+            count = builder.sdiv(left, INT(height))
+            compute(height, first, count)
+            first = builder.add(first, builder.mul(count, INT(height)))
 
     return kernel
