@@ -116,22 +116,21 @@ def split_into_bands(graph: Graph, groups: list[Group], visible: Collection[str]
     """Expansion, depthwise convolution and projection become one, by bands of rows, if what is between is LARGE.
 
     Each of the two pointwise convolutions may be missing. Float32 only. A projection comes along with an expansion from
-    a quarter of LARGE on: behind a stride of 2 its image has a quarter of the pixels. In MobileNetV1 a pointwise
-    convolution lies between two depthwise ones, and goes with the one whose image is larger.
+    a quarter of LARGE on: behind a stride of 2 its image has a quarter of the pixels.
     """
     uses = _Uses(groups, visible)
     chains: dict[str, Group] = {}  # output -> the nodes up to it
     gone: set[str] = set()  # outputs inside a chain
-    filters = [g for g in groups if len(g) == 1 and g[0].op == "depthwise_conv2d" and _is_float(graph, g[0])]
-    for (node,) in sorted(filters, key=lambda g: -graph.tensors[g[0].inputs[0]].nbytes):
+    for group in groups:
+        node = group[0]
+        if len(group) > 1 or node.op != "depthwise_conv2d" or not _is_float(graph, node):
+            continue
         x, result = graph.tensors[node.inputs[0]], graph.tensors[node.output]
         if x.shape[-1] != result.shape[-1]:
             continue
         before, after = uses.hidden_writer(x.name), uses.only_reader(result.name)
-        if before and before[-1].output in chains:
+        if before and before[-1].output in chains:  # MobileNetV1: the projection of the depthwise convolution before
             before = None
-        if after and after[-1].output in gone:
-            after = None
         expand = before if before and x.nbytes >= LARGE and _is_pointwise(graph, before) else ()
         project = after if after and result.nbytes >= LARGE / 4 and _is_pointwise(graph, after) else ()
         if not expand and not (project and result.nbytes >= LARGE):

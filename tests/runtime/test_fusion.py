@@ -139,24 +139,6 @@ def test_a_projection_is_not_the_next_ones_expansion() -> None:
 
 
 @pytest.mark.usefixtures("small_is_large")
-def test_a_pointwise_convolution_goes_with_the_larger_image() -> None:
-    """MobileNetV1: its 112 x 112 x 64 image, the largest, is hidden, not the one before it of 32 channels."""
-    b = GraphBuilder("turns")
-    x, depth = b.input("x", (1, 12, 12, 8)), 8
-    for i, (stride, channels) in enumerate(((1, 16), (2, 32), (1, 32), (1, 40))):
-        x = b.node("depthwise_conv2d", [x, b.constant(f"f{i}", (3, 3, depth)), b.constant(f"g{i}", (depth,))], f"d{i}",
-                   stride=(stride, stride), padding=((1, 1), (1, 1)), activation="relu")  # fmt: skip
-        x = b.node("conv2d", [x, b.constant(f"w{i}", (1, 1, depth, channels)), b.constant(f"b{i}", (channels,))],
-                   f"p{i}", stride=(1, 1), padding=((0, 0), (0, 0)), activation="relu")  # fmt: skip
-        depth = channels
-    graph = b.finish([x])
-    weights, image = weights_of(graph), np.random.default_rng(0).standard_normal((2, 12, 12, 8)).astype(np.float32)
-    plan = Plan(graph, weights, batch=2)
-    assert [step.node for step in plan.steps] == ["d0", "p0 + d1 + p1", "d2 + p2", "d3 + p3"]
-    assert run(plan, image, 2).tobytes() == run(Plan(graph, weights, batch=2, fusions=()), image).tobytes()
-
-
-@pytest.mark.usefixtures("small_is_large")
 def test_what_others_read_is_not_hidden() -> None:
     """A value with two readers, and one that is an output, stay as they are."""
     b = GraphBuilder("shared")
