@@ -36,10 +36,12 @@ QUICK = (
     "formats/test_weightfile.py", "images/test_images.py", "images/test_labels.py", "images/test_preprocess.py",
     "test_graph.py", "test_structure.py", "tools/test_cut_tflite.py", "zoo/",
 )  # fmt: skip
-# The slow tests, by the end of "file::name": each takes five seconds of a core or more, half of them all compiling.
+# The slow tests, by the end of "file::name", or of a file: five seconds of a core or more, half of them all compiling.
 SLOW = (
     "test_extreme_scales_give_equal_results_or_one_sentence", "test_numba_that_is_told_something_is_asked",
     "test_fast_equals_reference_for_all_that_is_accepted",
+    "golden/test_device_causes.py", "golden/test_exchanged_causes.py", "test_memory_does_not_grow",
+    "test_lowering_keeps_the_values", "test_rows_that_tiles_leave_over", "test_a_dump_that_lacks_tensors",
     "test_a_short_run_finds_nothing", "test_examples_run", "test_golden_tools_on_extreme_scales",
     "test_a_full_cache_needs_no_numba", "test_numba_of_the_users_own_has_the_same_threads",
     "test_a_kernel_that_is_not_there_is_compiled", "test_what_numba_said_is_asked_again",
@@ -130,7 +132,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
-        if item.nodeid.partition("[")[0].endswith(SLOW):
+        if item.nodeid.partition("[")[0].endswith(SLOW) or path.endswith(SLOW):
             item.add_marker("slow")
         elif path.startswith(QUICK) and "data" not in getattr(item, "fixturenames", ()):
             item.add_marker("quick")
