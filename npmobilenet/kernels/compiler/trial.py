@@ -12,8 +12,11 @@ TURN_TIME = 2e6  # and no more than two as soon as they took so long: 2 ms, in n
 ROUNDS = 6  # of which each way has one turn
 CLEAR = 0.8  # a way whose median is more than the best one's by this part has no more turns than two
 BETTER = 0.95  # a way takes another's place only with a median below this part of that one's
-AGAIN = 4096  # runs after which all are tried anew; twice as many each time that the same is chosen again,
-RAREST = 1 << 20  # up to these
+# All are tried anew after so many times the runs that the trial took, and after twice as many whenever the same is
+# chosen again. Another program may have had the second core: a model of 1.3 ms once stayed on one thread for 5 seconds,
+# where two took 0.8. A trial costs some 1 % of the runs from one to the next, as slow ways have two turns only.
+AGAIN = 16
+RAREST = 1 << 20  # runs between two trials at most
 
 
 class Trial:
@@ -21,7 +24,7 @@ class Trial:
 
     def __init__(self, ways: int) -> None:
         self._ways = ways
-        self._again = AGAIN
+        self._again = 0  # runs before the next trial
         self.chosen = ways - 1
         self._begin()
 
@@ -30,7 +33,7 @@ class Trial:
         self._turns = list(range(self._ways))[::-1]  # left of this round
         self._round = 1
         self._turn: list[float] = []
-        self._left = self._again  # runs before the next trial
+        self._runs = self._left = 0  # of this trial, and before the next
         self.deciding = self._ways > 1
 
     @property
@@ -41,6 +44,7 @@ class Trial:
     def took(self, time: float) -> None:
         """What a run by `way` took, in ns."""
         if self.deciding:
+            self._runs += 1
             self._turn.append(time)
             if len(self._turn) >= (2 if sum(self._turn) > TURN_TIME else TURN):
                 self._times[self._turns.pop(0)] += self._turn[1:]
@@ -63,5 +67,6 @@ class Trial:
         before, self.deciding = self.chosen, False
         if best < BETTER * medians[before]:
             self.chosen = medians.index(best)
-        self._again = min(2 * self._again, RAREST) if self.chosen == before else AGAIN
+        first = AGAIN * self._runs
+        self._again = min(max(2 * self._again, first), RAREST) if self.chosen == before else first
         self._left = self._again
