@@ -56,7 +56,7 @@ def check_calls(model: Model, batch: int, seed: int) -> dict[str, int]:
         together = before.copy()
         for first, stop in itertools.pairwise(cuts):
             touch = lambda _, end, first=first, call=call: call.work.touch(first, end)  # noqa: E731
-            part = touched(touch, call.held, stop, stop)
+            part = touched(touch, call.held, stop, 1)
             block[:] = noise
             for low, high in part.all[0] - start:
                 if 0 <= low < high <= block.size:  # else it is no part of the block
@@ -67,7 +67,7 @@ def check_calls(model: Model, batch: int, seed: int) -> dict[str, int]:
             changed = np.flatnonzero(block != begun)
             assert changed.size == 0 or low <= changed[0] <= changed[-1] < high, (step.node, first, stop)
             together[changed] = block[changed]
-        (whole,) = touched(call.work.touch, call.held, units, units).written[0] - start
+        (whole,) = touched(call.work.touch, call.held, units, 1).written[0] - start
         assert together[slice(*whole)].tobytes() == after[slice(*whole)].tobytes(), step.node
         block[:] = after
     return said
@@ -108,7 +108,7 @@ def test_a_piece_waits_for_the_rows_that_it_reads() -> None:
     first = touched(alike(16, x, middle), (x, middle), 16, 4)
     window = under_windows(middle, out, 3, 2, 1, 1)
     assert window(3, 5)[0][1:3] == (5, 10)  # the last row of an image and the first of the next
-    then = touched(window, (middle, out), 8, 2)
+    then = touched(window, (middle, out), 8, 4)
     assert needs(first, then, (4, 4)).tolist() == [[0, 1], [0, 2], [2, 3], [2, 4]]
     assert needs(None, then, (4, 4)).tolist() == [[0, 4]] * 4
     assert needs(first, None, (4, 1)).tolist() == [[0, 4]]
@@ -117,23 +117,23 @@ def test_a_piece_waits_for_the_rows_that_it_reads() -> None:
 def test_a_piece_waits_for_those_whose_memory_it_takes() -> None:
     """The call before still reads what this one overwrites; a call that touches nothing of it waits for none."""
     x, y, other = np.zeros(64, np.int64), np.zeros(64, np.int64), np.zeros(64, np.int64)
-    before = touched(alike(8, x, y), (x, y), 8, 2)
+    before = touched(alike(8, x, y), (x, y), 8, 4)
     reading = touched(
-        lambda first, stop: [Rows(other, first, stop, 8), Rows(x, 7 - first, 8 - first, 8)], (other, x), 8, 1
+        lambda first, stop: [Rows(other, first, stop, 8), Rows(x, 7 - first, 8 - first, 8)], (other, x), 8, 8
     )
     assert needs(before, reading, (4, 8)).tolist() == [[3, 4]] * 2 + [[2, 3]] * 2 + [[1, 2]] * 2 + [[0, 1]] * 2
-    apart = touched(alike(8, other), (other,), 8, 4)
+    apart = touched(alike(8, other), (other,), 8, 2)
     assert needs(before, apart, (4, 2)).tolist() == [[0, 0]] * 2
-    whole = touched(alike(8, other), (y, other), 8, 4)  # which reads y, but doesn't say of which rows
+    whole = touched(alike(8, other), (y, other), 8, 2)  # which reads y, but doesn't say of which rows
     assert needs(before, whole, (4, 2)).tolist() == [[0, 4]] * 2
 
 
 def test_every_thread_gets_a_piece_of_a_small_step_that_says_what_it_touches() -> None:
     x = np.zeros(16)
-    assert Work(16, FINE // 4, touch=alike(16, x)).piece(2) == 8
-    assert Work(16, FINE // 4).piece(2) == 16
-    assert Work(16, FINE // 16, touch=alike(16, x)).piece(2) == 16
-    assert Work(16, FINE // 4, touch=alike(16, x)).piece(2, 4 * GRAIN) == 16
+    assert Work(16, FINE // 4, touch=alike(16, x)).pieces(2) == 2
+    assert Work(16, FINE // 4).pieces(2) == 1
+    assert Work(16, FINE // 16, touch=alike(16, x)).pieces(2) == 1
+    assert Work(16, FINE // 4, touch=alike(16, x)).pieces(2, 4 * GRAIN) == 1
 
 
 # -- in their order ----------------------------------------------------------------------------------------------------

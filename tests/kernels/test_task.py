@@ -22,7 +22,7 @@ from npmobilenet.kernels.compiler.work_sharing import (
     CHAIN,
     COARSE,
     GRAIN,
-    PIECE,
+    PIECES,
     Call,
     Program,
     Work,
@@ -54,14 +54,17 @@ def test_pieces(per_thread: int) -> None:
     for units in (*UNITS, 100_000):
         for cost in (0, 1, 40, 1000, GRAIN, 10 * GRAIN):
             for threads in THREADS:
-                piece = Work(units, cost, per_thread).piece(threads)
-                assert 1 <= piece <= units
-                assert math.ceil(units / piece) <= per_thread * threads
-                assert math.ceil(units / piece) <= max(1, units * cost // GRAIN)
-    assert Work(16, GRAIN, 8).piece(2) == 1
-    assert Work(17, GRAIN, 8).piece(2) == 2
-    assert Work(17, GRAIN, 1).piece(2) == 9
-    assert Work(100, GRAIN // 10, 8).piece(2) == 10
+                for least in (1, 4, 1000):
+                    pieces = Work(units, cost, per_thread, least=least).pieces(threads)
+                    assert 1 <= pieces <= min(units, per_thread * threads)
+                    assert pieces <= max(1, units * cost // GRAIN)
+                    assert pieces <= threads or units // pieces >= least
+    assert Work(16, GRAIN, 8).pieces(2) == 16
+    assert Work(17, GRAIN, 8).pieces(2) == 16
+    assert Work(17, GRAIN, 1).pieces(2) == 2
+    assert Work(17, GRAIN, 8, least=6).pieces(2) == 2
+    assert Work(49, GRAIN, 8, least=6).pieces(2) == 8
+    assert Work(100, GRAIN // 10, 8).pieces(2) == 10
 
 
 def units_of(counts: Array, marks: Array, cost: int, per_thread: int) -> Work:
@@ -95,10 +98,12 @@ def test_every_unit_comes_once(threads: int) -> None:
                 for run in range(1, 4):
                     program.run(threads)
                     assert (counts == run).all(), (units, cost, counts)
-                piece = call.work.piece(threads) if threads > 1 else units
+                pieces = call.work.pieces(threads) if threads > 1 else 1
+                cuts = np.arange(pieces + 1) * units // pieces
                 wanted = np.zeros(units, np.int64)
-                wanted[::piece] = np.minimum(piece, units - np.arange(0, units, piece))
+                wanted[cuts[:-1]] = np.diff(cuts)
                 assert (marks == wanted).all(), (units, cost)
+                assert np.ptp(np.diff(cuts)) <= 1  # none has more than one unit more than another
 
 
 def one_each(x: Array, factor: int, out: Array) -> Work:
@@ -205,9 +210,9 @@ def test_a_trial_does_not_believe_lucky_runs() -> None:
 
 
 def test_a_trial_keeps_its_choice_unless_another_is_better() -> None:
-    """Tried anew after AGAIN runs, then after twice as many; 4 % don't count, 6 % do."""
+    """Tried anew after AGAIN times the runs of a trial, then after twice as many; 4 % don't count, 6 % do."""
     trial = Trial(2)
-    decide(trial, lambda way, run: (60e3, 100e3)[way])
+    first = AGAIN * decide(trial, lambda way, run: (60e3, 100e3)[way])
     assert trial.chosen == 0
 
     def runs_to_the_next(most: int) -> int:
@@ -218,13 +223,16 @@ def test_a_trial_keeps_its_choice_unless_another_is_better() -> None:
                 return run
         return most
 
-    assert runs_to_the_next(AGAIN + 1) == AGAIN
-    decide(trial, lambda way, run: (100e3, 96e3)[way])
+    assert runs_to_the_next(first + 1) == first
+    longer = AGAIN * decide(trial, lambda way, run: (100e3, 96e3)[way])
     assert trial.chosen == 0
-    assert runs_to_the_next(2 * AGAIN + 1) == 2 * AGAIN
+    assert longer > 2 * first
+    assert runs_to_the_next(longer + 1) == longer
+    decide(trial, lambda way, run: (100e3, 96e3)[way])
+    assert runs_to_the_next(2 * longer + 1) == 2 * longer
     decide(trial, lambda way, run: (100e3, 94e3)[way])
     assert trial.chosen == 1
-    assert runs_to_the_next(AGAIN + 1) == AGAIN
+    assert runs_to_the_next(longer + 1) == longer
 
 
 def test_a_trial_needs_no_second_thread_where_two_bring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +271,7 @@ def test_a_trial_of_a_program_by_its_clock(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(work_sharing, "perf_counter_ns", clock)
         program.run(2)
         assert [(way.calls[:, CHAIN] > 0).all() and way.threads > 1 for way in program._ways[2]] == [True, True, False]
-        assert [len(set((way.calls[:, PIECE] < 16).tolist())) for way in program._ways[2]][:2] == [1, 2]
+        assert [len(set((way.calls[:, PIECES] > 1).tolist())) for way in program._ways[2]][:2] == [1, 2]
         while program._trials[2].deciding:
             arrays[-1][:] = -1
             program.run(2)

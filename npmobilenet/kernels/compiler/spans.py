@@ -66,9 +66,9 @@ def _arrays(args: Any) -> Iterator[np.ndarray]:
             yield arg
 
 
-def touched(touch: Touch, args: Sequence[Any], units: int, piece: int) -> Touched:
-    """What each piece of a call touches; args: the kernel's."""
-    parts = [touch(first, min(first + piece, units)) for first in range(0, units, piece)]
+def touched(touch: Touch, args: Sequence[Any], units: int, pieces: int) -> Touched:
+    """What each piece of a call touches, whose units it shares out as equally as it can; args: the kernel's."""
+    parts = [touch(units * p // pieces, units * (p + 1) // pieces) for p in range(pieces)]
     starts = np.array([row.array.ctypes.data for row in parts[0]])
     steps = np.array([row.array.nbytes // max(row.of, 1) for row in parts[0]])
     spans = np.array([[(row.first, row.stop) for row in rows] for rows in parts]) * steps[:, None] + starts[:, None]

@@ -37,7 +37,7 @@ from npmobilenet.kernels.compiler.trial import Trial
 
 APART = 8  # int64 words between two counters: 64 bytes, so that threads don't share their cache lines
 SPINS = 5000  # looks at a counter, some 10 us, before a waiting thread lets others have its core
-ADDRESS, WORDS, UNITS, PIECE, CHAIN, AT = range(6)
+ADDRESS, WORDS, UNITS, PIECES, CHAIN, AT = range(6)
 
 # Multiply-adds (or what takes as long) in a piece of work that is worth handing to a thread: some 2 us.
 GRAIN = 100_000
@@ -52,20 +52,23 @@ class Work(NamedTuple):
     """How a call can be shared out: the number of units, the multiply-adds of one, roughly, and pieces per thread.
 
     Kernels that have something to prepare for each piece say 1. `touch` says which memory units need (spans.py); where
-    it isn't known, no piece begins before all of the call before are done.
+    it isn't known, no piece begins before all of the call before are done. A piece of fewer than `least` units takes
+    longer than its part of the whole.
     """
 
     units: int
     cost: int
     per_thread: int = PER_THREAD
     touch: Touch | None = None
+    least: int = 1
 
-    def piece(self, threads: int, grain: int = GRAIN) -> int:
-        """The number of units that a thread takes at a time. Where pieces are few, each thread has as many."""
+    def pieces(self, threads: int, grain: int = GRAIN) -> int:
+        """The number of pieces, as equal as whole units let them be. Where they are few, each thread has as many."""
         total = self.units * self.cost
         one_each = min(threads, total // FINE) if self.touch is not None and grain < COARSE else 1
-        pieces = max(1, min(self.per_thread * threads, self.units, max(total // grain, one_each)))
-        return -(-self.units // (pieces - pieces % threads or pieces))
+        most = min(self.per_thread * threads, max(self.units // self.least, threads), self.units)
+        pieces = max(1, min(most, max(total // grain, one_each)))
+        return pieces - pieces % threads or pieces
 
 
 class Call(NamedTuple):
@@ -176,8 +179,7 @@ def _take_part(calls, needs, counters, thread, threads):
     before, last = done, done  # the first pieces of the call two before, and of the one before
     i = 0
     while i < calls.shape[0]:
-        units, piece, chain, at = calls[i, UNITS], calls[i, PIECE], calls[i, CHAIN], calls[i, AT]
-        pieces = (units + piece - 1) // piece
+        units, pieces, chain, at = calls[i, UNITS], calls[i, PIECES], calls[i, CHAIN], calls[i, AT]
         _wait(counters, before, last)
         before, last = last, done + at
         for other in range(threads):
@@ -189,7 +191,8 @@ def _take_part(calls, needs, counters, thread, threads):
                     break
                 p = stop - 1 - taken if share % 2 else first + taken
                 _wait(counters, done + needs[at + p, 0], done + needs[at + p, 1])
-                if _call(calls[i, ADDRESS], calls[i, WORDS], p * piece, min((p + 1) * piece, units)) == 0:
+                begin, end = units * p // pieces, units * (p + 1) // pieces
+                if _call(calls[i, ADDRESS], calls[i, WORDS], begin, end) == 0:
                     _add(counters, 0, 1)
                 for j in range(i + 1, i + chain):
                     if _call(calls[j, ADDRESS], calls[j, WORDS], 0, calls[j, UNITS]) == 0:
@@ -289,9 +292,8 @@ def _needed(given: Sequence[Call], calls: np.ndarray) -> np.ndarray:
     found = [np.zeros((0, 2), np.int64)]
     at, i, before, previous = 0, 0, None, 0  # previous: the pieces of the call before
     while i < len(calls):
-        (_, _, units, piece, chain, _), call = calls[i].tolist(), given[i]
-        count = -(-units // piece)
-        now = touched(call.work.touch, call.held, units, piece) if call.work.touch and count > 1 else None
+        (_, _, units, count, chain, _), call = calls[i].tolist(), given[i]
+        now = touched(call.work.touch, call.held, units, count) if call.work.touch and count > 1 else None
         found.append(needs(before, now, (previous, count)) + (at - previous))
         calls[i, AT] = at
         at, before, previous, i = at + count, now, count, i + chain
@@ -331,7 +333,7 @@ class Program:
         tables: list[np.ndarray] = []
         for grain in (GRAIN, COARSE) if threads > 1 else ():
             calls = self._table(threads, grain)
-            if (calls[:, PIECE] < calls[:, UNITS]).any() and not any(np.array_equal(calls, other) for other in tables):
+            if (calls[:, PIECES] > 1).any() and not any(np.array_equal(calls, other) for other in tables):
                 tables.append(calls)
         ways = [
             *(together(self.calls, table, threads) for table in tables),
@@ -340,8 +342,8 @@ class Program:
         self._ways[threads], self._trials[threads] = ways, Trial(len(ways))
 
     def _table(self, threads: int, grain: int) -> np.ndarray:
-        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.piece(threads, grain), 1, 0] for c in self.calls]
+        rows = [[c.address, c.words.ctypes.data, c.work.units, c.work.pieces(threads, grain), 1, 0] for c in self.calls]
         for row, following in zip(rows[-2::-1], rows[:0:-1], strict=True):
-            if all(one[PIECE] >= one[UNITS] for one in (row, following)):
+            if row[PIECES] == following[PIECES] == 1:
                 row[CHAIN] = following[CHAIN] + 1
         return np.array(rows, np.int64).reshape(-1, 6)

@@ -35,12 +35,12 @@ def pack_pointwise_conv2d_f32(weights: np.ndarray) -> np.ndarray:
 
 @register_jitable
 def units_of(pixels, channels, light):
-    """The rows of a unit of work, and the number of units: BLOCK rows of all panels, or FEW_ROWS of one panel.
+    """The rows of a unit of work, and the number of units: MR rows of all panels, or FEW_ROWS of one panel.
 
     light: MR_LOW rows of all panels, however few the pixels are.
     """
     if pixels >= MANY:
-        return BLOCK, (pixels + BLOCK - 1) // BLOCK
+        return MR, (pixels + MR - 1) // MR
     if light:
         return MR_LOW, (pixels + MR_LOW - 1) // MR_LOW
     return FEW_ROWS, (pixels + FEW_ROWS - 1) // FEW_ROWS * ((channels + NR - 1) // NR)
@@ -74,7 +74,9 @@ def share(x, weights, out, per_thread=PER_THREAD, light=False, more=None):
         arrays = (x, out) if more is None else (x, more, out)
         return [Rows(array, begin * rows, min(end * rows, pixels), pixels) for array in arrays]
 
-    return Work(units, pixels * weights.size // max(units, 1), per_thread, touch)
+    # A piece passes over the weights of all its panels: for a few rows that takes longer than the products.
+    least = BLOCK // MR if pixels >= MANY else FEW_ROWS // MR_LOW if light else 1
+    return Work(units, pixels * weights.size // max(units, 1), per_thread, touch, least)
 
 
 def blocks(x, weights, bias, activation, out, more=None):
