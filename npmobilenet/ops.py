@@ -105,8 +105,7 @@ def window_output(size: int, kernel: int, stride: int, dilation: int, pad: tuple
 def _window(node: Node, x: Tensor, kernel: tuple[int, int]) -> tuple[int, int]:
     stride, dilation, padding = node.attrs["stride"], node.attrs.get("dilation", (1, 1)), node.attrs["padding"]
     out = tuple(window_output(x.shape[1 + i], kernel[i], stride[i], dilation[i], padding[i]) for i in (0, 1))
-    if min(out) < 1:
-        raise misfit(node, f"a window of {kernel} that fits into {x.shape[1:3]} with padding {padding}", out)
+    _check(node, min(out) >= 1, f"a window of {kernel} that fits into {x.shape[1:3]} with padding {padding}", out)
     return out[0], out[1]
 
 
@@ -133,8 +132,7 @@ def fully_connected(node: Node, x: Tensor, weights: Tensor, bias: Tensor) -> tup
     """activation; keepdims (rows along the last dimension, else an image is one); asymmetric (of float32 rows)."""
     keepdims = node.attrs.get("keepdims", False)
     features = x.shape[-1] if keepdims else math.prod(x.shape[1:])
-    _check(node, len(weights.shape) == 2 and weights.shape[0] == features,
-           f"weights ({features}, out_features)", weights.shape)  # fmt: skip
+    _check(node, weights.shape[:-1] == (features,), f"weights ({features}, out_features)", weights.shape)
     _check(node, bias.shape == weights.shape[1:], f"bias {weights.shape[1:]}", bias.shape)
     return (*x.shape[:-1], weights.shape[1]) if keepdims else (1, weights.shape[1])
 
@@ -185,8 +183,7 @@ def pad(node: Node, x: Tensor) -> tuple[int, ...]:
 def reshape(node: Node, x: Tensor) -> tuple[int, ...]:
     """Attributes: shape (with the leading batch dimension 1). Also what squeeze becomes."""
     shape = tuple(node.attrs["shape"])
-    _check(node, shape[:1] == (1,) and math.prod(shape) == x.size,
-           f"a shape (1, ...) of {x.size} elements", shape)  # fmt: skip
+    _check(node, shape[:1] == (1,) and math.prod(shape) == x.size, f"a shape (1, ...) of {x.size} elements", shape)
     return shape
 
 
@@ -236,15 +233,13 @@ ATTRIBUTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType({
 
 @dataclass(frozen=True)
 class Example:
-    """A small legal node of an op, for runtime/examples.py: shapes of its operands and weights, its attributes, and
-    the dtypes of operands and output: that asked for, or by name; "other" is the other of uint8 and int8.
-    """
+    """A small legal node of an op, for runtime/examples.py: shapes of operands and weights, attributes, dtypes."""
 
     operands: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[int, ...], ...] = ()
     attrs: Mapping[str, Any] = field(default_factory=dict)
-    given: str = ""
-    result: str = ""
+    given: str = ""  # the operands' dtype, if not the one asked for: a name, or "other", of uint8 and int8
+    result: str = ""  # the output's, likewise
 
 
 @dataclass(frozen=True)
@@ -338,10 +333,9 @@ def infer_shape(node: Node, inputs: list[Tensor]) -> tuple[int, ...]:
     if spec.shape is not binary:  # an operand that is the same for all images would lack the batch dimension
         fixed = [t.name for t in inputs[: len(inputs) - spec.weights] if t.constant]
         _check(node, not fixed, "computed operands", f"the constant {', '.join(map(repr, fixed))}")
-    missing = [a for a in spec.attrs if a not in node.attrs]
-    unknown = [a for a in node.attrs if a not in spec.attrs + spec.optional]
-    _check(node, not missing and not unknown, f"attributes {spec.attrs + spec.optional}",
-           f"{'missing ' + ', '.join(missing) if missing else 'unknown ' + ', '.join(unknown)}")  # fmt: skip
+    odd = [f"missing {a}" for a in spec.attrs if a not in node.attrs]
+    odd += [f"unknown {a}" for a in node.attrs if a not in spec.attrs + spec.optional]
+    _check(node, not odd, f"attributes {spec.attrs + spec.optional}", ", ".join(odd))
     for attr, value in node.attrs.items():
         expected, good = ATTRIBUTES[attr]
         _check(node, good(value), f"{attr}: {expected}", value)

@@ -1,1 +1,1 @@
-"""From a model to its results: fusion, plan, binding, memory, taps, engine, threads."""
+"""From a model to its results: fusion, plan, binding, memory, taps, engine, turns and threads."""

@@ -11,7 +11,7 @@ from npmobilenet.errors import GraphError, ModelNotFound
 from npmobilenet.graph import Graph
 from npmobilenet.zoo import SPECS
 from npmobilenet.zoo.build import build, build_model
-from npmobilenet.zoo.rows import make_divisible
+from npmobilenet.zoo.rows import Conv, ReduceTo1x1, make_divisible
 
 
 def shape(graph: Graph, endpoint: str) -> tuple[int, ...]:
@@ -66,10 +66,9 @@ def test_any_size_and_class_count(family: str) -> None:
 @pytest.mark.parametrize("family", SPECS)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_output_stride_dilates_instead(family: str, stride: int) -> None:
-    last = {
-        "v1": "Conv2d_13_pointwise", "v2": "layer_18", "edgetpu": "layer_23", "v4_conv_small": "layer_18",
-        "v4_conv_medium": "layer_24", "v4_conv_large": "layer_29",
-    }.get(family, "layer_17" if "large" in family else "layer_13")  # fmt: skip
+    last, end = "Conv2d_13_pointwise", [type(row) for row in SPECS[family].rows[-2:]]
+    if end[1] is Conv:  # the row before the layers that end the network, counted from 1
+        last = f"layer_{len(SPECS[family].rows) - (2 if end[0] is ReduceTo1x1 else 1)}"
     graph = build(SPECS[family], resolution=224, output_stride=stride, final_endpoint=last, base_only=True)
     assert shape(graph, last)[:2] == (224 // stride, 224 // stride)
     assert any(node.attrs.get("dilation", (1, 1)) != (1, 1) for node in graph.nodes)
