@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
-    "errors": 50, "ops": 235, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1435, "formats": 9385,
+    "errors": 50, "ops": 230, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1435, "formats": 9385,
     "images": 1112, "kernels": 5972, "runtime": 1252, "model": 270, "measure": 2541, "quantize": 720, "golden": 7715,
     "views": 640, "cli": 2870,
 }  # fmt: skip
@@ -35,7 +35,7 @@ CORE = (
     "arithmetic/", "formats/weightfile/", "kernels/reference/",
     "runtime/plan.py", "runtime/engine.py", "runtime/memory.py", "runtime/binding/", "model.py",
 )  # fmt: skip
-CORE_BUDGET = 4893
+CORE_BUDGET = 4889
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
 }  # fmt: skip
