@@ -326,7 +326,7 @@ def test_the_rules_differ() -> None:
     cases = [(acc, 2**30, -3, 2.0**-4) for acc in range(-200, 200)]  # factor 1/16: ties
     cases += [(acc, 1518500250, -7, 1518500250 / 2**38) for acc in range(-200000, 200000, 97)]
     cases += [(acc, 1518500250, 2, 1518500250 / 2**29) for acc in range(-20, 20)]  # one bit before and three behind
-    cases += [(2**24 + acc, 2**30, 0, 0.5) for acc in range(20)]  # more than float32's 24 bits
+    cases += [(2**24 + acc, 2**30, 1, 1.0) for acc in range(20)]  # more than float32's 24 bits
     names = [n for n in fp.REQUANTIZATIONS if n != "none"]
     results = {n: [ORACLES[n](*case) for case in cases] for n in names}
     for i, one in enumerate(names):
