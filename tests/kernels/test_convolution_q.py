@@ -214,6 +214,22 @@ def test_clamping_ranges(peer: str) -> None:
 # -- where one rule isn't all ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("dtype", "per_channel"), KINDS)
+def test_fewer_pixels_than_a_tile(dtype: str, per_channel: bool) -> None:
+    """Rows of 1 to 13 pixels, as at a model's end, by panels of half a vector and more; every dialect."""
+    rng = np.random.default_rng(13)
+    for pixels, channels in itertools.product(range(1, 14), (8, 16, 24, 33, 56)):
+        depth = int(rng.integers(1, 200))
+        scales = rng.uniform(0.001, 0.1, channels if per_channel else 1)
+        attrs: dict[str, Any] = {"x": (1, 1, pixels, depth), "activation": str(rng.choice(ACTIVATIONS))}
+        attrs |= {"stride": (1, 1), "padding": ((0, 0), (0, 0))}
+        graph = layer("conv2d", dtype, (1, 1, depth, channels), (0.02, 1.0, scales), rng, **attrs)
+        graph, arrays = centred(graph, rng, False)
+        for name in PEERS:
+            wrong = run_q(graph, arrays, "fast", name) != run_q(graph, arrays, "reference", name)
+            assert not wrong.any(), (pixels, depth, channels, name, np.argwhere(wrong)[:5])
+
+
 @pytest.mark.parametrize("channels", [1, 7, 8, 9, 15, 16, 21])
 def test_depthwise_channels_left_over_from_eights(channels: int) -> None:
     """The optimized int8 kernel rounds them as the reference kernels do; the test sees the difference."""

@@ -37,8 +37,11 @@ sums_of = one_of(
      1: gemm_s8_kernel(1, VECTORS, LANE, KIND), -MR: gemm_s8_kernel(MR, 1, LANE, KIND, NR),
      -1: gemm_s8_kernel(1, 1, LANE, KIND, NR)}
 )  # fmt: skip
-# For panels whose channels all have a line, by whether they take all vectors.
-bytes_of = one_of({v: gemm_s8_linear_kernel(MR, v, LANE, KIND, NR) for v in (VECTORS, 1)})
+# For panels whose channels all have a line, by whether they take all vectors; negative for MR_LOW rows.
+bytes_of = one_of(
+    {v if rows == MR else -v: gemm_s8_linear_kernel(rows, v, LANE, KIND, NR)
+     for rows in (MR, MR_LOW) for v in (VECTORS, 1)}
+)  # fmt: skip
 requantize_vectors = requantize_kernel(LANE)
 
 
@@ -108,24 +111,25 @@ def new_accumulators():
 
 @register_jitable
 def linear_rows(lhs, sums, panel, requant, out, count, columns):
-    """The rows of a panel whose channels have a line, in tiles of MR; how many those are.
+    """The rows of a panel whose channels have a line, in tiles of MR, or MR_LOW if they are fewer; how many those are.
 
     Where the rest is better computed by a tile that begins earlier, and does some rows again, it is all of them. (In
     clocks of Zen 4, a tile takes some 24 for each group and 100; low tiles 2 and 100 for each row.)
     """
     lhs, sums, panel, requant, out = borrowed((lhs, sums, panel, requant, out))
     line = line_form(requant, panel.channel, columns)
-    if line == 0 or count < MR or (columns % LANE != 0 and LANE != 16):
+    if line == 0 or count < MR_LOW or (columns % LANE != 0 and LANE != 16):
         return 0
-    tiles, vectors, sums_at = count // MR, 2 if columns > LANE else 1, 0 if sums.size > 0 else -1
-    rest, depth = count - tiles * MR, lhs.segments * lhs.depth
-    bytes_of(vectors, lhs, panel, RowSums(sums, sums_at), requant, line, out, tiles, columns)
-    if rest * (2 * depth + 100) <= 2 * MR * depth + 100:
+    height, vectors, sums_at = MR if count >= MR else MR_LOW, 2 if columns > LANE else 1, 0 if sums.size > 0 else -1
+    tiles = count // height
+    rest, depth, number = count - tiles * height, lhs.segments * lhs.depth, vectors if height == MR else -vectors
+    bytes_of(number, lhs, panel, RowSums(sums, sums_at), requant, line, out, tiles, columns)
+    if rest * (2 * depth + 100) <= 2 * height * depth + 100:
         return count - rest
-    skip = count - MR
+    skip = count - height
     lhs = Lhs(lhs.data, lhs.at + skip * lhs.step, lhs.step, lhs.segment, lhs.segments, lhs.depth)
     out = Cells(out.data, out.at + skip * out.step, out.step)
-    bytes_of(vectors, lhs, panel, RowSums(sums[skip:], sums_at), requant, line, out, 1, columns)
+    bytes_of(number, lhs, panel, RowSums(sums[skip:], sums_at), requant, line, out, 1, columns)
     return count
 
 
