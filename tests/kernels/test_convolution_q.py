@@ -216,7 +216,7 @@ def test_clamping_ranges(peer: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "per_channel"), KINDS)
 def test_fewer_pixels_than_a_tile(dtype: str, per_channel: bool) -> None:
-    """Rows of 1 to 13 pixels, as at a model's end, by panels of half a vector and more; every dialect."""
+    """Rows of 1 to 13 pixels, as at a model's end, by panels of half a vector and more; TFLite's dialects."""
     rng = np.random.default_rng(13)
     for pixels, channels in itertools.product(range(1, 14), (8, 16, 24, 33, 56)):
         depth = int(rng.integers(1, 200))

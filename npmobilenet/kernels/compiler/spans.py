@@ -58,6 +58,17 @@ def under_windows(x: Any, out: Any, taps: int, stride: int, pad: int, dilation: 
     return touch
 
 
+def by_groups(rows: Touch, height: int, together: int) -> Touch:
+    """What `rows` says of rows, for a kernel whose units are `together` rows of an image, or those left at its end."""
+    groups = -(-height // together)
+
+    def touch(first: int, stop: int) -> Sequence[Rows]:
+        (n, begin), (last, end) = divmod(first, groups), divmod(stop - 1, groups)
+        return rows(n * height + begin * together, last * height + min((end + 1) * together, height))
+
+    return touch
+
+
 def _arrays(args: Any) -> Iterator[np.ndarray]:
     for arg in args:
         if isinstance(arg, tuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from npmobilenet.kernels.compiler.deferred import register_jitable
-from npmobilenet.kernels.compiler.spans import under_windows
+from npmobilenet.kernels.compiler.spans import by_groups, under_windows
 from npmobilenet.kernels.compiler.task import Task, TaskFamily
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
@@ -192,14 +192,9 @@ def form_of(in_c: int, filters: tuple[int, ...], stride: tuple[int, int], dilati
 
 def row_pairs(x, weights, bias, stride, pad, dilation, activation, out):
     """Units are HIGH output rows, or what is left of them at an image's end."""
-    pairs, height = -(-out.shape[1] // HIGH), out.shape[1]
+    units = out.shape[0] * -(-out.shape[1] // HIGH)
     rows = under_windows(x, out, weights.shape[0], stride[0], pad[0], dilation[0])
-
-    def touch(first, stop):
-        return rows(first // pairs * height + first % pairs * HIGH,
-                    (stop - 1) // pairs * height + min(((stop - 1) % pairs + 1) * HIGH, height))  # fmt: skip
-
-    return Work(out.shape[0] * pairs, 2 * HIGH * out.shape[2] * weights.size, touch=touch)
+    return Work(units, 2 * HIGH * out.shape[2] * weights.size, touch=by_groups(rows, out.shape[1], HIGH))
 
 
 def _depthwise(form: int) -> Task:

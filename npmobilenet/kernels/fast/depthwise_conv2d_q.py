@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npmobilenet.kernels.compiler.deferred import register_jitable
-from npmobilenet.kernels.compiler.spans import under_windows
+from npmobilenet.kernels.compiler.spans import by_groups, under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_s8 import LANE, LANE_KIND, PACKED, line_form, requantize_block
@@ -231,30 +231,37 @@ def pixels_at_once(size, out_w):
     return min((even + PIXELS - 1) // PIXELS * PIXELS, out_w)
 
 
-def output_rows(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
-    """Units are output rows. An output's requantization takes as long as some six multiply-adds elsewhere."""
-    cost = out.shape[2] * out.shape[3] * (6 + taps[0] * taps[1] // 2)
-    return Work(
-        out.shape[0] * out.shape[1],
-        cost,
-        touch=under_windows(x, out, taps[0], stride[0], pad[0], dilation[0]),
-    )
+@register_jitable
+def rows_together(taps, stride, dilation):
+    """The groups of KR rows of the image that a window reads, and how many rows of outputs come out of the same."""
+    groups = (taps[0] + KR - 1) // KR
+    return groups, (groups * KR - taps[0]) // stride[0] + 1 if dilation[0] == 1 else 1
 
 
-@task(output_rows)
+def row_groups(x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
+    """Units are the output rows that are computed together, or what is left of them at an image's end: half of them
+    take as long. An output's requantization takes as long as some six multiply-adds elsewhere.
+    """
+    _, together = rows_together(taps, stride, dilation)
+    units = out.shape[0] * -(-out.shape[1] // together)
+    cost = together * out.shape[2] * out.shape[3] * (6 + taps[0] * taps[1] // 2)
+    rows = under_windows(x, out, taps[0], stride[0], pad[0], dilation[0])
+    return Work(units, cost, touch=by_groups(rows, out.shape[1], together))
+
+
+@task(row_groups)
 def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dilation, requant, out):
     """As the reference. Moves: KR rows of the input interleaved, so that one instruction multiplies and adds as many
     taps of 16 channels; rows of outputs that fit into the same groups of rows side by side; taps outside the image read
-    zero points; accumulators requantized, a run at a time, while they are in the first-level cache. Threads take output
-    rows.
+    zero points; accumulators requantized, a run at a time, while they are in the first-level cache. Threads take groups
+    of output rows.
     """
     packed, parts, vectors, blocks = weights
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
     _, in_h, in_w, in_c = x.shape
     flat_out = out.reshape(-1)
-    groups = (taps[0] + KR - 1) // KR
+    groups, most = rows_together(taps, stride, dilation)
     shifts = groups * KR - taps[0] + 1
-    most = (shifts - 1) // stride[0] + 1 if dilation[0] == 1 else 1  # rows of outputs at a time
     form = form_of(taps, stride, dilation, most)
     side = pixels_side_by_side(x, form, requant, out)
     if side > 1:
@@ -274,10 +281,12 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     own_acc, own_words, own_rows = words_in_lines(size + LANE), words_in_lines(room + LANE), rows
     acc, words, rows, requant = borrowed((own_acc, own_words, own_rows, requant))
     filters = Filters(packed, parts, vectors, bias, taps[1], shifts)
-    row, filled = start, 0
-    while row < stop:
+    units = (out_h + most - 1) // most  # of an image
+    row, end = start // units * out_h + start % units * most, stop // units * out_h + stop % units * most
+    filled = 0
+    while row < end:
         n, oy = row // out_h, row % out_h
-        together = min(most, stop - row, out_h - oy)
+        together = min(most, end - row, out_h - oy)
         for k in range(groups * KR):
             y = oy * stride[0] - pad[0] + k * dilation[0]
             inside = y >= 0 and y < in_h and k < (together - 1) * stride[0] + taps[0]
