@@ -19,6 +19,8 @@ from npmobilenet.formats.layer_names import short_names  # noqa: E402
 
 PAGE, JSON, CHART = (ROOT / "docs" / f"performance.{ending}" for ending in ("md", "json", "svg"))
 AVX2_JSON = JSON.with_name("performance-avx2.json")
+# Comparisons with sections of their own: their mark on the page -> their figures, and what their headings begin with.
+FURTHER = {"zen4": (JSON.with_name("performance-zen4.json"), "On Zen 4"), "avx2": (AVX2_JSON, "With AVX2 only")}
 NAMES = {"ours": "npmobilenet", "litert": "LiteRT", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime",
          "torch": "PyTorch", "reference": "LiteRT reference"}  # fmt: skip
 COLOURS = {"ours": "#c0392b", "litert": "#2e6f9e", "openvino": "#6aa84f", "onnxruntime": "#8e7cc3", "torch": "#e69138"}
@@ -110,7 +112,11 @@ def about(document: dict[str, Any]) -> list[str]:
         f"Measured {document['date']} on {document['cpu']}{shown}, {machine['cores']} cores, instruction set "
         f"`{machine['instruction_set']}`, threading layer {machine['threading_layer']}; load average before and after: "
         f"{loads}. {said}. {document['pairs']} rounds at batch 1"
-        + (f", {document['batch_pairs']} at batch 8, {document['paused']} runs after a pause." if not shown else "."),
+        + (
+            f", {document['batch_pairs']} at batch 8, {document['paused']} runs after a pause."
+            if document["paused"] and not shown
+            else "."
+        ),
         "",
     ]
 
@@ -370,10 +376,11 @@ def figures(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def avx2_figures(document: dict[str, Any]) -> str:
-    """What stands between the marks of the comparison on a CPU that ends with AVX2."""
-    lines = [*about(document), *bar_table(document), *time_tables(document, (1,))]
-    return "\n".join(lines).replace("\n### ", "\n### With AVX2 only: ")
+def further_figures(document: dict[str, Any], title: str) -> str:
+    """What stands between the marks of a further comparison: batch 1."""
+    medians = [] if document.get("avx2_only") else median_lines(document)
+    lines = [*about(document), *bar_table(document), *medians, *time_tables(document, (1,))]
+    return "\n".join(lines).replace("\n### ", f"\n### {title}: ")
 
 
 def filled(page: str, mark: str, text: str) -> str:
@@ -395,8 +402,9 @@ def write_page(check: bool = False) -> int:
     """Write docs/performance.md and its chart from the figures in docs/, or check them; the exit status."""
     document = _read(JSON)
     page = filled(PAGE.read_text(encoding="utf-8"), "figures", figures(document))
-    if AVX2_JSON.is_file():
-        page = filled(page, "avx2", avx2_figures(_read(AVX2_JSON)))
+    for mark, (path, title) in FURTHER.items():
+        if path.is_file():
+            page = filled(page, mark, further_figures(_read(path), title))
     stale = False
     for path, text in ((PAGE, page), (CHART, chart(document))):
         if path.is_file() and path.read_text(encoding="utf-8") == text:

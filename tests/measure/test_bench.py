@@ -307,7 +307,7 @@ def test_the_page_is_filled_between_its_marks(tools: Any) -> None:
     assert tools.report.filled(text, "figures", figures) == text
     with pytest.raises(SystemExit):
         tools.report.filled("no marks", "figures", figures)
-    shown = tools.report.avx2_figures({**document(), "avx2_only": True})
+    shown = tools.report.further_figures({**document(), "avx2_only": True}, "With AVX2 only")
     assert "A CPU, shown to every engine as a CPU that ends with AVX2" in shown
     assert "| float | 0.95 | 1.25 (1.25–1.25) | LiteRT" in shown
     assert [line[:22] for line in shown.split("\n") if line.startswith("#")] == [
