@@ -13,8 +13,9 @@ ROUNDS = 6  # of which each way has one turn
 CLEAR = 0.8  # a way whose median is more than the best one's by this part has no more turns than two
 BETTER = 0.95  # a way takes another's place only with a median below this part of that one's
 # All are tried anew after so many times the runs that the trial took, and after twice as many whenever the same is
-# chosen again. Another program may have had the second core: a model of 1.3 ms once stayed on one thread for 5 seconds,
-# where two took 0.8. A trial costs some 1 % of the runs from one to the next, as slow ways have two turns only.
+# chosen again. Another program may have had the second core: with 4,096 runs here, a model of 1.3 ms once stayed on one
+# thread for a whole measurement, where two took 0.8. By reckoning a trial costs some 1 % of the time to the next, as
+# slow ways have two turns only.
 AGAIN = 16
 RAREST = 1 << 20  # runs between two trials at most
 
