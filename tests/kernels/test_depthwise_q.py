@@ -148,7 +148,7 @@ def test_columns(name: str, form: tuple[int, int, tuple[int, int] | None, int]) 
         data = np.ascontiguousarray(x).reshape(-1).view(np.int32)
         words = Words(data, number * columns * unit, columns * unit, dilation, stride)
         filters = Filters(w.reshape(-1), parts, table, bias, taps, shifts)
-        out = OutputRows(acc.reshape(-1), 0, number * lanes, filled * number * lanes, count)
+        out = OutputRows(acc.reshape(-1), 0, number * lanes, filled * number * lanes, count, rows)
         run(words, filters, Block(1, number, 3), 1, shift_step, out)
         for r, p, v in itertools.product(range(rows), range(count), range(number)):
             total = bias[3 + v * lanes : 3 + (v + 1) * lanes].astype(np.int64)

@@ -84,6 +84,7 @@ def _later(name: str) -> Callable[..., Any]:
 for_range, for_range_slice = _later("for_range"), _later("for_range_slice")
 alloca_once, alloca_once_value = _later("alloca_once"), _later("alloca_once_value")
 get_or_insert_function = _later("get_or_insert_function")
-array_data, array_value, without_owner = _later("array_data"), _later("array_value"), _later("without_owner")
+array_data, array_value, flat_array = _later("array_data"), _later("array_value"), _later("flat_array")
+without_owner = _later("without_owner")
 as_dtype, from_dtype = _later("as_dtype"), _later("from_dtype")
 compile_object, c_function = _later("compile_object"), _later("c_function")

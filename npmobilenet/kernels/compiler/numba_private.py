@@ -39,9 +39,9 @@ from npmobilenet.kernels.compiler.entries import sealed, unsealed
 
 __all__ = [
     "FunctionFiles", "NullCache", "alloca_once", "alloca_once_value", "array_data", "array_value",
-    "as_dtype", "c_function", "compile_object", "compile_target", "for_range", "for_range_slice", "from_dtype",
-    "get_or_insert_function", "initialize_runtime", "parallel_for_address", "number_from_random_start", "use_cache",
-    "without_owner",
+    "as_dtype", "c_function", "compile_object", "compile_target", "flat_array", "for_range", "for_range_slice",
+    "from_dtype", "get_or_insert_function", "initialize_runtime", "parallel_for_address", "number_from_random_start",
+    "use_cache", "without_owner",
 ]  # fmt: skip
 
 
@@ -69,6 +69,14 @@ def without_owner(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     proxy = create_struct_proxy(kind)(context, builder, array)
     proxy.meminfo = proxy.meminfo.type(None)
     return proxy._getvalue()
+
+
+def flat_array(context: Any, builder: Any, kind: Any, flat: Any, array: Any) -> Any:
+    """The elements of a whole array of type `kind` side by side, of type `flat`, not counted among the references."""
+    proxy = create_struct_proxy(kind)(context, builder, array)
+    address = builder.ptrtoint(proxy.data, proxy.nitems.type)
+    parts = {"shape": (proxy.nitems,), "strides": (proxy.itemsize,), "itemsize": proxy.itemsize}
+    return array_value(context, builder, flat, data=address, **parts)
 
 
 def array_value(context: Any, builder: Any, kind: Any, **parts: Any) -> Any:

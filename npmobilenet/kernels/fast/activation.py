@@ -10,6 +10,7 @@ from npmobilenet.kernels.compiler.spans import Rows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference.activation import activate, hard_swish, relu, relu6
+from npmobilenet.kernels.vectorcode.generated import flat_view
 from npmobilenet.kernels.vectorcode.lookup_vectors import lookup_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import packs
 
@@ -79,7 +80,7 @@ def look_up(x, at, count, tables, row, out):
 def _look_up(x, at, count, tables, row, out):
     if not (VECTORS and out.dtype in (types.int8, types.uint8)):
         return look_up_one_by_one
-    return lambda x, at, count, tables, row, out: lookup_vectors(x, at, tables.reshape(-1), 256 * row, out, at, count)
+    return lambda x, at, count, tables, row, out: lookup_vectors(x, at, flat_view(tables), 256 * row, out, at, count)
 
 
 def chunks_of_images(x, tables, which, out):
@@ -100,7 +101,7 @@ def lookup_q(start, stop, x, tables, which, out):
     there are instructions that look up a vector of bytes, they do.
     """
     size = x.shape[1]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     parts = -(-size // CHUNK)
     for part in range(start, stop):
         n, first = part // parts, part % parts * CHUNK

@@ -8,6 +8,7 @@ from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
+from npmobilenet.kernels.vectorcode.generated import flat_view
 
 
 def output_rows(x, kernel, stride, pad, activation, out):
@@ -20,7 +21,7 @@ def average_pool_f32(first, stop, x, kernel, stride, pad, activation, out):
     """As the reference. Moves: all channels of an output at once, so that the loop over them is vectorized."""
     _, in_h, in_w, channels = x.shape
     out_h, out_w = out.shape[1], out.shape[2]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     for row in range(first, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
@@ -54,7 +55,7 @@ def average_pool_q(start, stop, x, kernel, stride, pad, p, out):
     """
     in_h, in_w, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     for row in range(start, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]

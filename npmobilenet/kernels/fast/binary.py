@@ -11,6 +11,7 @@ from npmobilenet.kernels.compiler.task import Task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.reference import binary as reference
+from npmobilenet.kernels.vectorcode.generated import flat_view
 
 
 @register_jitable
@@ -72,7 +73,7 @@ def _fast(function: Callable[..., Any], general: Callable[..., Any], name: str) 
         if min(spread_x, spread_y) != FULL or max(spread_x, spread_y) == OTHER:
             general(x, y, activation, out)
             return
-        flat_x, flat_y, flat_out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
+        flat_x, flat_y, flat_out = flat_view(x), flat_view(y), flat_view(out)
         for row in range(start, stop):
             first, count = row * width * channels, width * channels
             n = row // height

@@ -16,6 +16,7 @@ from npmobilenet.kernels.fast.gemm_s8 import LANE
 from npmobilenet.kernels.fast.lhs_packing import is_signed
 from npmobilenet.kernels.reference import binary as reference
 from npmobilenet.kernels.vectorcode.elementwise_s8 import product_kernel, sum_kernel
+from npmobilenet.kernels.vectorcode.generated import flat_view
 from npmobilenet.kernels.vectorcode.requant_rules import packs
 
 # The rounding steps of fixedpoint.py in 32-bit arithmetic, without the cases that can't occur here. Operands are
@@ -226,7 +227,7 @@ _PRODUCTS = {
 @register_jitable
 def _fill(row, operand, spread, n):
     """The values that a spread operand has in each row of image n."""
-    flat = operand.reshape(-1)
+    flat = flat_view(operand)
     channels = operand.shape[3] if spread == VECTOR else 1
     first = n % operand.shape[0] * channels if spread == VECTOR else 0
     if channels == 1:
@@ -276,7 +277,7 @@ def _fast(full: Callable[..., None], rest: Callable[..., None], general: Callabl
         if max(spread_x, spread_y) == FULL and p.rule.inside == p.rule.outside:
             rows = max(stop - start, 1)
         long = width * channels
-        flat_x, flat_y, flat_out = x.reshape(-1), y.reshape(-1), out.reshape(-1)
+        flat_x, flat_y, flat_out = flat_view(x), flat_view(y), flat_view(out)
         if spread_x != FULL:
             flat_x = np.empty(long, x.dtype)
         if spread_y != FULL:

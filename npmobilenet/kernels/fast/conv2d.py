@@ -9,7 +9,7 @@ from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_f32 import MR, NR, Layer, block, new_scratch, pack_panels
-from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, flat_view
 
 
 def pack_conv2d_f32(weights: np.ndarray) -> np.ndarray:
@@ -75,8 +75,8 @@ def conv2d_f32(start, stop, x, weights, bias, stride, pad, dilation, activation,
     _, in_h, in_w, in_c = x.shape
     kernel_h, kernel_w = weights.shape[0], weights.shape[1]
     out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
-    flat_x, flat_out, shape = x.reshape(-1), out.reshape(-1), (*weights.shape, out_c)
-    layer = Layer(weights.reshape(-1), bias, activation, flat_x[:0])
+    flat_x, flat_out, shape = flat_view(x), flat_view(out), (*weights.shape, out_c)
+    layer = Layer(flat_view(weights), bias, activation, flat_x[:0])
     x_line, line = dilation[0] * in_w * in_c, stride[0] * in_w * in_c  # to the next filter row, the next output row
     scratch, apart = new_scratch(), dilation[1] > 1
     copied = np.empty(kernel_h * kernel_w * in_c if apart else 0, np.float32)

@@ -10,7 +10,7 @@ from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.gemm_s8 import KR, MR, Layer, gemm_block, new_accumulators, pack_rhs
 from npmobilenet.kernels.fast.lhs_packing import as_row_value, copy_rows, new_rows, new_sums, row_sums
-from npmobilenet.kernels.vectorcode.generated import Cells, Lhs
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, flat_view
 
 
 def pack_conv2d_q(weights, bias, zero_points):
@@ -53,7 +53,7 @@ def fill(to, value):
 def copy_lines(x, n, iy, ix, dilation, lines, z_in, buffer, line):
     """`lines` rows of image n from row iy and column ix on, `line` values each, the zero point around the image."""
     in_h, row = x.shape[1], x.shape[2] * x.shape[3]
-    flat, first, outside = x.reshape(-1), ix * x.shape[3], as_row_value(x, z_in, z_in)
+    flat, first, outside = flat_view(x), ix * x.shape[3], as_row_value(x, z_in, z_in)
     for ky in range(lines):
         y, to = iy + ky * dilation, buffer[ky * line : (ky + 1) * line]
         inside = y >= 0 and y < in_h
@@ -79,7 +79,7 @@ def conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dila
     copied one by one. Then register tiles as in pointwise_conv2d_q. Threads take output rows.
     """
     panels, groups = weights.shape[0], weights.shape[2]
-    layer, flat_out = Layer(weights.reshape(-1), bias, requant), out.reshape(-1)
+    layer, flat_out = Layer(flat_view(weights), bias, requant), flat_view(out)
     in_c, (out_h, out_w, channels) = x.shape[3], out.shape[1:]
     padded, window, lines = groups * KR, taps[1] * in_c, taps[0]
     line = (out_w - 1) * stride[1] * in_c + padded

@@ -20,7 +20,7 @@ from npmobilenet.kernels.vectorcode.depthwise_f32 import (
     depthwise_f32_image_kernel,
     depthwise_f32_kernel,
 )
-from npmobilenet.kernels.vectorcode.generated import Cells, one_of
+from npmobilenet.kernels.vectorcode.generated import Cells, flat_view, one_of
 
 PIXELS = 4  # neighbouring outputs in a tile: they share each weight load
 HIGH, ACROSS = 2, 7  # rows and columns of outputs in a tile: they share most of what they read
@@ -145,7 +145,7 @@ def filter_row(x, line, flat_w, filters, window, ky, out, at):
 def filter_any(x, filters, window, out, row, stop):
     """Output rows row ... stop - 1 of an Image, for windows of any form. out: Cells, of which `step` make a row."""
     kernel_h, _, channels = filters.weights.shape
-    flat_w, line = filters.weights.reshape(-1), out.step * channels
+    flat_w, line = flat_view(filters.weights), out.step * channels
     for oy in range(row, stop):
         iy = oy * window.stride[0] - window.pad[0]
         ky = valid_taps(iy, kernel_h, window.dilation[0], x.height)
@@ -161,7 +161,7 @@ def filter_of(taps: int, lanes: int = LANE) -> Any:
 
     @register_jitable
     def filter_image(x, filters, window, out, row, stop):
-        channels, flat_w, stride, pad = x.channels, filters.weights.reshape(-1), window.stride[0], window.pad
+        channels, flat_w, stride, pad = x.channels, flat_view(filters.weights), window.stride[0], window.pad
         line = out.step * channels
         last = min(x.height, (stop - 1) * stride - pad[0] + taps)  # rows after it may not be there
         for oy in range(row, stop, HIGH):
@@ -203,7 +203,7 @@ def _depthwise(form: int) -> Task:
     def kernel(start, stop, x, weights, bias, stride, pad, dilation, activation, out):
         _, in_h, in_w, in_c = x.shape
         out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
-        flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+        flat_x, flat_out = flat_view(x), flat_view(out)
         filters, window = Filters(weights, bias, activation), Window(stride, pad, dilation)
         pairs = (out_h + HIGH - 1) // HIGH
         unit = start

@@ -25,7 +25,7 @@ from npmobilenet.kernels.vectorcode.depthwise_s8 import (
     raised,
 )
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of, kr_of
-from npmobilenet.kernels.vectorcode.generated import Cells, borrowed, keep, one_of
+from npmobilenet.kernels.vectorcode.generated import Cells, borrowed, flat_view, keep, one_of
 
 KR = kr_of(LANE_KIND)
 RUN = 8192  # interleaved words and accumulators that are alive together, 32 KiB: about the first-level cache
@@ -206,7 +206,7 @@ def filter_block(form, words, filters, block, shift_step, acc, rows):
         sums_of(form, words, filters, block, 0, shift_step, acc)
         return
     for r in range(rows):
-        to = OutputRows(acc.data, acc.at + r * acc.row, acc.step, acc.row, acc.count)
+        to = OutputRows(acc.data, acc.at + r * acc.row, acc.step, acc.row, acc.count, 1)
         sums_of_any(words, filters, block, r * shift_step, shift_step, to)
 
 
@@ -259,7 +259,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     packed, parts, vectors, blocks = weights
     out_h, out_w, channels = out.shape[1], out.shape[2], out.shape[3]
     _, in_h, in_w, in_c = x.shape
-    flat_out = out.reshape(-1)
+    flat_out = flat_view(out)
     groups, most = rows_together(taps, stride, dilation)
     shifts = groups * KR - taps[0] + 1
     form = form_of(taps, stride, dilation, most)
@@ -269,7 +269,7 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
     unit, step = LANE // side, stride[1] * side  # words of a pixel in a vector, pixels from output to output
     extent = (taps[1] - 1) * dilation[1] + side
     blank, outside = np.full(in_c * (in_w if side > 1 else 1), zero_points[0], x.dtype), outside_word(x, zero_points[0])
-    rows = np.zeros(2 * groups * KR, np.int64)  # addresses and distances
+    rows = np.empty(2 * groups * KR, np.int64)  # addresses and distances
     pixel = most + groups * stride[1]  # words that an output takes for each channel
     wide, middle = pixels_at_once(pixel * WIDE, out_w), pixels_at_once(pixel * MIDDLE, out_w)
     narrow = pixels_at_once(pixel * NARROW, out_w)
@@ -278,8 +278,8 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
         pixels = max(run, MOST_PIXELS)
         size = max(size, most * pixels * width)
         room = max(room, groups * ((pixels - 1) * step + extent) * (width // LANE) * unit)
-    own_acc, own_words, own_rows = words_in_lines(size + LANE), words_in_lines(room + LANE), rows
-    acc, words, rows, requant = borrowed((own_acc, own_words, own_rows, requant))
+    own, own_rows = words_in_lines(size + room + 2 * LANE), rows
+    acc, words, rows, requant = borrowed((own[: size + LANE], own[size + LANE :], own_rows, requant))
     filters = Filters(packed, parts, vectors, bias, taps[1], shifts)
     units = (out_h + most - 1) // most  # of an image
     row, end = start // units * out_h + start % units * most, stop // units * out_h + stop % units * most
@@ -317,14 +317,13 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
                     interleave(x, RowGroup(rows, at), ix + left, first, right - left, cells, channels, width)
                 image = Words(words, step_g, step_v, dilation[1], stride[1])
                 block, line = Block(vector, number, first), line_form(requant, first, columns)
-                whole = form and columns == width and together == most and count >= FORMS[form].pixels_of_bytes
-                if line and whole:
+                if form and line and columns == width:
                     out_at = (row * out_w + ox) * channels + first
-                    to = OutputRows(flat_out, out_at, channels, out_w * channels, count)
+                    to = OutputRows(flat_out, out_at, channels, out_w * channels, count, together)
                     bytes_of(form, image, filters, block, 0, stride[0], to, requant, line)
                     continue
                 acc_row = max(count, PIXELS) * width
-                sums = OutputRows(acc, 0, width, acc_row, count)
+                sums = OutputRows(acc, 0, width, acc_row, count, together)
                 filter_block(form, image, filters, block, stride[0], sums, together)
                 joined = count == out_w and count >= PIXELS  # then the rows of outputs follow each other
                 for r in range(1 if joined else together):
@@ -333,6 +332,5 @@ def depthwise_conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride,
                     requantize(Cells(acc, r * acc_row, width), pixels, columns, first, requant, target)
             vector += number
         row += together
-    keep(own_acc)
-    keep(own_words)
+    keep(own)
     keep(own_rows)

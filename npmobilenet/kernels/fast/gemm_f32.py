@@ -14,7 +14,7 @@ from npmobilenet.kernels.compiler.cpu import LANES, REGISTERS, isa
 from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.vectorcode.gemm_f32 import gemm_f32_rows
-from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, stack_array
 from npmobilenet.kernels.vectorcode.vector import VECTOR_ACTIVATIONS
 
 LANE = LANES[isa()]
@@ -93,10 +93,7 @@ def block(lhs, panel, columns, activation, more, out, rows, scratch):
                 out.data[i] = out.data[i] + more[i]
 
 
-@register_jitable
-def new_scratch():
-    """What block needs."""
-    return np.empty((1 + MR) * NR, np.float32)
+new_scratch = stack_array((1 + MR) * NR, "float32")  # what block needs
 
 
 @register_jitable

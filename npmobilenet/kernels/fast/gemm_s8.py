@@ -13,7 +13,7 @@ from npmobilenet.arithmetic.fixedpoint import Requantization, Rounding
 from npmobilenet.kernels.compiler.cpu import LANES, REGISTERS, isa
 from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.vectorcode.gemm_s8 import BYTES, ON_ARM, gemm_s8_kernel, gemm_s8_linear_kernel, kr_of
-from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, borrowed, one_of
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, Panel, RowSums, borrowed, one_of, stack_array
 from npmobilenet.kernels.vectorcode.requant_epilogue import requantize_kernel
 from npmobilenet.kernels.vectorcode.requant_rules import ONE_OFFSET, PATCHED, TWO_OFFSETS
 
@@ -103,10 +103,7 @@ class Layer(NamedTuple):
     requant: Any
 
 
-@register_jitable
-def new_accumulators():
-    """What gemm_block needs: asking for memory in each call took a quarter of the first convolution's time."""
-    return np.empty(MR * NR, np.int32)
+new_accumulators = stack_array(MR * NR, "int32")  # what gemm_block needs
 
 
 @register_jitable

@@ -9,6 +9,7 @@ from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.conv2d import valid_taps
 from npmobilenet.kernels.reference.max_pool import LOWEST
+from npmobilenet.kernels.vectorcode.generated import flat_view
 
 
 def output_rows(x, *more):
@@ -22,7 +23,7 @@ def max_pool_f32(start, stop, x, kernel, stride, pad, activation, out):
     """As the reference."""
     in_h, in_w, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     for row in range(start, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]
@@ -48,7 +49,7 @@ def max_pool_q(start, stop, x, least, kernel, stride, pad, p, out):
     """As the reference."""
     in_h, in_w, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     for row in range(start, stop):
         n, oy = row // out_h, row % out_h
         iy = oy * stride[0] - pad[0]

@@ -12,7 +12,7 @@ from npmobilenet.kernels.fast.depthwise_conv2d import PIXELS, wide_run, wide_sin
 from npmobilenet.kernels.fast.gemm_f32 import LANE
 from npmobilenet.kernels.reference import mean as reference
 from npmobilenet.kernels.vectorcode.depthwise_f32 import Pixels, Taps
-from npmobilenet.kernels.vectorcode.generated import Cells
+from npmobilenet.kernels.vectorcode.generated import Cells, flat_view
 
 WIDE = PIXELS * LANE  # channels that one tile sums side by side
 BLOCK = 128  # channels that a thread sums at a time: two cache lines of the image, eight of sums
@@ -56,7 +56,7 @@ def images(x, out):
 def mean_f32(start, stop, x, out):
     """As the reference. Moves: vectors of channels, their sums in registers; threads take images."""
     _, height, width, channels = x.shape
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     for n in range(start, stop):
         mean_of_image(flat_x, n * height * width * channels, height * width, channels, flat_out, n * channels)
 
@@ -72,7 +72,7 @@ def mean_q(start, stop, x, p, out):
     channels = x.shape[3]
     pixels = x.shape[1] * x.shape[2]
     parts = (channels + BLOCK - 1) // BLOCK
-    flat_x = x.reshape(-1)
+    flat_x = flat_view(x)
     for part in range(start, stop):
         n, first = part // parts, part % parts * BLOCK
         count = min(BLOCK, channels - first)

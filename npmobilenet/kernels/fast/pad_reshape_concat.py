@@ -7,6 +7,7 @@ import numpy as np
 from npmobilenet.kernels.compiler.task import in_one, task
 from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.reference import pad_reshape_concat as reference
+from npmobilenet.kernels.vectorcode.generated import flat_view
 
 pad_f32 = in_one(reference.pad_f32)
 reshape_f32 = in_one(reference.reshape_f32)
@@ -23,7 +24,7 @@ def pad_q(start, stop, x, value, pad, out):
     """As the reference. Moves: a row is three plain runs: value, pixels, value."""
     height, width, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     for row in range(start, stop):
         n, iy = row // out_h, row % out_h - pad[0]
         first, left = row * out_w * channels, pad[1] * channels
@@ -52,7 +53,7 @@ def concat_q(start, stop, x, offset, p, out):
     """As the reference. Moves: an operand's part of each outer index is one run; rescaling is a table of 256 values."""
     count = x.shape[1] * x.shape[2]
     step, first = out.shape[1] * out.shape[2], offset * out.shape[2]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     table = np.empty(256, np.int16)
     if not p.copy:
         for v in range(256):

@@ -19,7 +19,7 @@ from npmobilenet.kernels.fast.gemm_f32 import (
     new_scratch,
     pack_panels,
 )
-from npmobilenet.kernels.vectorcode.generated import Cells
+from npmobilenet.kernels.vectorcode.generated import Cells, flat_view
 
 MANY = 8 * BLOCK  # pixels from which on threads take blocks of them; below, weights weigh more than pixels
 FEW_ROWS = 2 * MR
@@ -89,7 +89,7 @@ def products(start, stop, x, weights, bias, activation, more, out):
     """Units start ... stop - 1 of a pointwise convolution; `more` is added: gemm_f32.matrix_block."""
     pixels, depth = x.shape
     channels = out.shape[1]
-    flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
+    flat_x, flat_out, scratch = flat_view(x), flat_view(out), new_scratch()
     row_step = depth
     if crowds(pixels, depth):
         row_step = depth + 16
@@ -101,7 +101,7 @@ def products(start, stop, x, weights, bias, activation, more, out):
     light = is_light(pixels, depth, channels)
     rows, _ = units_of(pixels, channels, light)
     lhs, to = Cells(flat_x, 0, row_step), Cells(flat_out, 0, channels)
-    layer = Layer(weights.reshape(-1), bias, activation, more)
+    layer = Layer(flat_view(weights), bias, activation, more)
     first, last = start * rows, min(stop * rows, pixels)
     if pixels >= MANY:
         matrix_rows(lhs, depth, layer, to, first, last, scratch)
@@ -128,7 +128,7 @@ def pointwise_conv2d_f32(start, stop, x, weights, bias, activation, out):
     Where there are too few pixels to share out and too many weights to read them all, threads take panels of output
     channels, FEW_ROWS of pixels each.
     """
-    products(start, stop, x, weights, bias, activation, x.reshape(-1)[:0], out)
+    products(start, stop, x, weights, bias, activation, flat_view(x)[:0], out)
 
 
 def blocks_and_more(x, weights, bias, activation, more, out):
@@ -139,4 +139,4 @@ def blocks_and_more(x, weights, bias, activation, more, out):
 @task(blocks_and_more)
 def pointwise_add_f32(start, stop, x, weights, bias, activation, more, out):
     """out = activation(x @ weights + bias) + more: a projection and its residual, which has out's shape."""
-    products(start, stop, x, weights, bias, activation, more.reshape(-1), out)
+    products(start, stop, x, weights, bias, activation, flat_view(more), out)

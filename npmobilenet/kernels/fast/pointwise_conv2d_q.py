@@ -7,7 +7,7 @@ from npmobilenet.kernels.compiler.work_sharing import PER_THREAD
 from npmobilenet.kernels.fast.gemm_s8 import KR, Layer, gemm_block, new_accumulators, pack_rhs
 from npmobilenet.kernels.fast.lhs_packing import gather_rows, new_sums
 from npmobilenet.kernels.fast.pointwise_conv2d import MANY, share, units_of
-from npmobilenet.kernels.vectorcode.generated import Cells, Lhs
+from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, flat_view
 
 ROOM = 16384  # bytes of rows that pass over all panels together: half of a first-level cache
 
@@ -31,7 +31,7 @@ def pointwise_conv2d_q(start, stop, x, weights, bias, zero_points, requant, out)
     pixels, depth = x.shape
     channels = out.shape[1]
     panels, padded = weights.shape[0], weights.shape[1] * KR
-    flat_x, flat_out, layer = x.reshape(-1), out.reshape(-1), Layer(weights.reshape(-1), bias, requant)
+    flat_x, flat_out, layer = flat_view(x), flat_view(out), Layer(flat_view(weights), bias, requant)
     rows, _ = units_of(pixels, channels, False)
     groups = (pixels + rows - 1) // rows
     many, acc = pixels >= MANY, new_accumulators()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
+from npmobilenet.kernels.vectorcode.generated import flat_view
 
 
 @register_jitable
@@ -12,7 +13,7 @@ def nearest_rows(start, stop, x, rows, columns, out):
     """Rows of the output."""
     in_h, in_w, channels = x.shape[1], x.shape[2], x.shape[3]
     out_h, out_w = out.shape[1], out.shape[2]
-    flat_x, flat_out = x.reshape(-1), out.reshape(-1)
+    flat_x, flat_out = flat_view(x), flat_view(out)
     for row in range(start, stop):
         line = (row // out_h * in_h + rows[row % out_h]) * in_w
         for ox in range(out_w):

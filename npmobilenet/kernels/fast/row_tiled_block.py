@@ -16,7 +16,7 @@ from npmobilenet.kernels.compiler.work_sharing import PER_THREAD, Work
 from npmobilenet.kernels.fast.depthwise_conv2d import FILTERS, Filters, Image, Window, form_of
 from npmobilenet.kernels.fast.gemm_f32 import Layer, matrix_rows, new_scratch
 from npmobilenet.kernels.vectorcode.gemm_s8 import address_of
-from npmobilenet.kernels.vectorcode.generated import Cells
+from npmobilenet.kernels.vectorcode.generated import Cells, flat_view
 
 
 @register_jitable
@@ -45,9 +45,9 @@ def _row_tiled_block(form: int) -> Task:
         _, in_h, in_w, depth = x.shape
         out_h, out_w, out_c = out.shape[1], out.shape[2], out.shape[3]
         kernel_h, _, channels = depthwise[0].shape
-        flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
-        expansion = Layer(expand[0].reshape(-1), expand[1], expand[2], flat_x[:0])
-        projection = Layer(project[0].reshape(-1), project[1], project[2], more.reshape(-1))
+        flat_x, flat_out, scratch = flat_view(x), flat_view(out), new_scratch()
+        expansion = Layer(flat_view(expand[0]), expand[1], expand[2], flat_x[:0])
+        projection = Layer(flat_view(project[0]), project[1], project[2], flat_view(more))
         expands, projects = expand[0].size > 0, project[0].size > 0
         lines = (band - 1) * stride[0] + (kernel_h - 1) * dilation[0] + 1
         line = in_w * channels

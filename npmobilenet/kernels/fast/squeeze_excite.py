@@ -11,7 +11,7 @@ from npmobilenet.kernels.compiler.work_sharing import Work
 from npmobilenet.kernels.fast.activation import activate_all
 from npmobilenet.kernels.fast.gemm_f32 import Layer, matrix_rows, new_scratch
 from npmobilenet.kernels.fast.mean import mean_of_image
-from npmobilenet.kernels.vectorcode.generated import Cells
+from npmobilenet.kernels.vectorcode.generated import Cells, flat_view
 
 RUN = 1024  # values that are multiplied in one loop, about
 
@@ -49,7 +49,7 @@ def multiply_pixels(x, first, stop, gates, activation, out):
 def one_row(x, product, out, scratch):
     """A matrix product of one row; product: (weights, bias, activation)."""
     weights, bias, activation = product
-    layer = Layer(weights.reshape(-1), bias, activation, x[:0])
+    layer = Layer(flat_view(weights), bias, activation, x[:0])
     matrix_rows(Cells(x, 0, x.size), x.size, layer, Cells(out, 0, out.size), 0, 1, scratch)
 
 
@@ -73,7 +73,7 @@ def squeeze_excite_f32(start, stop, x, squeeze, excite, scales, activation, out)
     as (places in "add, sub, mul" and codes of activations (steps, 2), constants (steps,)).
     """
     _, height, width, channels = x.shape
-    flat_x, flat_out, scratch = x.reshape(-1), out.reshape(-1), new_scratch()
+    flat_x, flat_out, scratch = flat_view(x), flat_view(out), new_scratch()
     copies = max(RUN // channels, 1)
     means, gates = np.empty(channels, np.float32), np.empty(copies * channels, np.float32)
     squeezed, gate = np.empty(squeeze[1].size, np.float32), gates[:channels]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
+from npmobilenet.kernels.vectorcode.generated import flat_view
 
 
 @register_jitable
 def copy_rows(start, stop, x, offset, strides, out):
     """Rows of the two first dimensions."""
     inner, width = out.shape[2], out.shape[3]
-    flat = out.reshape(-1)
+    flat = flat_view(out)
     for row in range(start, stop):
         a, b = row // out.shape[1], row % out.shape[1]
         for c in range(inner):

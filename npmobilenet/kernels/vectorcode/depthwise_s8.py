@@ -80,13 +80,14 @@ class Block(NamedTuple):
 
 
 class OutputRows(NamedTuple):
-    """Rows of `count` outputs: channel j of pixel p of row r is data[at + r * row + p * step + j]."""
+    """`rows` rows of `count` outputs: channel j of pixel p of row r is data[at + r * row + p * step + j]."""
 
     data: Any
     at: Any
     step: Any
     row: Any
     count: Any
+    rows: Any
 
 
 def _row_starts(builder: Any, rows: Any, group: int, column: Any, offset: Any) -> list[tuple[Any, Any]]:
@@ -257,7 +258,7 @@ def depthwise_s8_kernel(
     neighbouring pixels as fill a vector, and `window` has their distance, lanes / unit, for its stride.
 
     `linear`: out is of bytes, and further arguments (requant, line) say by which lines the accumulators become that,
-    see gemm_s8.gemm_s8_linear_kernel. No outputs are filled up: their count must be at least `pixels`.
+    see gemm_s8.gemm_s8_linear_kernel. Outputs and rows beyond out.count and out.rows are computed, but aren't stored.
     """
     unit = unit or lanes
 
@@ -299,6 +300,13 @@ def depthwise_s8_kernel(
                         add(slots[r][p], value, factors[r])
 
         last = max_of(builder, builder.sub(out.count, INT(pixels)), INT(0))
+
+        def offsets(number, step, count):
+            """Of what is beyond the last one: the last one's, which is stored after it."""
+            beyond = builder.sub(count, INT(1))
+            return [builder.mul(step, min_of(builder, INT(i), beyond)) for i in range(number)]
+
+        pixel_offsets, row_offsets = offsets(pixels, out.step, out.count), offsets(rows, out.row, out.rows)
         with for_range(builder, block.number) as outer:
             v = outer.index
             row = builder.gep(filters.vectors, [builder.mul(builder.add(block.first, v), INT(3))])
@@ -322,10 +330,11 @@ def depthwise_s8_kernel(
                     source = builder.gep(source_of_lanes, [builder.add(at, builder.mul(g, words.group_step))])
                     base = builder.gep(weights, [builder.mul(part_step, loop.index)])
                     (unrolled if window else looped)(source, base)
-                for r, row in enumerate(slots):
-                    to = builder.add(builder.mul(pixel, out.step), builder.mul(out.row, INT(r)))
+                for r, row in reversed([*enumerate(slots)]):
+                    start_of_row = row_offsets[r] if end else builder.mul(out.row, INT(r))
+                    to = builder.add(builder.mul(pixel, out.step), start_of_row)
                     if end:
-                        end.store(builder, lines, row, builder.gep(result, [to]), out.step)
+                        end.store(builder, lines, row, builder.gep(result, [to]), pixel_offsets)
                         continue
                     for p, slot in enumerate(row):
                         pointer = builder.gep(result, [builder.add(to, builder.mul(out.step, INT(p)))])

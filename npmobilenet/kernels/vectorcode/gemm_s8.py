@@ -186,17 +186,17 @@ class LinearEpilogue:
         return [Line(builder, self.requant, place, self.lanes) for place in places]
 
     def store(
-        self, builder: Any, lines: list[Line], slots: list[Any], target: Any, step: Any, mask: Any = None
+        self, builder: Any, lines: list[Line], slots: list[Any], target: Any, offsets: list[Any], mask: Any = None
     ) -> None:
-        """The bytes of the slots, row by row, `step` apart from `target` on, those of the mask if there is one.
+        """The bytes of the slots, row by row, at their offsets from `target`, those of the mask if there is one.
 
-        Four vectors go together.
+        Four vectors go together. The last row comes first: of rows with the same offset, the first one stays.
         """
         for form, method in LINE_FORMS.items():
             with builder.if_then(builder.icmp_signed("==", self.line, INT(form))):
-                for first in range(0, len(slots), 4):
-                    for row, part in self._four(builder, lines, method, slots, first):
-                        pointer = builder.gep(target, [builder.mul(step, INT(row))])
+                for first in reversed(range(0, len(slots), 4)):
+                    for row, part in reversed(self._four(builder, lines, method, slots, first)):
+                        pointer = builder.gep(target, [offsets[row]])
                         if mask:
                             masked_store(builder, part, pointer, mask)
                         else:
@@ -266,7 +266,8 @@ def gemm_s8_linear_kernel(rows: int, vectors: int, lanes: int, kind: str, panel_
             row = builder.mul(loop.index, INT(rows))
             product.start(builder, slots, summed, builder.gep(first_sum, [row]), bias)
             product.add(builder, slots, lhs._replace(data=builder.gep(x, [builder.mul(row, lhs.step)])), panel)
-            end.store(builder, lines, slots, builder.gep(y, [builder.mul(row, out.step)]), out.step, mask)
+            offsets = [builder.mul(out.step, INT(r)) for r in range(rows)]
+            end.store(builder, lines, slots, builder.gep(y, [builder.mul(row, out.step)]), offsets, mask)
 
     return kernel
 
