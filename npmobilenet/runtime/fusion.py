@@ -112,6 +112,29 @@ def fold_activations(graph: Graph, groups: list[Group], visible: Collection[str]
     return [folded.get(group[-1].output, group) for group in groups if group[-1].output not in gone]
 
 
+def fold_padding(graph: Graph, groups: list[Group], visible: Collection[str]) -> list[Group]:
+    """Zero points around an 8-bit image become the padding of the convolution that alone reads it.
+
+    Keras pads in front of a stride of 2 by a layer. In float32 a tap of 0 may still turn -0 into 0, so there it stays.
+    """
+    uses = _Uses(groups, visible)
+    folded: dict[str, Group] = {}  # output of the convolution -> it, with more padding
+    gone: set[str] = set()
+    for (node,) in (group for group in groups if len(group) == 1):
+        before = uses.hidden_writer(node.inputs[0]) if node.op in ("conv2d", "depthwise_conv2d") else None
+        if before is None or before[0].op != "pad" or before[0].attrs.get("value", 0) != 0:
+            continue
+        x, padded = (graph.tensors[name] for name in (before[0].inputs[0], node.inputs[0]))
+        if x.dtype not in ("int8", "uint8") or x.quantization != padded.quantization:
+            continue
+        (top, bottom), (left, right) = before[0].attrs["padding"]
+        (above, below), (west, east) = node.attrs["padding"]
+        attrs = {**node.attrs, "padding": ((top + above, bottom + below), (left + west, right + east))}
+        folded[node.output] = (dataclasses.replace(node, inputs=(x.name, *node.inputs[1:]), attrs=attrs),)
+        gone.add(padded.name)
+    return [folded.get(group[-1].output, group) for group in groups if group[-1].output not in gone]
+
+
 def split_into_bands(graph: Graph, groups: list[Group], visible: Collection[str]) -> list[Group]:
     """Expansion, depthwise convolution and projection become one, by bands of rows, if what is between is LARGE.
 
@@ -242,6 +265,7 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
     {
         "transposes": cancel_transposes,
         "activations": fold_activations,
+        "padding": fold_padding,
         "bands": split_into_bands,
         "residuals": add_residuals,
         "squeeze_excite": join_squeeze_excite,

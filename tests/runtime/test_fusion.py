@@ -197,3 +197,38 @@ def test_transposes_that_undo_each_other(between: tuple[str, ...], seen: tuple[s
     assert [step.node for step in plan.steps] == left
     assert run(plan, x).tobytes() == run(plain, x).tobytes()
     assert all(plan.taps[tap].tobytes() == plain.taps[tap].tobytes() for tap in seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "steps"),
+    [({}, 1), ({"value": 1.5}, 2), ({"other": True}, 2), ({"reader": True}, 3), ({"dtype": "float32"}, 2)],
+)
+@pytest.mark.parametrize("op", ["conv2d", "depthwise_conv2d"])
+def test_zero_points_around_an_image_become_padding(op: str, change: dict[str, Any], steps: int) -> None:
+    """Only zero points, of the scale that the convolution reads, that nobody else reads, and never in float32."""
+    dtype = change.get("dtype", "int8")
+    quantized = {} if dtype == "float32" else {"dtype": dtype, "quantization": Quantization((0.02,), (-5,))}
+    padded = {**quantized, "quantization": Quantization((0.02,), (7,))} if "other" in change else quantized
+    b = GraphBuilder("padded")
+    x = b.input("x", (1, 6, 7, 8), **quantized)
+    more = {"value": change["value"]} if "value" in change else {}
+    x = b.node("pad", [x], "around", padding=((1, 2), (0, 3)), **more, **padded)
+    weights = {"dtype": dtype, "quantization": Quantization((0.01,), (0,))} if quantized else {}
+    bias = {"dtype": "int32", "quantization": Quantization((0.02 * 0.01,), (0,))} if quantized else {}
+    filters = b.constant("w", (3, 3, 8, 8) if op == "conv2d" else (3, 3, 8), **weights)
+    y = b.node(
+        op, [x, filters, b.constant("b", (8,), **bias)], "y", stride=(2, 2), padding=((1, 0), (0, 1)), **quantized
+    )
+    outputs = [y]
+    if "reader" in change:
+        outputs.append(
+            b.node("max_pool", [x], "z", kernel=(2, 2), stride=(2, 2), padding=((0, 0), (0, 0)), **quantized)
+        )
+    graph = b.finish(outputs)
+    rng = np.random.default_rng(0)
+    tensors = {n: rng.integers(-99, 99, t.shape).astype(t.dtype) for n, t in graph.constants.items()}
+    image = rng.integers(-128, 128, (2, 6, 7, 8)).astype(dtype)
+    plans = [Plan(graph, tensors, batch=2, fusions=names) for names in ((), fusion.PASSES)]
+    assert len(plans[1].steps) == steps
+    assert run(plans[0], image).tobytes() == run(plans[1], image).tobytes()
+    assert len(Plan(graph, tensors, batch=2, taps=["around"]).steps) == max(steps, 2)
