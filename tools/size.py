@@ -25,7 +25,7 @@ PACKAGE = ROOT / "npmobilenet"
 # Lines of code that a room may have, in the order of docs/architecture.md.
 BUDGETS = {
     "errors": 50, "ops": 230, "graph": 280, "modeldata": 70, "zoo": 1420, "arithmetic": 1435, "formats": 9385,
-    "images": 1112, "kernels": 5978, "runtime": 1252, "model": 270, "measure": 2541, "quantize": 720, "golden": 7715,
+    "images": 1112, "kernels": 6034, "runtime": 1270, "model": 270, "measure": 2541, "quantize": 720, "golden": 7715,
     "views": 640, "cli": 2870,
 }  # fmt: skip
 # The tiny engine: what is needed to read, plan and run a model with the reference kernels. Paths below npmobilenet/.

@@ -90,9 +90,13 @@ class KernelSet:
         """The weights in the layout that `kernel` of this set reads."""
         return self._pack(kernel, (weights,))[0]
 
-    def pack_q(self, kernel: str, weights: Any, bias: Any, zero_points: tuple[int, int]) -> tuple[Any, Any]:
-        """Weights and bias as the integer `kernel` of this set reads them; zero_points: of input and weights."""
-        packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zero_points)
+    def pack_q(
+        self, kernel: str, weights: Any, bias: Any, zero_points: tuple[int, int], *where: Any
+    ) -> tuple[Any, Any]:
+        """Weights and bias as the integer `kernel` of this set reads them; zero_points: of input and weights; where:
+        a window's stride and so on, and the output's shape.
+        """
+        packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zero_points, *where)
         return packed
 
     def requant_q(self, requant: Any, acc_range: tuple[Any, Any], dtype: str) -> Any:

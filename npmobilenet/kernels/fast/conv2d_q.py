@@ -8,13 +8,28 @@ from npmobilenet.kernels.compiler.deferred import register_jitable
 from npmobilenet.kernels.compiler.spans import under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
-from npmobilenet.kernels.fast.gemm_s8 import KR, MR, Layer, gemm_block, new_accumulators, pack_rhs
+from npmobilenet.kernels.fast.gemm_s8 import KR, LANE, MR, Layer, gemm_block, new_accumulators, pack_rhs
 from npmobilenet.kernels.fast.lhs_packing import as_row_value, copy_rows, new_rows, new_sums, row_sums
 from npmobilenet.kernels.vectorcode.generated import Cells, Lhs, flat_view
 
 
-def pack_conv2d_q(weights, bias, zero_points):
-    """(kh, kw, Cin, Cout) -> (panels, kh, groups, NR, KR): filter rows are filled up to whole groups."""
+@register_jitable
+def outputs_as_one(out_w, channels, dilation):
+    """How many neighbouring outputs are computed as one: 2 where the channels of two fill a vector, else 1."""
+    return 2 if 2 * channels == LANE and out_w % 2 == 0 and dilation[1] == 1 else 1
+
+
+def pack_conv2d_q(weights, bias, zero_points, stride, pad, dilation, out_shape):
+    """(kh, kw, Cin, Cout) -> (panels, kh, groups, NR, KR): filter rows are filled up to whole groups.
+
+    Two outputs as one are those of a window that is wider by a stride, with twice the channels; the second half's
+    weights lie a stride further on. Elsewhere weights are their zero point, which adds nothing.
+    """
+    if outputs_as_one(out_shape[2], weights.shape[3], dilation) == 2:
+        kh, kw, depth, channels = weights.shape
+        wide = np.full((kh, kw + stride[1], depth, 2 * channels), zero_points[1], weights.dtype)
+        wide[:, :kw, :, :channels] = wide[:, stride[1] :, :, channels:] = weights
+        weights, bias = wide, np.concatenate([bias, bias])
     _, kw, depth, channels = weights.shape
     rows = [pack_rhs(row.reshape(kw * depth, channels), 0 * bias, zero_points) for row in weights]
     folded_bias = sum(part.astype(np.int64) for _, part in rows)
@@ -76,13 +91,16 @@ def conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dila
     """As the reference. Moves: the image's rows under a row of outputs are copied, with the padding around them and in
     the form that the tiles need. In the copy the taps (kx, ci) of a filter row lie side by side: the tiles read windows
     where they are, filter row by filter row, weights of 0 covering what a group reads too much. Dilated windows are
-    copied one by one. Then register tiles as in pointwise_conv2d_q. Threads take output rows.
+    copied one by one. Then register tiles as in pointwise_conv2d_q; where channels fill half a vector, two outputs
+    share it. Threads take output rows.
     """
     panels, groups = weights.shape[0], weights.shape[2]
     layer, flat_out = Layer(flat_view(weights), bias, requant), flat_view(out)
-    in_c, (out_h, out_w, channels) = x.shape[3], out.shape[1:]
-    padded, window, lines = groups * KR, taps[1] * in_c, taps[0]
-    line = (out_w - 1) * stride[1] * in_c + padded
+    side = outputs_as_one(out.shape[2], out.shape[3], dilation)
+    in_c, out_h, out_w, channels = x.shape[3], out.shape[1], out.shape[2] // side, out.shape[3] * side
+    padded, window, lines = groups * KR, (taps[1] + (side - 1) * stride[1]) * in_c, taps[0]
+    step = side * stride[1] * in_c  # from window to window
+    line = (out_w - 1) * step + padded
     acc, sums = new_accumulators(), new_sums(x, zero_points, out_w)
     buffer = new_rows(x, max(lines * line, MR * lines * padded))
     for row in range(start, stop):
@@ -90,8 +108,8 @@ def conv2d_q(start, stop, x, weights, bias, zero_points, taps, stride, pad, dila
         iy = oy * stride[0] - pad[0]
         if dilation[1] == 1:
             copy_lines(x, n, iy, -pad[1], dilation[0], lines, zero_points[0], buffer, line)
-            row_sums(Lhs(buffer, 0, stride[1] * in_c, line, lines, window), out_w, x, zero_points, sums)
-            windows = Lhs(buffer, 0, stride[1] * in_c, line, lines, groups)
+            row_sums(Lhs(buffer, 0, step, line, lines, window), out_w, x, zero_points, sums)
+            windows = Lhs(buffer, 0, step, line, lines, groups)
             gemm_block(windows, sums, layer, Cells(flat_out, row * out_w * channels, channels), out_w, (0, panels), acc)
             continue
         for ox in range(0, out_w, MR):

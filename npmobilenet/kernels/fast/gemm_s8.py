@@ -166,7 +166,7 @@ LARGEST_PANEL = 64  # output channels that a micro-kernel of any instruction set
 def filled_up(requant: Requantization) -> Requantization:
     """The channels' parameters filled up with zeros to whole panels: the last panel is computed whole.
 
-    Half a vector of channels is repeated: two pixels may be computed as one (depthwise_conv2d_q.py).
+    Half a vector of channels is repeated: two pixels may be computed as one (depthwise_conv2d_q.py, conv2d_q.py).
     """
     count = len(requant.multiplier)
     size = count + -count % LARGEST_PANEL

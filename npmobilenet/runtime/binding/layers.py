@@ -46,7 +46,7 @@ def _bound(ctx: NodeContext, kernel: str, x: Array, weights: Array, out: Array, 
         return [ctx.step(name, x, ctx.kernels.pack(name, weights), bias, *window, code_of(ctx.node), out)]
     name = f"{kernel}_q"
     zero_points, requant = _zero_points_and_requant(ctx)
-    packed = ctx.kernels.pack_q(name, weights, bias, zero_points)
+    packed = ctx.kernels.pack_q(name, weights, bias, zero_points, *((*window, out.shape) if window else ()))
     taps = (weights.shape[:2],) if window else ()  # packed weights have another shape
     return [ctx.step(name, x, *packed, zero_points, *taps, *window, requant, out)]
 
