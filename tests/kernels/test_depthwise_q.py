@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -219,10 +220,14 @@ def computed(what: dict[str, Any], step: Requantization, dtype: str, linear: boo
     """The kernel's output, by lines where there are some and they are wanted."""
     x, w = what["x"], what["w"]
     packed = pack_depthwise_conv2d_q(w, what["bias"], what["zeros"])
-    out = np.full((x.shape[0], *what["size"], w.shape[2]), 99, dtype)
+    shape, room = (x.shape[0], *what["size"], w.shape[2]), 256  # untouched before and behind the output
+    around = np.full(math.prod(shape) + 2 * room, 99, dtype)
+    out = around[room:-room].reshape(shape)
     ends = [np.full(w.shape[2], end) for end in (-(2**26), 2**26)]
     end = linear_requant(step, (ends[0], ends[1]), dtype if linear else "int32")
     depthwise_conv2d_q(x, *packed, what["zeros"], w.shape[:2], what["stride"], what["pad"], what["dilation"], end, out)
+    assert (around[:room] == 99).all()
+    assert (around[-room:] == 99).all()
     return out
 
 
@@ -255,6 +260,30 @@ def test_outputs_under_two_rules() -> None:
         ]
         differ += plain != expected
     assert differ
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5)])
+def test_fewer_pixels_and_rows_than_are_computed_together(kernel: tuple[int, int], dtype: str) -> None:
+    """What is beyond the last pixel or row is computed, and not stored: bytes by lines as bytes of stored sums."""
+    low, high = LIMITS[dtype]
+    for number, (rows, columns, stride, channels) in enumerate(
+        itertools.product((1, 2, 3, 5), (1, 2, 3, 5, 9), (1, 2), (16, 48))
+    ):
+        rng = np.random.default_rng(number)
+        size = tuple((n - 1) * stride + 1 for n in (rows, columns))
+        zeros = (int(rng.choice([low, high, 3])), 7 if dtype == "uint8" else 0)
+        what = {"x": extremes(rng, (2, *size, channels), dtype), "stride": (stride, stride), "zeros": zeros,
+                "pad": (kernel[0] // 2, kernel[1] // 2), "w": extremes(rng, (*kernel, channels), dtype),
+                "dilation": (1, 1), "size": (rows, columns),
+                "bias": rng.integers(-(2**10), 2**10, channels).astype(np.int32)}  # fmt: skip
+        m = rng.integers(2**30, 2**31 - 1, channels).astype(np.int32)
+        s = rng.integers(-12, -4, channels).astype(np.int32)
+        step = Requantization(m, s, m * 2.0 ** (s - 31), everywhere(Rounding.DOUBLE), 5, low, high)
+        found, stored = (computed(what, filled_up(step), dtype, linear) for linear in (True, False))
+        assert np.array_equal(found, stored), (rows, columns, stride, channels)
+        acc = sums(**what)[-1, -1, -1]
+        assert found[-1, -1, -1].tolist() == [requantized(int(a), c, step) for c, a in enumerate(acc)]
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
