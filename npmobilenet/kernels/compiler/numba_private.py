@@ -1,5 +1,7 @@
 """The private parts of Numba: this module touches them, and no other does.
 
+Where Numba isn't imported, without_numba.py loads some of their files.
+
 What is private may change with any release, so pyproject.toml bounds Numba's version, and
 tests/kernels/test_numba_private.py names each part, says what it is for and fails where one is missing.
 """
