@@ -258,7 +258,8 @@ def depthwise_s8_kernel(
     neighbouring pixels as fill a vector, and `window` has their distance, lanes / unit, for its stride.
 
     `linear`: out is of bytes, and further arguments (requant, line) say by which lines the accumulators become that,
-    see gemm_s8.gemm_s8_linear_kernel. Outputs and rows beyond out.count and out.rows are computed, but aren't stored.
+    see gemm_s8.gemm_s8_linear_kernel. Outputs beyond out.count are computed, but not stored. (Nor are, in both
+    forms, rows beyond out.rows.)
     """
     unit = unit or lanes
 
@@ -301,12 +302,10 @@ def depthwise_s8_kernel(
 
         last = max_of(builder, builder.sub(out.count, INT(pixels)), INT(0))
 
-        def offsets(number, step, count):
-            """Of what is beyond the last one: the last one's, which is stored after it."""
-            beyond = builder.sub(count, INT(1))
-            return [builder.mul(step, min_of(builder, INT(i), beyond)) for i in range(number)]
+        def offsets(number, step, count):  # those beyond the last one's are that one's, which is stored after them
+            return [builder.mul(step, min_of(builder, INT(i), builder.sub(count, INT(1)))) for i in range(number)]
 
-        pixel_offsets, row_offsets = offsets(pixels, out.step, out.count), offsets(rows, out.row, out.rows)
+        row_offsets = offsets(rows, out.row, out.rows)
         with for_range(builder, block.number) as outer:
             v = outer.index
             row = builder.gep(filters.vectors, [builder.mul(builder.add(block.first, v), INT(3))])
@@ -319,7 +318,7 @@ def depthwise_s8_kernel(
             source_of_lanes = builder.gep(words.data, [builder.mul(v, words.vector_step)])
             result = builder.gep(out.data, [builder.add(out.at, lane)])
             mine = builder.gep(filters.parts, [part])
-            lines = end.lines(builder, channel, 1) if end else []
+            lines, pixel_offsets = (end.lines(builder, channel, 1) if end else []), offsets(pixels, out.step, out.count)
             with for_range_slice(builder, INT(0), out.count, INT(pixels)) as (index, _):
                 pixel = min_of(builder, index, last)
                 for slot in itertools.chain(*slots):
@@ -331,8 +330,7 @@ def depthwise_s8_kernel(
                     base = builder.gep(weights, [builder.mul(part_step, loop.index)])
                     (unrolled if window else looped)(source, base)
                 for r, row in reversed([*enumerate(slots)]):
-                    start_of_row = row_offsets[r] if end else builder.mul(out.row, INT(r))
-                    to = builder.add(builder.mul(pixel, out.step), start_of_row)
+                    to = builder.add(builder.mul(pixel, out.step), row_offsets[r])
                     if end:
                         end.store(builder, lines, row, builder.gep(result, [to]), pixel_offsets)
                         continue
