@@ -305,7 +305,7 @@ def depthwise_s8_kernel(
         def offsets(number, step, count):  # those beyond the last one's are that one's, which is stored after them
             return [builder.mul(step, min_of(builder, INT(i), builder.sub(count, INT(1)))) for i in range(number)]
 
-        row_offsets = offsets(rows, out.row, out.rows)
+        pixel_offsets, row_offsets = offsets(pixels, out.step, out.count), offsets(rows, out.row, out.rows)
         with for_range(builder, block.number) as outer:
             v = outer.index
             row = builder.gep(filters.vectors, [builder.mul(builder.add(block.first, v), INT(3))])
@@ -318,7 +318,7 @@ def depthwise_s8_kernel(
             source_of_lanes = builder.gep(words.data, [builder.mul(v, words.vector_step)])
             result = builder.gep(out.data, [builder.add(out.at, lane)])
             mine = builder.gep(filters.parts, [part])
-            lines, pixel_offsets = (end.lines(builder, channel, 1) if end else []), offsets(pixels, out.step, out.count)
+            lines = end.lines(builder, channel, 1) if end else []
             with for_range_slice(builder, INT(0), out.count, INT(pixels)) as (index, _):
                 pixel = min_of(builder, index, last)
                 for slot in itertools.chain(*slots):
