@@ -164,7 +164,7 @@ def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fusion.chosen_passes() == ("activations",)
     assert fusion.chosen_passes(["bands"]) == ("bands",)
     monkeypatch.setenv("NPMOBILENET_FUSIONS", "bandz")
-    with pytest.raises(PlanError, match="fusion 'bandz' is not one of transposes, activations, bands"):
+    with pytest.raises(PlanError, match="fusion 'bandz' is not one of transposes, activations, padding, bands"):
         fusion.chosen_passes()
     assert all(function.__doc__ for function in fusion.PASSES.values())
     assert binding.bind_group.__doc__
