@@ -93,8 +93,9 @@ class KernelSet:
     def pack_q(
         self, kernel: str, weights: Any, bias: Any, zero_points: tuple[int, int], *where: Any
     ) -> tuple[Any, Any]:
-        """Weights and bias as the integer `kernel` of this set reads them; zero_points: of input and weights; where:
-        a window's stride and so on, and the output's shape.
+        """Weights and bias as the integer `kernel` of this set reads them.
+
+        zero_points: of input and weights. where: what its packing function asks for beside them.
         """
         packed: tuple[Any, Any] = self._pack(kernel, (weights, bias), zero_points, *where)
         return packed

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from cases import Q, arrays_q, run_q, single_q
 
-from npmobilenet.graph import Quantization, same_padding
+from npmobilenet.graph import Graph, Quantization, same_padding
 from npmobilenet.kernels.compiler.cpu import LANES, isa
 from npmobilenet.kernels.fast.conv2d_q import outputs_as_one
+from npmobilenet.runtime.plan import Plan
 
 HALF = LANES[isa()] // 2
+Pair = tuple[int, int]
+
+
+def layer(dtype: str, size: Pair, depth: int, kernel: Pair, stride: Pair, dilation: Pair, rng: Any) -> Graph:
+    """A convolution with HALF channels, padded to the same size; in int8 with a scale for each channel."""
+    padding = tuple(same_padding(n, k, s, d) for n, k, s, d in zip(size, kernel, stride, dilation, strict=True))
+    low, channels, axis = int(np.iinfo(dtype).min), HALF if dtype == "int8" else 1, 0 if dtype == "int8" else None
+    zeros = [int(z) for z in rng.integers(low, low + 256, 2)]
+    s_in, s_out, *s_w = (float(np.float32(s)) for s in (0.02, 0.05, *rng.uniform(0.001, 0.02, channels)))
+    weights = Quantization(tuple(s_w), (0 if dtype == "int8" else 131,) * channels, 3 if dtype == "int8" else None)
+    bias = Quantization(tuple(float(np.float32(s) * np.float32(s_in)) for s in s_w), (0,) * channels, axis)
+    return single_q(
+        "conv2d",
+        [((1, *size, depth), dtype, Q((s_in,), (zeros[0],)))],
+        [((*kernel, depth, HALF), dtype, weights), ((HALF,), "int32", bias)],
+        (dtype, Q((s_out,), (zeros[1],))),
+        stride=stride,
+        dilation=dilation,
+        padding=padding,
+    )
 
 
 @pytest.mark.skipif(not HALF, reason="one lane has no half")
@@ -20,26 +42,20 @@ HALF = LANES[isa()] // 2
 def test_two_outputs_as_one(dtype: str) -> None:
     """Bytes and accumulators as the reference kernel's: depths, strides, even and odd widths, zero points, windows."""
     rng, taken = np.random.default_rng(0), 0
-    cases = itertools.product(
-        (1, 3, 8), ((3, 3), (1, 2), (5, 5)), ((1, 1), (2, 2), (1, 3)), ((1, 1), (2, 2)), (6, 12, 25)
-    )
-    for depth, kernel, stride, dilation, width in cases:
-        size = (4, width)
-        padding = tuple(same_padding(n, k, s, d) for n, k, s, d in zip(size, kernel, stride, dilation, strict=True))
-        low = int(np.iinfo(dtype).min)
-        zeros = [int(z) for z in rng.integers(low, low + 256, 2)]
-        scales = tuple(float(np.float32(s)) for s in rng.uniform(0.001, 0.02, HALF if dtype == "int8" else 1))
-        weights = Quantization(scales, (0,) * HALF if dtype == "int8" else (131,), 3 if dtype == "int8" else None)
-        bias = Quantization(tuple(float(np.float32(s) * np.float32(0.02)) for s in scales), (0,) * len(scales),
-                            0 if dtype == "int8" else None)  # fmt: skip
-        graph = single_q(
-            "conv2d", [((1, *size, depth), dtype, Q((float(np.float32(0.02)),), (zeros[0],)))],
-            [((*kernel, depth, HALF), dtype, weights), ((HALF,), "int32", bias)],
-            (dtype, Q((float(np.float32(0.05)),), (zeros[1],))), stride=stride, dilation=dilation, padding=padding,
-        )  # fmt: skip
+    kernels, strides, dilations = ((3, 3), (1, 2), (5, 5)), ((1, 1), (2, 2), (1, 3)), ((1, 1), (2, 2))
+    for case in itertools.product((6, 12, 25), (1, 3, 8), kernels, strides, dilations):
+        graph = layer(dtype, (4, case[0]), *case[1:], rng)
         arrays = arrays_q(graph, rng, batch=2)
         for stage in ("output", "accumulator"):
             found, expected = (run_q(graph, arrays, kernels, stage=stage) for kernels in ("fast", "reference"))
-            assert np.array_equal(found, expected), (depth, kernel, stride, dilation, width, stage)
-        taken += outputs_as_one(found.shape[2], HALF, dilation) == 2
+            assert np.array_equal(found, expected), (case, stage)
+        taken += outputs_as_one(found.shape[2], HALF, case[-1]) == 2
     assert taken == 45
+
+
+@pytest.mark.skipif(not HALF, reason="one lane has no half")
+def test_plans_of_all_batches_share_packed_weights() -> None:
+    graph, packed = layer("int8", (8, 8), 3, (3, 3), (2, 2), (1, 1), np.random.default_rng(0)), dict[Any, Any]()
+    tensors = {n: np.ones(t.shape, t.dtype) for n, t in graph.constants.items()}
+    kept = [(Plan(graph, tensors, batch=batch, packed=packed), len(packed))[1] for batch in (1, 2, 5)]
+    assert kept[0] == kept[1] == kept[2] > 0

@@ -19,13 +19,13 @@ def outputs_as_one(out_w, channels, dilation):
     return 2 if 2 * channels == LANE and out_w % 2 == 0 and dilation[1] == 1 else 1
 
 
-def pack_conv2d_q(weights, bias, zero_points, stride, pad, dilation, out_shape):
+def pack_conv2d_q(weights, bias, zero_points, stride, pad, dilation, out_w):
     """(kh, kw, Cin, Cout) -> (panels, kh, groups, NR, KR): filter rows are filled up to whole groups.
 
     Two outputs as one are those of a window that is wider by a stride, with twice the channels; the second half's
     weights lie a stride further on. Elsewhere weights are their zero point, which adds nothing.
     """
-    if outputs_as_one(out_shape[2], weights.shape[3], dilation) == 2:
+    if outputs_as_one(out_w, weights.shape[3], dilation) == 2:
         kh, kw, depth, channels = weights.shape
         wide = np.full((kh, kw + stride[1], depth, 2 * channels), zero_points[1], weights.dtype)
         wide[:, :kw, :, :channels] = wide[:, stride[1] :, :, channels:] = weights

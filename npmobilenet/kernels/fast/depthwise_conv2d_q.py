@@ -89,7 +89,7 @@ def blocks_of(channels):
     return blocks
 
 
-def pack_depthwise_conv2d_q(weights, bias, zero_points, *_):
+def pack_depthwise_conv2d_q(weights, bias, zero_points):
     """(kh, kw, Cout) and bias -> ((words, parts, vectors, blocks), bias).
 
     blocks: the first channel and the width of each block. For each vector of LANE channels of each block, `vectors`

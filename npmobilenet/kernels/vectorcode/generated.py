@@ -179,7 +179,7 @@ def borrowed(typingctx, value):
 
 @intrinsic
 def flat_view(typingctx, array):
-    """As array.reshape(-1), borrowed. NumPy's form calls a function that looks at the strides first: some 10 ns."""
+    """As array.reshape(-1), borrowed. That calls a function which looks at the strides: 1 % of a small model's time."""
     kind = array.copy(ndim=1)
 
     def codegen(context, builder, signature, args):
@@ -189,8 +189,9 @@ def flat_view(typingctx, array):
 
 
 def stack_array(size: int, dtype: str) -> Any:
-    """An intrinsic that gives an array of so many elements, on the stack of the function that calls it, from the start
-    of a cache line on. Asking for memory takes some 60 ns, as long as the sums of a small layer's row.
+    """An intrinsic that gives an array of so many elements, on the stack of the function that calls it.
+
+    It begins with a cache line. Memory that is asked for, and given back, took 3 % of V2 0.35_96 int8's time.
     """
 
     @intrinsic

@@ -46,8 +46,8 @@ def _bound(ctx: NodeContext, kernel: str, x: Array, weights: Array, out: Array, 
         return [ctx.step(name, x, ctx.kernels.pack(name, weights), bias, *window, code_of(ctx.node), out)]
     name = f"{kernel}_q"
     zero_points, requant = _zero_points_and_requant(ctx)
-    packed = ctx.kernels.pack_q(name, weights, bias, zero_points, *((*window, out.shape) if window else ()))
-    taps = (weights.shape[:2],) if window else ()  # packed weights have another shape
+    where = (*window, out.shape[2]) if kernel == "conv2d" else ()  # not the batch: its plans share what is packed
+    packed, taps = ctx.kernels.pack_q(name, weights, bias, zero_points, *where), (weights.shape[:2],) if window else ()
     return [ctx.step(name, x, *packed, zero_points, *taps, *window, requant, out)]
 
 
