@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npmobilenet.kernels.compiler.deferred import register_jitable
+from npmobilenet.kernels.compiler.packed_arena import LINE
 from npmobilenet.kernels.compiler.spans import by_groups, under_windows
 from npmobilenet.kernels.compiler.task import task
 from npmobilenet.kernels.compiler.work_sharing import Work
@@ -34,7 +35,6 @@ MOST_PIXELS = 2 * PIXELS
 # Channels that are interleaved together.
 WIDTHS = (4 * LANE, 2 * LANE, LANE) if LANE == 16 or KR == 4 else (2 * LANE, LANE, LANE)
 WIDE, MIDDLE, NARROW = WIDTHS
-LINE = 64  # bytes in a cache line
 RAISED_INT8, RAISED_UINT8 = raised(LANE_KIND, True), raised(LANE_KIND, False)
 
 interleave_by_width = one_of({width: interleave_kernel(width, LANE, LANE_KIND) for width in WIDTHS})

@@ -25,9 +25,9 @@ from npmobilenet.kernels.compiler.deferred import (
     types,
     without_owner,
 )
+from npmobilenet.kernels.compiler.packed_arena import LINE
 from npmobilenet.kernels.vectorcode.vector import INT
 
-LINE = 64  # bytes in a cache line
 Body = Callable[..., None]
 
 
